@@ -1,0 +1,1 @@
+"""Align-TI: distilling multimodal language models through token interactions (arXiv 2602.09483)."""

@@ -1,0 +1,1 @@
+"""The LLaVA pipeline: data, models, training and evaluation of vision-language models."""

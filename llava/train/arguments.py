@@ -1,0 +1,123 @@
+"""Command-line arguments of the two LLaVA stages: the names that users' scripts already pass."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import transformers
+from transformers import HfArgumentParser
+
+from llava.errors import InputError
+
+T = TypeVar("T")
+
+RENAMED_FLAGS = {
+    "--evaluation_strategy": "--eval_strategy",
+}
+"""Flags of older transformers that scripts of the LLaVA family still pass, and today's names."""
+
+
+@dataclass
+class ModelArguments:
+    """What is trained, and from which weights."""
+
+    model_name_or_path: str = field(metadata={"help": "base language model or LLaVA checkpoint: folder or hub name"})
+    version: str = field(default="v0", metadata={"help": "prompt template: plain, v1, qwen, qwen_2"})
+    freeze_backbone: bool = field(default=False, metadata={"help": "keep the language model fixed"})
+    tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: train the projector only"})
+    vision_tower: str | None = field(default=None, metadata={"help": "SigLIP or CLIP folder or hub name, timm:NAME, open_clip:NAME"})
+    mm_vision_select_layer: int = field(default=-1, metadata={"help": "hidden layer of the tower that is used"})
+    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "mm_projector.bin of stage 1"})
+    mm_projector_type: str = field(default="linear", metadata={"help": "linear, mlpNx_gelu (N >= 1) or identity"})
+    mm_use_im_start_end: bool = field(default=False, metadata={"help": "must stay False: <im_start>/<im_end> are not supported"})
+    mm_use_im_patch_token: bool = field(default=True, metadata={"help": "accepted for old scripts; no token is added"})
+    mm_patch_merge_type: str = field(default="flat", metadata={"help": "flat: all visual tokens of an image in reading order"})
+    mm_vision_select_feature: str = field(default="patch", metadata={"help": "patch or cls_patch"})
+    attn_implementation: str = field(default="sdpa", metadata={"help": "attention of the language model"})
+
+
+@dataclass
+class DataArguments:
+    """Which conversations and images are trained on."""
+
+    data_path: str = field(metadata={"help": "LLaVA-format JSON or JSONL; several files separated by commas"})
+    eval_data_path: str | None = field(default=None, metadata={"help": "held-out file in the same format, for --eval_strategy"})
+    image_folder: str | None = field(default=None, metadata={"help": "folder that image paths are relative to"})
+    image_aspect_ratio: str = field(default="square", metadata={"help": "square (resize) or pad (to a square, mean colour)"})
+    lazy_preprocess: bool = field(default=True, metadata={"help": "accepted for old scripts; reading is always lazy"})
+    is_multimodal: bool = field(default=True, metadata={"help": "accepted for old scripts"})
+    on_bad_sample: str = field(default="error", metadata={"help": "error, or skip: leave the sample out and count it"})
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """transformers' own arguments plus LLaVA's.
+
+    Defaults that differ from transformers': TensorBoard logs, a line of log every 10 steps, one epoch, no column
+    pruning (the collator builds the batch), and automatic resumption.
+    """
+
+    model_max_length: int = field(default=512, metadata={"help": "longest sample in tokens, visual tokens included"})
+    freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "keep the projector fixed"})
+    mm_projector_lr: float | None = field(default=None, metadata={"help": "learning rate of the projector, if another"})
+    group_by_modality_length: bool = field(default=False, metadata={"help": "batches of one modality and like lengths"})
+    resume: str = field(default="auto", metadata={"help": "auto: the newest whole checkpoint; never; or a folder"})
+    bits: int = field(default=16, metadata={"help": "16 only"})
+    lora_enable: bool = field(default=False, metadata={"help": "not supported yet"})
+    lora_r: int = 64
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    lora_weight_path: str = ""
+    lora_bias: str = "none"
+    warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps spent on warm-up"})
+
+    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, none, or a list"})
+    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of log"})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "epochs"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False"})
+
+    def __post_init__(self) -> None:
+        if self.warmup_ratio is not None:
+            if not 0 <= self.warmup_ratio < 1:
+                raise InputError(f"--warmup_ratio is {self.warmup_ratio}; expected a share in [0, 1)")
+            self.warmup_steps = self.warmup_ratio
+        if self.bits != 16:
+            raise InputError(f"--bits {self.bits} is not supported for training; use --bits 16")
+        if self.lora_enable:
+            raise InputError("--lora_enable is not supported yet; train all weights (leave the flag out)")
+        if self.remove_unused_columns:
+            raise InputError("--remove_unused_columns must stay False: batches are built by the collator")
+        super().__post_init__()
+
+
+def parse_arguments(*classes: type[T], argv: Sequence[str] | None = None) -> tuple[T, ...]:
+    """Parse the command line into dataclasses, accepting flags that older transformers had.
+
+    Args:
+        classes: dataclasses whose fields are the flags.
+        argv: arguments; ``sys.argv[1:]`` by default. DeepSpeed's launcher adds ``--local_rank=N``, a field of
+            transformers' arguments.
+
+    Returns:
+        One instance a class, in order.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    renamed = []
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        renamed.append(RENAMED_FLAGS.get(flag, flag) + equals + value)
+    parser = HfArgumentParser(list(classes))  # type: ignore[arg-type]
+    return parser.parse_args_into_dataclasses(args=renamed)
+
+
+def check_model_arguments(arguments: ModelArguments) -> None:
+    """Refuse settings whose silent acceptance would train another model than asked for.
+
+    Raises:
+        InputError: for ``mm_use_im_start_end`` and for a patch merge type other than ``flat``.
+    """
+    if arguments.mm_use_im_start_end:
+        raise InputError("--mm_use_im_start_end True is not supported: use checkpoints and scripts without it")
+    if arguments.mm_patch_merge_type != "flat":
+        raise InputError(f"--mm_patch_merge_type {arguments.mm_patch_merge_type!r} is not supported; use 'flat'")

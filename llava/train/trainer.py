@@ -1,0 +1,200 @@
+"""transformers' Trainer with what the LLaVA stages need: token-mean losses, grouping, projector checkpoints."""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from llava.data.sampler import ModalityLengthSampler
+from llava.errors import InputError
+from llava.model.checkpoint import load_projector, save_projector
+from llava.train.arguments import TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+PROJECTOR_FILE = "mm_projector.bin"
+
+
+class LlavaTrainer(Trainer):
+    """Trainer of both LLaVA stages.
+
+    - Losses are means over the supervised tokens of the *global* batch (all ranks, all accumulation steps): every
+      micro-batch contributes its sum divided by that count, so that splitting a batch differently changes nothing.
+    - Named loss terms are logged beside ``loss``.
+    - With ``projector_only`` (stage 1) a checkpoint holds ``mm_projector.bin`` in place of the whole model, with the
+      optimizer, scheduler and random states that resuming needs.
+
+    Args:
+        projector_only: whether only the projector is trained.
+        skip_bad_samples: whether a batch left without supervised tokens by skipped samples is allowed.
+    """
+
+    args: TrainingArguments
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, projector_only: bool = False, skip_bad_samples: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True
+        self.projector_only = projector_only
+        self.skip_bad_samples = skip_bad_samples
+        self.bad_samples = 0
+        self._terms: dict[str, Tensor] = {}
+        self._term_steps = 0
+        if self.args.n_gpu > 1:
+            raise InputError(
+                f"one process sees {self.args.n_gpu} GPUs; start one process a GPU with `deepspeed` or `torchrun` "
+                "(or set CUDA_VISIBLE_DEVICES to a single one)"
+            )
+
+    # ---- data ----
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not self.args.group_by_modality_length or dataset is None:
+            return super()._get_train_sampler(train_dataset)
+        return ModalityLengthSampler(
+            dataset.lengths,
+            batch_size=self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            world_size=self.args.world_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+        )
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The micro-batches of one optimizer step and the number of supervised tokens in all of them, on all ranks."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        counts = self.global_counts(batches).to(device)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, reduction="sum")
+        self.check_counts(counts)
+        return batches, counts
+
+    def global_counts(self, batches: list[Mapping[str, Any]]) -> Tensor:
+        """What this rank's micro-batches add to the denominators of the losses.
+
+        Returns:
+            Float tensor [1]: supervised tokens that some position predicts (position 0 is predicted by none).
+        """
+        return torch.stack([supervised_tokens(batch["labels"]) for batch in batches]).sum(0, keepdim=True).double()
+
+    def check_counts(self, counts: Tensor) -> None:
+        """Refuse a step that nothing supervises.
+
+        Raises:
+            InputError: if no token of the global batch is a target, unless bad samples are being skipped.
+        """
+        if counts[0] > 0:
+            return
+        message = f"step {self.state.global_step + 1}: no token of the batch is a target"
+        if not self.skip_bad_samples:
+            raise InputError(
+                f"{message}. Run `python -m llava.data.check` on the data; too small a --model_max_length or a "
+                "--version that is not the data's cuts targets away"
+            )
+        logger.warning("%s; the step trains nothing", message)
+
+    # ---- loss ----
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs = dict(inputs)
+        self.bad_samples += int(inputs.pop("skipped", 0))
+        if num_items_in_batch is None:  # evaluation: a mean over this batch
+            outputs = model(**inputs)
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch[0].clamp(min=1))
+        self.record_terms({"sft": outputs.loss})
+        loss = outputs.loss * self.rank_scale
+        return (loss, outputs) if return_outputs else loss
+
+    @property
+    def rank_scale(self) -> int:
+        """Factor that undoes the mean over ranks in DDP's and DeepSpeed's gradient reduction."""
+        return self.args.world_size
+
+    def record_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Add this micro-batch's share of the named losses to what the next line of log will show."""
+        for name, value in terms.items():
+            value = value.detach().double()
+            self._terms[name] = self._terms[name] + value if name in self._terms else value
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the mean of every named loss since the last line of log."""
+        if "loss" in logs and self._terms:
+            steps = self.state.global_step - self._term_steps
+            values = torch.stack(list(self._terms.values())).float()
+            if self.args.world_size > 1:
+                values = self.accelerator.reduce(values, reduction="sum")
+            for name, value in zip(self._terms, values.tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise InputError(
+                        f"step {self.state.global_step}: the loss term {name!r} is {value}. Lower --learning_rate, or "
+                        "resume from an earlier checkpoint with --resume FOLDER"
+                    )
+                logs[name] = value / max(steps, 1)
+            self._terms = {}
+            self._term_steps = self.state.global_step
+            if self.bad_samples:
+                logs["bad_samples"] = self.bad_samples
+        super().log(logs, start_time)
+
+    # ---- optimizer ----
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer; with ``mm_projector_lr`` the projector's parameters form groups of their own."""
+        if self.optimizer is None and self.args.mm_projector_lr is not None:
+            subject = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(subject))
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for name, parameter in subject.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault(("mm_projector" in name, name in decayed), []).append(parameter)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, subject)
+            parameter_groups = []
+            for (projector, decay), parameters in groups.items():
+                group = {"params": parameters, "weight_decay": self.args.weight_decay if decay else 0.0}
+                if projector:
+                    group["lr"] = self.args.mm_projector_lr
+                parameter_groups.append(group)
+            self.optimizer = optimizer_class(parameter_groups, **options)
+        return super().create_optimizer(model)
+
+    # ---- checkpoints ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.projector_only:
+            super()._save(output_dir, state_dict)
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        model = self.accelerator.unwrap_model(self.model)
+        save_projector(model, folder, is_main_process=self.args.should_save)
+        if self.args.should_save:
+            model.config.save_pretrained(folder)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        file = Path(resume_from_checkpoint) / PROJECTOR_FILE
+        if self.projector_only and file.exists():
+            load_projector(self.model if model is None else model, file)
+            return
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def supervised_tokens(labels: Tensor) -> Tensor:
+    """Number of targets in a batch, leaving out position 0, which nothing predicts.
+
+    Args:
+        labels: [B, T], -100 where a token is not a target.
+
+    Returns:
+        Integer scalar.
+    """
+    return (labels[:, 1:] != -100).sum()

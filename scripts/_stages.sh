@@ -1,0 +1,41 @@
+# The three stages, each in one place: projector pretraining, instruction tuning, distillation.
+source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
+
+# pretrain_projector ROLE LM DATA IMAGES FLAGS...: stage 1, everything frozen but the projector.
+pretrain_projector() {
+    local role=$1 language_model=$2 data=$3 images=$4 batch; shift 4
+    batch=$(batch_flags "$PRETRAIN_BATCH" "$PRETRAIN_PER_DEVICE")
+    launch llava.train.train \
+        --model_name_or_path "$language_model" --version plain --tune_mm_mlp_adapter True \
+        --data_path "$data" --image_folder "$images" \
+        "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" \
+        --learning_rate "$PRETRAIN_LR" $batch \
+        --output_dir "$CHECKPOINTS/$role-pretrain" --run_name "$PRESET-$role-pretrain" "$@"
+}
+
+# finetune ROLE LM DATA IMAGES LR FLAGS...: stage 2, supervised; the projector of stage 1 is loaded.
+finetune() {
+    local role=$1 language_model=$2 data=$3 images=$4 rate=$5 batch; shift 5
+    batch=$(batch_flags "$FINETUNE_BATCH" "$FINETUNE_PER_DEVICE")
+    launch llava.train.train \
+        --model_name_or_path "$language_model" --version "$TEMPLATE" \
+        --pretrain_mm_mlp_adapter "$CHECKPOINTS/${role%%-*}-pretrain/mm_projector.bin" \
+        --data_path "$data" --image_folder "$images" --group_by_modality_length True \
+        "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" \
+        --learning_rate "$rate" $batch \
+        --output_dir "$CHECKPOINTS/$role" --run_name "$PRESET-$role" "$@"
+}
+
+# distill NAME LOSSES FLAGS...: stage 2 of the student with the teacher's losses added.
+distill() {
+    local name=$1 losses=$2 batch; shift 2
+    batch=$(batch_flags "$FINETUNE_BATCH" "$DISTILL_PER_DEVICE")
+    launch align_ti.train \
+        --teacher_path "${TEACHER:-$CHECKPOINTS/teacher}" --losses "$losses" \
+        --model_name_or_path "$STUDENT_LM" --version "$TEMPLATE" \
+        --pretrain_mm_mlp_adapter "$CHECKPOINTS/student-pretrain/mm_projector.bin" \
+        --data_path "$STUDENT_FINETUNE_DATA" --image_folder "$STUDENT_FINETUNE_IMAGES" --group_by_modality_length True \
+        "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" "${STUDENT_FINETUNE_EXTRA[@]}" \
+        --learning_rate "$FINETUNE_LR" $batch \
+        --output_dir "$CHECKPOINTS/student-$name" --run_name "$PRESET-student-$name" "$@"
+}

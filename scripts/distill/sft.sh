@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# SFT: fine-tune the student without a teacher.
+source "$(dirname "$0")/../_stages.sh"
+finetune student-sft "$STUDENT_LM" "$STUDENT_FINETUNE_DATA" "$STUDENT_FINETUNE_IMAGES" "$FINETUNE_LR" \
+    "${STUDENT_FINETUNE_EXTRA[@]}" "$@"

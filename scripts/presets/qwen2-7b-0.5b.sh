@@ -1,0 +1,4 @@
+# Qwen2-7B-Instruct teaches Qwen2-0.5B-Instruct.
+TEACHER_LM=${TEACHER_LM:-Qwen/Qwen2-7B-Instruct}
+STUDENT_LM=${STUDENT_LM:-Qwen/Qwen2-0.5B-Instruct}
+source scripts/presets/_paper.sh
