@@ -4,10 +4,17 @@ import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from PIL import Image
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant.",
@@ -26,8 +33,6 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
-    from tokenizers import Regex
-
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
@@ -49,3 +54,73 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class World:
+    """A tiny world on disk: models of real classes with random weights, pictures and conversations."""
+
+    tower: Path
+    teacher_lm: Path
+    student_lm: Path
+    images: Path
+    data: Path
+    captions: Path
+
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "white": (250, 250, 250)}
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, qwen_tokenizer) -> World:
+    """Tower, two language models, 24 conversations (some text-only, some of two turns) and 16 captions."""
+    root = tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    tower = SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+        )
+    )
+    tower.save_pretrained(root / "tower")
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(root / "tower")
+    for name, hidden, layers, rows in (("teacher-lm", 48, 3, 416), ("student-lm", 32, 2, 408)):
+        config = Qwen2Config(
+            vocab_size=rows, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+            initializer_range=0.2,
+            bos_token_id=qwen_tokenizer.eos_token_id, eos_token_id=qwen_tokenizer.eos_token_id,
+        )
+        Qwen2ForCausalLM(config).save_pretrained(root / name)
+        qwen_tokenizer.save_pretrained(root / name)
+    (root / "images").mkdir()
+    rng = random.Random(0)
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (40, 30), colour).save(root / "images" / f"{name}.png")
+    entries = []
+    for index in range(24):
+        colour = rng.choice(list(COLOURS))
+        turns = [
+            {"from": "human", "value": "<image>\nWhat is in the picture?"},
+            {"from": "gpt", "value": f"A {colour} picture" + " with a goat and a dog" * rng.randrange(3) + "."},
+        ]
+        if index % 3 == 0:
+            turns += [{"from": "human", "value": f"Is there a {colour} goat?"}, {"from": "gpt", "value": "No."}]
+        entry = {"id": str(index), "image": f"{colour}.png", "conversations": turns}
+        if index % 6 == 5:
+            turns[0] = {"from": "human", "value": "Is there a lion?"}
+            del entry["image"]
+        entries.append(entry)
+    (root / "data.json").write_text(json.dumps(entries))
+    captions = [
+        {
+            "id": str(index), "image": f"{colour}.png",
+            "conversations": [
+                {"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": f"a {colour} picture"},
+            ],
+        }
+        for index, colour in enumerate(list(COLOURS) * 4)
+    ]
+    (root / "captions.json").write_text(json.dumps(captions))
+    return World(
+        root / "tower", root / "teacher-lm", root / "student-lm", root / "images", root / "data.json", root / "captions.json"
+    )

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import transformers
 from transformers import HfArgumentParser
@@ -72,7 +72,7 @@ class TrainingArguments(transformers.TrainingArguments):
     lora_bias: str = "none"
     warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps spent on warm-up"})
 
-    report_to: Any = field(default="tensorboard", metadata={"help": "tensorboard, wandb, none, or a list"})
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "tensorboard, wandb, none, or a list"})
     logging_steps: float = field(default=10, metadata={"help": "steps between two lines of log"})
     num_train_epochs: float = field(default=1.0, metadata={"help": "epochs"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False"})

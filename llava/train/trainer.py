@@ -12,12 +12,10 @@ from transformers import Trainer
 
 from llava.data.sampler import ModalityLengthSampler
 from llava.errors import InputError
-from llava.model.checkpoint import load_projector, save_projector
+from llava.model.checkpoint import PROJECTOR_FILE, load_projector, save_projector
 from llava.train.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
-
-PROJECTOR_FILE = "mm_projector.bin"
 
 
 class LlavaTrainer(Trainer):
@@ -59,21 +57,23 @@ class LlavaTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         return ModalityLengthSampler(
             dataset.lengths,
-            batch_size=self.args.train_batch_size * self.args.gradient_accumulation_steps,
-            world_size=self.args.world_size,
+            batch_size=self.args.train_batch_size,
+            batches_per_step=self.args.world_size * self.args.gradient_accumulation_steps,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
         )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of one optimizer step and the number of supervised tokens in all of them, on all ranks."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if not batches:
-            return batches, None
-        counts = self.global_counts(batches).to(device)
-        if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts, reduction="sum")
-        self.check_counts(counts)
+        """The micro-batches of one optimizer step, and the denominators of the losses over all of them on all ranks."""
+        batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self.check_counts(counts)
         return batches, counts
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
+        if not batch_samples:
+            return None
+        counts = self.global_counts(batch_samples).to(device)
+        return self.accelerator.reduce(counts, reduction="sum") if self.args.world_size > 1 else counts
 
     def global_counts(self, batches: list[Mapping[str, Any]]) -> Tensor:
         """What this rank's micro-batches add to the denominators of the losses.
@@ -81,7 +81,7 @@ class LlavaTrainer(Trainer):
         Returns:
             Float tensor [1]: supervised tokens that some position predicts (position 0 is predicted by none).
         """
-        return torch.stack([supervised_tokens(batch["labels"]) for batch in batches]).sum(0, keepdim=True).double()
+        return torch.stack([supervised_tokens(batch["labels"]) for batch in batches]).sum(0, keepdim=True).float()
 
     def check_counts(self, counts: Tensor) -> None:
         """Refuse a step that nothing supervises.
@@ -106,11 +106,11 @@ class LlavaTrainer(Trainer):
     ) -> Any:
         inputs = dict(inputs)
         self.bad_samples += int(inputs.pop("skipped", 0))
-        if num_items_in_batch is None:  # evaluation: a mean over this batch
-            outputs = model(**inputs)
-            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        if num_items_in_batch is None:
+            num_items_in_batch = self._get_num_items_in_batch([inputs], self.args.device)
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch[0].clamp(min=1))
-        self.record_terms({"sft": outputs.loss})
+        if model.training:
+            self.record_terms({"sft": outputs.loss})
         loss = outputs.loss * self.rank_scale
         return (loss, outputs) if return_outputs else loss
 
@@ -121,6 +121,8 @@ class LlavaTrainer(Trainer):
 
     def record_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Add this micro-batch's share of the named losses to what the next line of log will show."""
+        if not self._terms:
+            self._term_steps = self.state.global_step
         for name, value in terms.items():
             value = value.detach().double()
             self._terms[name] = self._terms[name] + value if name in self._terms else value
@@ -140,7 +142,6 @@ class LlavaTrainer(Trainer):
                     )
                 logs[name] = value / max(steps, 1)
             self._terms = {}
-            self._term_steps = self.state.global_step
             if self.bad_samples:
                 logs["bad_samples"] = self.bad_samples
         super().log(logs, start_time)
@@ -173,12 +174,9 @@ class LlavaTrainer(Trainer):
             super()._save(output_dir, state_dict)
             return
         folder = Path(output_dir or self.args.output_dir)
-        model = self.accelerator.unwrap_model(self.model)
-        save_projector(model, folder, is_main_process=self.args.should_save)
-        if self.args.should_save:
-            model.config.save_pretrained(folder)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(folder)
+        save_projector(self.accelerator.unwrap_model(self.model), folder)
+        if self.args.should_save and self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         file = Path(resume_from_checkpoint) / PROJECTOR_FILE

@@ -1,0 +1,66 @@
+"""Command-line arguments of the distillation stage."""
+
+from dataclasses import dataclass, field
+
+from llava.errors import InputError
+
+LOSSES = ("sft", "kd", "iva", "tpa")
+"""Terms of Eq. 8, in the paper's order of introduction."""
+
+
+@dataclass
+class DistillArguments:
+    """Who teaches, and with which losses (Eq. 8)."""
+
+    teacher_path: str = field(metadata={"help": "a finished LLaVA-style checkpoint: folder or hub name"})
+    losses: str = field(default="sft,kd,iva,tpa", metadata={"help": "comma-separated subset of sft, kd, iva, tpa"})
+    sft_weight: float = field(default=1.0, metadata={"help": "factor of the supervised loss"})
+    kd_weight: float = field(default=1.0, metadata={"help": "factor of the next-token KD loss (Eq. 2)"})
+    iva_weight: float = field(default=1.0, metadata={"help": "factor of the IVA loss (Eq. 4)"})
+    tpa_weight: float = field(default=1.0, metadata={"help": "factor of the TPA loss (Eq. 7)"})
+    divergence: str = field(default="forward_kl", metadata={"help": "forward_kl, reverse_kl, jsd or skew_kl"})
+    kd_temperature: float = field(default=1.0, metadata={"help": "temperature of both models' distributions"})
+    iva_layer: str = field(default="auto", metadata={"help": "layer of the attention maps: a number from 0, or auto (highest IRS)"})
+    irs_inputs: int = field(default=256, metadata={"help": "training samples from which auto estimates the IRS"})
+    irs_pairs: int = field(default=1000, metadata={"help": "pairs of them (the paper: 1,000)"})
+    tpa_d: int = field(default=4, metadata={"help": "candidate tokens drawn at each step (the paper: 4)"})
+    tpa_sampling: str = field(default="nucleus", metadata={"help": "nucleus, or greedy: the d likeliest tokens"})
+    tpa_top_p: float = field(default=0.95, metadata={"help": "probability mass that nucleus sampling draws from"})
+    tpa_draws_from: str = field(default="student", metadata={"help": "student (on-policy) or teacher"})
+    ribbon: str = field(
+        default="prefix", metadata={"help": "prefix: candidates attend to the main pass's keys; algorithm1: the paper's single pass"}
+    )
+    ribbon_backend: str = field(default="auto", metadata={"help": "attention of the candidate pass: auto or sdpa"})
+    merge_draws: bool = field(default=True, metadata={"help": "equal draws share one row; draws equal to the label need none"})
+
+    def __post_init__(self) -> None:
+        chosen = self.chosen_losses
+        unknown = sorted(set(chosen) - set(LOSSES))
+        if unknown or not chosen or len(set(chosen)) != len(chosen):
+            raise InputError(f"--losses {self.losses!r}: expected a comma-separated subset of {', '.join(LOSSES)}")
+        if self.tpa_d < 1:
+            raise InputError(f"--tpa_d is {self.tpa_d}; at least 1 candidate a step is needed (leave tpa out of --losses for none)")
+        if not 0 < self.tpa_top_p <= 1:
+            raise InputError(f"--tpa_top_p is {self.tpa_top_p}; expected a probability in (0, 1]")
+        for name, choices in (
+            ("tpa_sampling", ("nucleus", "greedy")), ("tpa_draws_from", ("student", "teacher")),
+            ("ribbon", ("prefix", "algorithm1")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(f"--{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if self.iva_layer != "auto" and not self.iva_layer.isdigit():
+            raise InputError(f"--iva_layer {self.iva_layer!r}: expected a layer number from 0, or auto")
+        if self.kd_temperature <= 0:
+            raise InputError(f"--kd_temperature is {self.kd_temperature}; expected a positive number")
+        if self.irs_inputs < 2 or self.irs_pairs < 1:
+            raise InputError("--irs_inputs must be at least 2 and --irs_pairs at least 1")
+
+    @property
+    def chosen_losses(self) -> list[str]:
+        """The losses asked for."""
+        return [name.strip() for name in self.losses.split(",") if name.strip()]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Factor of every loss asked for."""
+        return {name: getattr(self, f"{name}_weight") for name in self.chosen_losses}

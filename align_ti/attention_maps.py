@@ -1,0 +1,66 @@
+"""Instruction-to-vision attention of a layer, from its queries and keys alone.
+
+Only the rows of instruction tokens are computed, so that the model keeps its fast attention; nothing of
+size ``S x S`` is made.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROWS_AT_ONCE = 256
+"""Instruction rows of one sample whose scores (heads x rows x S, float32) live at once."""
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """Which maps to take during a forward pass.
+
+    Attributes:
+        layers: decoder layers, counted from 0.
+        instruction_mask: bool ``[B, S]``, the rows whose attention is averaged.
+        attention_mask: bool ``[B, S]``, True at real tokens.
+    """
+
+    layers: frozenset[int]
+    instruction_mask: Tensor
+    attention_mask: Tensor
+
+
+@torch.no_grad()
+def mean_instruction_attention(
+    query: Tensor, key: Tensor, instruction_mask: Tensor, attention_mask: Tensor, scaling: float | None = None
+) -> Tensor:
+    """Mean over heads and instruction rows of causal attention, ``(1/N_i) sum_u A(u, k)`` of Eq. 4.
+
+    The softmax of a row runs over everything that row sees, padding left out, in float32 or better. No
+    gradient flows.
+
+    Args:
+        query: ``[B, H, S, D]`` with positions applied.
+        key: ``[B, H_kv, S, D]``; ``H`` a multiple of ``H_kv``.
+        instruction_mask: bool ``[B, S]``.
+        attention_mask: bool ``[B, S]``, True at real tokens.
+        scaling: of the scores; ``D ** -0.5`` by default.
+
+    Returns:
+        ``[B, S]``, each row sums to 1; zeros for a sample without instruction tokens.
+    """
+    batch, heads, length, width = query.shape
+    groups = heads // key.shape[1]
+    scaling = width**-0.5 if scaling is None else scaling
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    instruction_mask = instruction_mask & attention_mask
+    weights = torch.zeros(batch, length, dtype=dtype, device=query.device)
+    columns = torch.arange(length, device=query.device)
+    for sample in range(batch):
+        rows = instruction_mask[sample].nonzero().flatten()
+        keys = key[sample].to(dtype)[:, None].transpose(-1, -2)  # [H_kv, 1, D, S]
+        for block in rows.split(ROWS_AT_ONCE):
+            queries = query[sample][:, block].to(dtype).unflatten(0, (-1, groups))  # [H_kv, groups, rows, D]
+            visible = (columns <= block[:, None]) & attention_mask[sample]
+            scores = (queries @ keys * scaling).masked_fill(~visible, -torch.inf)
+            weights[sample] += scores.softmax(-1).sum((0, 1, 2))
+        weights[sample] /= max(1, len(rows)) * heads
+    return weights

@@ -1,0 +1,239 @@
+"""Divergence and cross-entropy between two linear heads, never holding rows x vocabulary at once.
+
+The logits of a few rows at a time are made, turned into losses and into gradients of those rows, and
+dropped again; what stays is the gradient of the hidden states ``[N, D]`` and of the head ``[V, D]``.
+All losses that read the same student head can share one call: give each row its weight.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy
+
+from align_ti.kl_family import Divergence, get_divergence
+from llava.constants import IGNORE_INDEX
+from llava.errors import InputError
+
+CHUNK_BYTES = 64 * 2**20
+"""Size of one float32 chunk of logits when ``chunk_rows`` is not given; some six of them live at once."""
+
+MIN_CHUNK_ROWS = 16
+
+
+class LinearDivergence(NamedTuple):
+    """``loss``: differentiable scalar. ``divergence``, ``cross_entropy``: ``[N]``, detached, per row, before
+    weights; 0 in rows whose weight for that loss is 0 (they are not computed)."""
+
+    loss: Tensor
+    divergence: Tensor
+    cross_entropy: Tensor
+
+
+def linear_divergence(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    teacher_hidden: Tensor | None = None,
+    teacher_weight: Tensor | None = None,
+    *,
+    weights: Tensor | None = None,
+    targets: Tensor | None = None,
+    ce_weights: Tensor | None = None,
+    divergence: str | Divergence = "forward_kl",
+    temperature: float = 1.0,
+    chunk_rows: int | None = None,
+) -> LinearDivergence:
+    """``sum_r weights_r D(P_T, P_S)_r + sum_r ce_weights_r CE_r`` from hidden states and head weights.
+
+    The divergence runs over the vocabulary rows both heads have (the first ``min(V_s, V_t)``), each
+    distribution normalised over them; the cross-entropy over the student's own full vocabulary at
+    temperature 1. The result is a sum: put means into the weights. A row with zero weight in both costs
+    nothing, and one with a single kind of weight pays only for that loss. Gradients reach
+    ``student_hidden`` and ``student_weight``; the teacher gets none. Under ``no_grad`` no gradient is
+    computed. The logits have the head's dtype (or autocast's), losses are taken in float32 (float64 stays
+    float64), and the head's gradient is accumulated over the chunks in float32 or better.
+
+    Args:
+        student_hidden: ``[N, D_s]``, after the final norm.
+        student_weight: ``[V_s, D_s]``, the student's head without bias.
+        teacher_hidden: ``[N, D_t]``, row for row with the student's; ``None`` for cross-entropy alone.
+        teacher_weight: ``[V_t, D_t]``.
+        weights: ``[N]`` weight of each row's divergence; ``None`` is zero everywhere.
+        targets: ``[N]`` token ids; -100 where ``ce_weights`` is 0 is allowed.
+        ce_weights: ``[N]`` weight of each row's cross-entropy; ``None`` is zero everywhere.
+        divergence: a name for ``get_divergence`` or a function of two blocks of logits.
+        temperature: divides both models' logits for the divergence; the result is not multiplied by its
+            square.
+        chunk_rows: rows of logits at once. Default: 64 MiB of float32 logits, at least 16 rows.
+
+    Raises:
+        InputError: sizes that do not fit together, a weighted row without a target, or a weighted
+            divergence without a teacher.
+    """
+    rows = student_hidden.shape[0]
+    row_weights = _row_vector(weights, rows, student_hidden, "weights")
+    row_ce_weights = _row_vector(ce_weights, rows, student_hidden, "ce_weights")
+    has_divergence, has_ce = row_weights != 0, row_ce_weights != 0
+    _check(student_hidden, student_weight, teacher_hidden, teacher_weight, has_divergence, targets, has_ce)
+    if temperature <= 0:
+        raise InputError(f"temperature must be above 0, got {temperature}")
+    vocabulary = student_weight.shape[0]
+    if chunk_rows is None:
+        chunk_rows = max(MIN_CHUNK_ROWS, CHUNK_BYTES // (4 * vocabulary))
+    elif chunk_rows < 1:
+        raise InputError(f"chunk_rows must be at least 1, got {chunk_rows}")
+    chunks = [
+        (kind, chunk)
+        for kind, member in (
+            ("divergence", has_divergence & ~has_ce),
+            ("both", has_divergence & has_ce),
+            ("ce", has_ce & ~has_divergence),
+        )
+        for chunk in member.nonzero().flatten().split(chunk_rows)
+        if len(chunk)
+    ]
+    grad = torch.is_grad_enabled()
+    if teacher_weight is not None:
+        teacher_weight = teacher_weight.detach()[:vocabulary].to(_head_dtype(teacher_weight))
+    job = _Job(
+        chunks=chunks,
+        weights=row_weights,
+        ce_weights=row_ce_weights,
+        targets=targets,
+        teacher_hidden=teacher_hidden,
+        teacher_weight=teacher_weight,
+        divergence=get_divergence(divergence) if isinstance(divergence, str) else divergence,
+        temperature=temperature,
+        dtype=_head_dtype(student_weight),
+        hidden_grad=grad and student_hidden.requires_grad,
+        weight_grad=grad and student_weight.requires_grad,
+    )
+    return LinearDivergence(*_ChunkedHeads.apply(student_hidden, student_weight, job))
+
+
+@dataclass
+class _Job:
+    """What the chunks need besides the two differentiable tensors."""
+
+    chunks: list[tuple[str, Tensor]]
+    weights: Tensor
+    ce_weights: Tensor
+    targets: Tensor | None
+    teacher_hidden: Tensor | None
+    teacher_weight: Tensor | None  # the rows the student's head has too
+    divergence: Divergence
+    temperature: float
+    dtype: torch.dtype
+    hidden_grad: bool
+    weight_grad: bool
+
+
+class _ChunkedHeads(torch.autograd.Function):
+    """Losses and their gradients, chunk by chunk, in the forward; the backward only scales them."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, job: _Job) -> tuple[Tensor, Tensor, Tensor]:
+        exact = job.weights.dtype
+        loss = hidden.new_zeros((), dtype=exact)
+        divergence, ce = torch.zeros_like(job.weights), torch.zeros_like(job.weights)
+        hidden_grad = torch.zeros_like(hidden) if job.hidden_grad else None
+        weight_grad = torch.zeros_like(weight, dtype=exact) if job.weight_grad else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            head = weight.detach().to(job.dtype)
+            for kind, rows in job.chunks:
+                block = hidden.detach()[rows].to(job.dtype)
+                logits = block @ head.T
+                with torch.set_grad_enabled(job.hidden_grad or job.weight_grad):
+                    logits.requires_grad_(torch.is_grad_enabled())
+                    chunk_loss = _chunk_loss(logits, kind, rows, job, divergence, ce)
+                loss += chunk_loss.detach()
+                if not logits.requires_grad:
+                    continue
+                (logits_grad,) = torch.autograd.grad(chunk_loss, logits)
+                if hidden_grad is not None:
+                    hidden_grad[rows] = (logits_grad @ head).to(hidden.dtype)
+                if weight_grad is not None:
+                    weight_grad += logits_grad.T @ block
+        if weight_grad is not None:
+            weight_grad = weight_grad.to(weight.dtype)
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.mark_non_differentiable(divergence, ce)
+        return loss, divergence, ce
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, loss_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        scale = loss_grad.item()  # 1.0 spares a copy of the head's gradient
+        hidden_grad, weight_grad = ctx.saved_tensors
+        if scale != 1.0:
+            hidden_grad = None if hidden_grad is None else hidden_grad * scale
+            weight_grad = None if weight_grad is None else weight_grad * scale
+        return hidden_grad, weight_grad, None
+
+
+def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: Tensor, ce: Tensor) -> Tensor:
+    """Weighted loss of one chunk; writes the rows' values into ``divergence`` and ``ce``."""
+    loss = job.weights.new_zeros(())
+    if kind != "divergence":
+        assert job.targets is not None
+        values = cross_entropy(logits.to(job.weights.dtype), job.targets[rows], reduction="none")
+        ce[rows] = values.detach()
+        loss = loss + (job.ce_weights[rows] * values).sum()
+    if kind != "ce":
+        assert job.teacher_hidden is not None and job.teacher_weight is not None
+        common = job.teacher_weight.shape[0]
+        block = job.teacher_hidden.detach()[rows].to(job.teacher_weight.dtype)
+        teacher_logits = block @ job.teacher_weight.T
+        student_logits = logits[:, :common]
+        if job.temperature != 1.0:
+            student_logits = student_logits / job.temperature
+            teacher_logits = teacher_logits / job.temperature
+        values = job.divergence(student_logits, teacher_logits).to(job.weights.dtype)
+        divergence[rows] = values.detach()
+        loss = loss + (job.weights[rows] * values).sum()
+    return loss
+
+
+def _row_vector(values: Tensor | None, rows: int, hidden: Tensor, name: str) -> Tensor:
+    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    if values is None:
+        return hidden.new_zeros(rows, dtype=exact)
+    if values.shape != (rows,):
+        raise InputError(f"{name} has shape {tuple(values.shape)}, expected ({rows},), one number a row")
+    return values.detach().to(hidden.device, exact)
+
+
+def _head_dtype(weight: Tensor) -> torch.dtype:
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def _check(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    teacher_hidden: Tensor | None,
+    teacher_weight: Tensor | None,
+    has_divergence: Tensor,
+    targets: Tensor | None,
+    has_ce: Tensor,
+) -> None:
+    """Sizes, targets where they are needed, and a teacher where one is needed."""
+    for name, hidden, weight in (
+        ("student", student_hidden, student_weight),
+        ("teacher", teacher_hidden, teacher_weight),
+    ):
+        if hidden is None or weight is None:
+            continue
+        if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+            shapes = f"{tuple(hidden.shape)} and {tuple(weight.shape)}"
+            raise InputError(f"{name} hidden states and head are {shapes}; expected [N, D] and [V, D]")
+    if teacher_hidden is not None and len(teacher_hidden) != len(student_hidden):
+        raise InputError(f"{len(student_hidden)} student rows but {len(teacher_hidden)} teacher rows")
+    if (teacher_hidden is None or teacher_weight is None) and has_divergence.any():
+        raise InputError("rows have a divergence weight but no teacher hidden states and head were given")
+    if targets is not None and targets.shape != (len(student_hidden),):
+        raise InputError(f"targets has shape {tuple(targets.shape)}, expected ({len(student_hidden)},)")
+    if has_ce.any() and (targets is None or (targets[has_ce] == IGNORE_INDEX).any()):
+        raise InputError("a row with a cross-entropy weight has no target (none given, or -100)")

@@ -1,0 +1,1 @@
+"""Transition probabilities of many candidate tokens in one pass: layout, mask, passes, attention."""

@@ -1,0 +1,135 @@
+"""Which candidate tokens run, where each stands, what it sees and how much it counts (the paper, Eq. 7).
+
+At step ``k`` the ``d`` draws ``y_k^(u)`` stand in the place of the response token ``y_k``: same position
+id, and they see every token before it and themselves. Nothing sees them. Their outputs give
+``P(y_{k+1} | y_k^(u), x, y_<k)``.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llava.constants import IGNORE_INDEX
+from llava.errors import InputError
+
+
+@dataclass(frozen=True)
+class SupervisedTokens:
+    """The tokens a batch is trained to predict, in reading order; every tensor is long ``[L]``.
+
+    Attributes:
+        sample, column: where the token stands in the batch ``[B, S]``.
+        label: its id.
+        predicting: index, into ``[B * S]``, of the position before it, whose output predicts it.
+    """
+
+    sample: Tensor
+    column: Tensor
+    label: Tensor
+    predicting: Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class CandidateLayout:
+    """Candidate rows of a batch, packed one after the other, in the order of their samples and steps.
+
+    Attributes:
+        sample: long ``[C]``, row of the batch.
+        limit: long ``[C]``, column of ``y_k``: the candidate sees the real columns before it, and itself.
+        position_id: long ``[C]``.
+        token: long ``[C]``.
+        weight: ``[C]``, draws it stands for over ``d``; 0 where its divergence does not count.
+        main_weight: ``[B, S]``, the same for draws equal to ``y_k``, at ``y_k``'s own output.
+        steps: number of supervised tokens, ``L``.
+    """
+
+    sample: Tensor
+    limit: Tensor
+    position_id: Tensor
+    token: Tensor
+    weight: Tensor
+    main_weight: Tensor
+    steps: int
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+
+def supervised_tokens(labels: Tensor, attention_mask: Tensor) -> SupervisedTokens:
+    """Find the supervised tokens: a label, and a real token before it that predicts it.
+
+    Args:
+        labels: long ``[B, S]``, -100 where not a target; aligned with the inputs (not shifted).
+        attention_mask: bool ``[B, S]``, True at real tokens.
+    """
+    target = labels != IGNORE_INDEX
+    target[:, 0] = False
+    target[:, 1:] &= attention_mask[:, :-1].bool() & attention_mask[:, 1:].bool()
+    sample, column = target.nonzero(as_tuple=True)
+    return SupervisedTokens(sample, column, labels[sample, column], sample * labels.shape[1] + column - 1)
+
+
+def candidate_layout(
+    supervised: SupervisedTokens,
+    draws: Tensor,
+    attention_mask: Tensor,
+    position_ids: Tensor,
+    *,
+    end_of_turn_ids: Collection[int] = (),
+    merge: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> CandidateLayout:
+    """Lay out the drawn candidates of a batch.
+
+    Draws that end the turn count zero: nothing is generated after them. Merged, they have no row, equal
+    draws of a step share one row, and a draw equal to ``y_k`` counts at the main path's own output there.
+    Unmerged, every draw is a row, as in the paper's Algorithm 1; both give the same loss.
+
+    There is always at least one row (of weight 0 if need be), so that all ranks run the same passes.
+
+    Args:
+        supervised: from ``supervised_tokens``.
+        draws: long ``[L, d]``.
+        attention_mask: bool ``[B, S]``.
+        position_ids: long ``[B, S]``.
+        end_of_turn_ids: ids that close an assistant turn.
+        merge: see above.
+        dtype: of the weights.
+
+    Raises:
+        InputError: ``draws`` does not have one row a supervised token, or ``d < 1``.
+    """
+    if draws.ndim != 2 or draws.shape[0] != len(supervised) or draws.shape[1] < 1:
+        raise InputError(f"draws are {tuple(draws.shape)}, expected ({len(supervised)}, d) with d >= 1")
+    steps, d = draws.shape
+    token = draws.flatten()
+    step = torch.arange(steps, device=draws.device).repeat_interleave(d)
+    counts = torch.ones_like(token)
+    ends = torch.isin(token, torch.tensor(sorted(end_of_turn_ids), dtype=token.dtype, device=token.device))
+    main_weight = torch.zeros(attention_mask.shape, dtype=dtype, device=draws.device)
+    if merge:
+        equal = (token == supervised.label[step]) & ~ends
+        matched = equal.view(steps, d).sum(-1)
+        main_weight[supervised.sample, supervised.column] = matched.to(dtype) / d
+        rest = ~ends & ~equal
+        pairs, counts = torch.unique(
+            torch.stack([step[rest], token[rest]]), dim=1, sorted=True, return_counts=True
+        )
+        step, token, ends = pairs[0], pairs[1], torch.zeros_like(counts, dtype=torch.bool)
+    weight = torch.where(ends, 0, counts).to(dtype) / d
+    sample, limit = supervised.sample[step], supervised.column[step]
+    if not len(token):
+        sample, limit = _a_real_place(attention_mask)
+        token, weight = torch.zeros_like(sample), torch.zeros_like(sample, dtype=dtype)
+    return CandidateLayout(sample, limit, position_ids[sample, limit], token, weight, main_weight, steps)
+
+
+def _a_real_place(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample and column, each ``[1]``, of the first sample's last real token."""
+    column = attention_mask[:1].long().cumsum(1).argmax(1)
+    return torch.zeros_like(column), column

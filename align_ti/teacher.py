@@ -1,0 +1,109 @@
+"""Loading the frozen teacher, and what must hold between it and the student before training starts."""
+
+import logging
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from llava.errors import InputError
+from llava.mm_utils import get_model_name_from_path
+from llava.model.vision import share_vision_tower
+from llava.model.builder import load_pretrained_model
+
+logger = logging.getLogger(__name__)
+
+
+def load_teacher(path: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """A finished checkpoint as a frozen teacher.
+
+    Args:
+        path: folder or hub name.
+        dtype: of its weights.
+        device: where it stands; every rank holds a whole copy.
+
+    Returns:
+        Its tokenizer, and the model in eval mode, no parameter trainable.
+
+    Raises:
+        InputError: if it is not a LLaVA-style checkpoint.
+    """
+    tokenizer, model, image_processor, _ = load_pretrained_model(
+        path, None, get_model_name_from_path(path), device_map=None, torch_dtype=dtype
+    )
+    if image_processor is None:
+        raise InputError(f"the teacher at {path!r} has no vision tower; expected a finished LLaVA-style checkpoint")
+    model.requires_grad_(False)
+    return tokenizer, model.eval().to(device)
+
+
+def check_same_tokenizer(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, student_path: str, teacher_path: str
+) -> None:
+    """Both models must give every token id the same meaning, since their distributions are compared entry by entry.
+
+    Raises:
+        InputError: naming both tokenizers and the first ids that differ.
+    """
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    differing = [
+        (token, index, theirs.get(token)) for token, index in sorted(ours.items(), key=lambda item: item[1])
+        if theirs.get(token) != index
+    ]
+    missing = [token for token in theirs if token not in ours]
+    if differing or missing:
+        examples = ", ".join(f"{token!r} is {index} and {other}" for token, index, other in differing[:3])
+        examples = examples or f"the teacher's {missing[0]!r} is unknown to the student"
+        raise InputError(
+            f"the tokenizers of student {student_path!r} ({len(ours)} entries) and teacher {teacher_path!r} "
+            f"({len(theirs)} entries) differ in {len(differing) + len(missing)} entries ({examples}). Distillation compares "
+            "distributions over the same tokens: choose a student of the teacher's family"
+        )
+
+
+def check_same_template(teacher: PreTrainedModel, template: str) -> None:
+    """Warn when the teacher was tuned on another prompt than the student is about to be."""
+    tuned_on = getattr(teacher.config, "mm_template", None)
+    if tuned_on is not None and tuned_on != template:
+        logger.warning("the teacher was tuned with --version %s, the student uses %s", tuned_on, template)
+
+
+def share_tower(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
+    """Let both models use one frozen tower when their configurations name the same one, so that it runs once a step.
+
+    Returns:
+        Whether the tower is shared.
+    """
+    try:
+        share_vision_tower(teacher, student)
+    except InputError as error:
+        logger.info("teacher and student keep their own towers: %s", error)
+        return False
+    return True
+
+
+def check_visual_tokens(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """IVA aligns visual token by visual token: both models must have as many.
+
+    Raises:
+        InputError: with both counts.
+    """
+    ours, theirs = student.get_vision_tower().num_patches, teacher.get_vision_tower().num_patches
+    if ours != theirs:
+        raise InputError(
+            f"an image is {theirs} visual tokens to the teacher and {ours} to the student; IVA aligns them one by one: "
+            "use one tower for both, or leave iva out of --losses"
+        )
+
+
+def resolve_layer(choice: str, layers: int) -> int | None:
+    """The number behind ``--iva_layer``; None for ``auto``.
+
+    Raises:
+        InputError: if the teacher has no such layer.
+    """
+    if choice == "auto":
+        return None
+    layer = int(choice)
+    if layer >= layers:
+        raise InputError(f"--iva_layer {layer} is out of range: the teacher has {layers} layers, 0 to {layers - 1}")
+    return layer

@@ -1,0 +1,154 @@
+"""The distillation stage: ``python -m align_ti.train``, LLaVA's flags plus those of ``align_ti/arguments.py``."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Subset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from align_ti.arguments import DistillArguments
+from align_ti.attention import use_align_ti_attention
+from align_ti.irs import LayerScores, instruction_relevance_scores
+from align_ti.objective import Objective, ObjectiveSettings
+from align_ti.ribbon.backends import resolve_backend
+from align_ti.teacher import (
+    check_same_template,
+    check_same_tokenizer,
+    check_visual_tokens,
+    load_teacher,
+    resolve_layer,
+    share_tower,
+)
+from align_ti.trainer import AlignTITrainer
+from llava.conversation import get_template
+from llava.errors import run_cli
+from llava.train.arguments import (
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    check_model_arguments,
+    parse_arguments,
+)
+from llava.train.run_folder import find_checkpoint, write_run_config
+from llava.train.setup import (
+    build_collator,
+    build_dataset,
+    compute_dtype,
+    load_tokenizer,
+    load_trainable_model,
+    setup_logging,
+)
+from llava.train.train import finish
+
+logger = logging.getLogger(__name__)
+
+IRS_FILE = "irs.json"
+
+
+def main() -> None:
+    """Distil a teacher into a student; everything that can be wrong is checked before the first step."""
+    distill, model_arguments, data_arguments, arguments = parse_arguments(
+        DistillArguments, ModelArguments, DataArguments, TrainingArguments
+    )
+    setup_logging(arguments)
+    check_model_arguments(model_arguments)
+    resolve_backend(distill.ribbon_backend)
+    set_seed(arguments.seed)
+    resume = find_checkpoint(arguments.output_dir, arguments.resume)
+    tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
+    teacher_tokenizer, teacher = load_teacher(distill.teacher_path, compute_dtype(arguments), arguments.device)
+    check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
+    check_same_template(teacher, model_arguments.version)
+    layer = resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
+    student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
+    check_visual_tokens(student, teacher)
+    shared = share_tower(student, teacher)
+    for model in (student, teacher):
+        use_align_ti_attention(model)
+    data, held_out = (
+        build_dataset(path, student, tokenizer, model_arguments, data_arguments, arguments) if path else None
+        for path in (data_arguments.data_path, data_arguments.eval_data_path)
+    )
+    collator = build_collator(tokenizer)
+    if layer is None and "iva" in distill.chosen_losses:
+        layer = choose_iva_layer(teacher, data, collator, distill, arguments)
+    objective = Objective(teacher, build_settings(distill, layer, tokenizer, model_arguments.version, arguments.seed), shared)
+    trainer = AlignTITrainer(
+        model=student, args=arguments, train_dataset=data, eval_dataset=held_out, data_collator=collator,
+        processing_class=tokenizer, objective=objective, projector_only=model_arguments.tune_mm_mlp_adapter,
+        skip_bad_samples=data_arguments.on_bad_sample == "skip",
+    )
+    if trainer.is_world_process_zero():
+        write_run_config(
+            arguments.output_dir, distill=distill, iva={"layer": layer}, model=model_arguments, data=data_arguments,
+            training=arguments,
+        )
+    trainer.train(resume_from_checkpoint=resume)
+    student.set_attn_implementation(model_arguments.attn_implementation)
+    finish(trainer, student)
+
+
+def build_settings(
+    distill: DistillArguments, layer: int | None, tokenizer: PreTrainedTokenizerBase, template: str, seed: int
+) -> ObjectiveSettings:
+    """The objective's settings from the command line."""
+    return ObjectiveSettings(
+        weights=distill.weights, iva_layer=layer, divergence=distill.divergence, temperature=distill.kd_temperature,
+        d=distill.tpa_d, sampling=distill.tpa_sampling, top_p=distill.tpa_top_p, draws_from=distill.tpa_draws_from,
+        ribbon=distill.ribbon, backend=distill.ribbon_backend, merge_draws=distill.merge_draws,
+        end_of_turn_ids=end_of_turn_ids(tokenizer, template), seed=seed,
+    )
+
+
+def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> frozenset[int]:
+    """Tokens after which nothing is generated: the tokenizer's end token, and the template's if it is one token."""
+    ids = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    closing = tokenizer(get_template(template).end_of_turn, add_special_tokens=False)["input_ids"]
+    if len(closing) == 1:
+        ids.add(closing[0])
+    return frozenset(ids)
+
+
+def choose_iva_layer(
+    teacher: PreTrainedModel, data: Any, collator: Any, distill: DistillArguments, arguments: TrainingArguments
+) -> int:
+    """``--iva_layer auto``: the teacher's layer with the highest IRS on training samples (Eq. 3).
+
+    The scores are written to ``irs.json`` in the run's folder, where a resumed run finds them. Every rank computes
+    them for itself, from the same samples.
+    """
+    file = Path(arguments.output_dir) / IRS_FILE
+    key = hashlib.sha256(
+        json.dumps([distill.teacher_path, len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]).encode()
+    ).hexdigest()[:16]
+    marker = file.with_suffix(".key")
+    if file.exists() and marker.exists() and marker.read_text() == key:
+        scores = LayerScores.load(file)
+    else:
+        scores = instruction_relevance_scores(
+            teacher, irs_batches(data, collator, distill.irs_inputs, arguments), pairs=distill.irs_pairs,
+            max_inputs=distill.irs_inputs, seed=arguments.seed, progress=arguments.process_index == 0,
+        )
+        if arguments.process_index == 0:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            scores.save(file)
+            marker.write_text(key)
+    logger.info("IRS by layer: %s", ", ".join(f"{layer}: {score:.3f}" for layer, score in enumerate(scores.scores)))
+    logger.info("IVA takes its weights from layer %d of the teacher", scores.layer)
+    return scores.layer
+
+
+def irs_batches(data: Any, collator: Any, inputs: int, arguments: TrainingArguments) -> Iterator[Any]:
+    """Batches of random training samples, enough of them for ``inputs`` suitable ones."""
+    generator = torch.Generator().manual_seed(arguments.seed)
+    order = torch.randperm(len(data), generator=generator)[: 4 * inputs].tolist()
+    return iter(DataLoader(Subset(data, order), batch_size=16, collate_fn=collator))
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,155 @@
+"""Training samples: an annotation entry as tokens, masks and pixel values."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from llava.conversation import Template
+from llava.data.annotations import Annotations
+from llava.data.images import ASPECT_RATIOS, load_image, preprocess_image
+from llava.data.tokenize import tokenize_conversation
+from llava.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+WARNINGS_IN_FULL = 5
+"""How many bad samples a process describes before it only counts them."""
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """Stands in for a sample that could not be made; the collator drops and counts it."""
+
+    reason: str
+
+
+class ConversationDataset(Dataset):
+    """Map-style dataset over conversation entries.
+
+    An item is a dictionary of ``input_ids``, ``labels``, ``instruction_mask``, ``end_of_turn_mask`` (all
+    ``[T]``, see ``TokenizedSample``) and ``images`` (float ``[n, 3, H, W]``, ``n`` is 0 for text only), or a
+    :class:`BadSample` with ``on_bad_sample="skip"``. A sample is bad when its entry is malformed, an image is
+    missing or unreadable, or the limit on length would cut away an image or every target. No sample ever gets
+    another one's image.
+
+    Args:
+        annotations: the entries.
+        tokenizer: a fast tokenizer.
+        template: the prompt template.
+        image_processor: the vision tower's processor; None only for annotations without images.
+        image_folder: where image paths start; None for the folder of the annotation file.
+        image_aspect_ratio: ``pad``, or ``square`` / None for the processor's own resizing.
+        model_max_length: limit on a sample's positions, every image counting ``visual_tokens``; longer
+            samples are cut at the end. None for no limit.
+        visual_tokens: positions an image takes in the model.
+        on_bad_sample: ``error`` raises; ``skip`` gives a :class:`BadSample` and warns about the first few.
+
+    Raises:
+        InputError: an argument is wrong, or (with ``error``) an entry is already known to be malformed.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        *,
+        image_processor: Any = None,
+        image_folder: str | Path | None = None,
+        image_aspect_ratio: str | None = None,
+        model_max_length: int | None = None,
+        visual_tokens: int = 1,
+        on_bad_sample: Literal["error", "skip"] = "error",
+    ):
+        if on_bad_sample not in ("error", "skip"):
+            raise InputError(f"on_bad_sample is {on_bad_sample!r}, expected 'error' or 'skip'")
+        if image_aspect_ratio not in ASPECT_RATIOS:
+            raise InputError(
+                f"image_aspect_ratio {image_aspect_ratio!r} is not supported; use 'pad' or 'square'"
+            )
+        if image_folder is not None and not Path(image_folder).is_dir():
+            raise InputError(f"image folder {str(image_folder)!r} does not exist; check --image_folder")
+        if image_processor is None and bool((annotations.lengths > 0).any()):
+            raise InputError(
+                "the annotations have images but the model has no vision tower; pass --vision_tower"
+            )
+        self.annotations = annotations
+        self.tokenizer = tokenizer
+        self.template = template
+        self.image_processor = image_processor
+        self.image_folder = None if image_folder is None else Path(image_folder)
+        self.image_aspect_ratio = image_aspect_ratio
+        self.model_max_length = model_max_length
+        self.visual_tokens = visual_tokens
+        self.on_bad_sample = on_bad_sample
+        self._warnings = 0
+        if on_bad_sample == "error":
+            self._refuse_malformed_entries()
+        self._check_end_of_turn()
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Words of every entry, negative for text only: what the sampler groups by."""
+        return self.annotations.lengths
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor] | BadSample:
+        try:
+            entry = self.annotations[index]
+        except InputError as error:
+            return self._bad(str(error), error)
+        try:
+            return self._sample(index, entry)
+        except InputError as error:
+            return self._bad(f"{self.annotations.where(index)}: {error}", error)
+
+    def _sample(self, index: int, entry: dict[str, Any]) -> dict[str, torch.Tensor]:
+        tokens = tokenize_conversation(
+            entry["conversations"], self.tokenizer, self.template, len(entry["image"])
+        )
+        if self.model_max_length is not None:
+            tokens = tokens.truncate(self.model_max_length, self.visual_tokens)
+        folder = self.image_folder or self.annotations.folder(index)
+        images = [
+            preprocess_image(load_image(folder / path), self.image_processor, self.image_aspect_ratio)
+            for path in entry["image"]
+        ]
+        return {**vars(tokens), "images": torch.stack(images) if images else torch.empty(0, 3, 0, 0)}
+
+    def _bad(self, reason: str, error: InputError) -> BadSample:
+        if self.on_bad_sample == "error":
+            raise InputError(reason) from error
+        self._warnings += 1
+        if self._warnings <= WARNINGS_IN_FULL:
+            logger.warning("sample skipped: %s", reason)
+        if self._warnings == WARNINGS_IN_FULL:
+            logger.warning("further bad samples of this process are counted without a message")
+        return BadSample(reason)
+
+    def _refuse_malformed_entries(self) -> None:
+        problems = self.annotations.problems()
+        if problems:
+            first = "; ".join(reason for _, reason in problems[:3])
+            raise InputError(
+                f"{len(problems)} of {len(self.annotations)} entries are malformed, the first: {first}. "
+                "List them with `python -m llava.data.check`, or pass --on_bad_sample skip"
+            )
+
+    def _check_end_of_turn(self) -> None:
+        """Warn when the turn end is several tokens: generation then has no single token to stop at."""
+        ids = self.tokenizer(self.template.end_of_turn, add_special_tokens=False).input_ids
+        if len(ids) > 1 and not self.template.captions_only:
+            logger.warning(
+                "template %r ends a turn with %r, %d tokens in this tokenizer; is --version right?",
+                self.template.name,
+                self.template.end_of_turn,
+                len(ids),
+            )

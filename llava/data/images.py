@@ -1,0 +1,99 @@
+"""Pictures: from a file to the pixel values that a vision tower takes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from llava.errors import InputError
+
+ASPECT_RATIOS = ("pad", "square", None)
+"""Known values of ``image_aspect_ratio``: padding to a square, or the processor's own resizing."""
+
+
+def load_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a picture completely, as RGB.
+
+    Raises:
+        InputError: no such file, not a picture, damaged or cut short, or so large that Pillow takes it for a
+            decompression bomb; the message names the file.
+    """
+    with _readable(path) as image:
+        return to_rgb(image)
+
+
+def verify_image(path: str | os.PathLike[str]) -> None:
+    """Read a picture to its end without keeping it, faster than :func:`load_image` for JPEG.
+
+    Raises:
+        InputError: as :func:`load_image`.
+    """
+    with _readable(path) as image:
+        if image.format == "JPEG":
+            image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
+        image.load()
+
+
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture, and turn whatever Pillow raises while it is read into an ``InputError``."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise InputError(f"image {os.fspath(path)!r} does not exist") from None
+    except UnidentifiedImageError:
+        raise InputError(f"image {os.fspath(path)!r} is not in a format that Pillow can read") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"image {os.fspath(path)!r} cannot be read: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB from any mode. 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white);
+    transparency is dropped, as LLaVA does."""
+    if image.mode == "RGB":
+        image.load()
+        return image.copy() if hasattr(image, "filename") else image
+    if image.mode.startswith("I"):
+        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) // 256
+        image = Image.fromarray(grey.astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def expand_to_square(image: Image.Image, fill: Sequence[int]) -> Image.Image:
+    """Pad the shorter side on both ends with the colour ``fill`` (8-bit RGB) until the picture is square."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new(image.mode, (side, side), tuple(fill))
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def preprocess_image(image: Image.Image, processor: Any, aspect_ratio: str | None) -> torch.Tensor:
+    """Pixel values of one RGB picture.
+
+    Args:
+        image: an RGB picture.
+        processor: the vision tower's image processor (resizing, normalisation).
+        aspect_ratio: ``pad`` pads to a square with the processor's mean colour first; ``square`` or None
+            leaves the whole resizing to the processor.
+
+    Returns:
+        Float tensor ``[3, H, W]``.
+
+    Raises:
+        InputError: another ``aspect_ratio``.
+    """
+    if aspect_ratio not in ASPECT_RATIOS:
+        raise InputError(f"image_aspect_ratio {aspect_ratio!r} is not supported; use 'pad' or 'square'")
+    if aspect_ratio == "pad":
+        image = expand_to_square(image, [int(channel * 255) for channel in processor.image_mean])
+    return processor.preprocess(image, return_tensors="pt")["pixel_values"][0]

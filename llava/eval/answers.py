@@ -1,0 +1,170 @@
+"""Answers on disk: one file a process, safe to kill at any time, never mixing two models or settings.
+
+A benchmark's folder holds ``settings.json`` (what the answers were made with), ``parts/{i}_of_{n}.jsonl`` (one file
+for each process, a line appended for each answer) and ``answers.jsonl`` (all of them in the question file's order).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import shortuuid
+
+from llava.errors import InputError
+from llava.eval.records import Answer, Question, read_answers
+
+SETTINGS_FILE = "settings.json"
+ANSWERS_FILE = "answers.jsonl"
+REMEDY = "pass --overwrite to discard these answers, or choose another --output-dir"
+
+
+def settings_id(settings: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that stand for the settings in every answer's metadata."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def part_path(folder: Path, chunk_idx: int, num_chunks: int) -> Path:
+    """The file of one process."""
+    return folder / "parts" / f"{chunk_idx}_of_{num_chunks}.jsonl"
+
+
+class AnswerWriter:
+    """Appends the answers of one process, and knows which questions need not be asked again.
+
+    Args:
+        folder: the benchmark's folder.
+        settings: what the answers depend on; plain values.
+        model_id: written into every answer.
+        chunk_idx, num_chunks: which process this is.
+        overwrite: discard what this process wrote before, and pay no attention to what others did under other
+            settings.
+
+    Raises:
+        InputError: there are answers made with other settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        model_id: str,
+        chunk_idx: int = 0,
+        num_chunks: int = 1,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = part_path(folder, chunk_idx, num_chunks)
+        self.model_id = model_id
+        self.settings = settings_id(settings)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+        drop_partial_line(self.path)
+        parts = _parts_of(folder, num_chunks if overwrite else None)
+        answers = _compatible_answers(folder, parts, settings, ignore_others=overwrite)
+        self.done = {answer.metadata.get("key", "") for answer in answers}
+        write_atomically(folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n")
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "AnswerWriter":
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, question: Question, text: str, finish: str) -> None:
+        """Append one answer; it is in the file when this returns."""
+        assert self._file is not None, "use the writer in a with statement"
+        metadata = {"key": question.key, "settings": self.settings, "finish": finish}
+        answer = Answer(
+            question.question_id, question.text, text, shortuuid.uuid(), self.model_id, metadata
+        )
+        self._file.write(answer.to_line())
+        self._file.flush()
+
+
+def merge_parts(
+    folder: Path,
+    questions: Sequence[Question],
+    settings: dict[str, Any],
+    overwrite: bool = False,
+    num_chunks: int | None = None,
+) -> list[Answer]:
+    """Join the answers of all processes into ``answers.jsonl``, in the questions' order.
+
+    Args:
+        folder: the benchmark's folder.
+        questions: all questions of the benchmark.
+        settings: as given to the writers.
+        overwrite: leave out and delete parts of other settings, or of another number of processes.
+        num_chunks: the number of processes, needed with ``overwrite``.
+
+    Raises:
+        InputError: there are no answers, or some were made with other settings.
+    """
+    keep = _parts_of(folder, num_chunks if overwrite else None)
+    if overwrite:
+        for path in set(_parts_of(folder)) - set(keep):
+            path.unlink()
+    answers = _compatible_answers(folder, keep, settings, ignore_others=overwrite)
+    if not answers:
+        raise InputError(f"no answers in {folder / 'parts'}: generate them first (--stage generate or all)")
+    order = {question.key: index for index, question in enumerate(questions)}
+    answers.sort(key=lambda answer: order.get(answer.metadata.get("key", ""), len(order)))
+    write_atomically(folder / ANSWERS_FILE, "".join(answer.to_line() for answer in answers))
+    return answers
+
+
+def _parts_of(folder: Path, num_chunks: int | None = None) -> list[Path]:
+    pattern = f"*_of_{num_chunks}.jsonl" if num_chunks else "*_of_*.jsonl"
+    return sorted((folder / "parts").glob(pattern))
+
+
+def _compatible_answers(
+    folder: Path, parts: Iterable[Path], settings: dict[str, Any], ignore_others: bool
+) -> list[Answer]:
+    wanted, answers = settings_id(settings), []
+    for path in parts:
+        for answer in read_answers(path):
+            found = answer.metadata.get("settings")
+            if found == wanted:
+                answers.append(answer)
+            elif not ignore_others:
+                raise InputError(
+                    f"{path} holds answers of model {answer.model_id!r} made with other settings "
+                    f"({_difference(folder, settings)}); {REMEDY}"
+                )
+    return answers
+
+
+def _difference(folder: Path, settings: dict[str, Any]) -> str:
+    try:
+        before = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"no readable {SETTINGS_FILE} beside them"
+    changed = [
+        f"{name}: {before.get(name)!r} there, {settings.get(name)!r} now"
+        for name in sorted(before.keys() | settings.keys())
+        if before.get(name) != settings.get(name)
+    ]
+    return "; ".join(changed) or "written before the present ones"
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut a last line that a kill left without its newline."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside and rename, so that a reader sees the old file or the new one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,155 @@
+"""MMBench (English, dev): multiple choice, each question asked again with its options rotated.
+
+The rotations are rows of the table with the same index modulo a million. The circular accuracy counts a question
+only if all its rotations are right; it is what MMBench's server reports. The server reads free-form answers with
+the help of a language model; here they are read by rules, which makes no difference for answers of one letter.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.errors import InputError
+from llava.eval.benchmark import LETTER_ANSWER, Benchmark, Score, accuracies, percent
+from llava.eval.mmbench_workbook import write_workbook
+from llava.eval.pictures import Picture
+from llava.eval.records import Question
+
+LETTERS = "ABCD"
+ROTATION = 1_000_000
+_MARKS = ".()[],:;!*#{}"
+
+
+def load(folder: Path, question_file: Path) -> list[Question]:
+    """Questions with ``gold`` the right letter (None in a table without answers) and ``info`` the other columns.
+
+    Raises:
+        InputError: not a table with MMBench's columns, or a row without a picture.
+    """
+    rows = read_table(question_file)
+    pictures = {str(row["index"]): row["image"] for row in rows}
+    questions = []
+    for row in rows:
+        options = choices(row)
+        data = row["image"]
+        if data in pictures and data != pictures[data]:  # a rotation may name the row that holds the picture
+            data = pictures[data]
+        if not data:
+            raise InputError(f"{question_file}: row with index {row['index']} has no image")
+        gold = row.get("answer") or None
+        if gold is not None and gold not in options:
+            raise InputError(
+                f"{question_file}: row with index {row['index']} has answer {gold!r}, but options {list(options)}"
+            )
+        hint = [row["hint"]] if row.get("hint") else []
+        lines = [*hint, row["question"], *(f"{name}. {text}" for name, text in options.items()), LETTER_ANSWER]
+        questions.append(
+            Question(
+                int(row["index"]),
+                "\n".join(lines),
+                Picture(name=f"of index {row['index']} in {question_file}", data=data),
+                gold=gold,
+                category=row.get("category") or "",
+                group=str(int(row["index"]) % ROTATION),
+                info={key: value for key, value in row.items() if key != "image"},
+            )
+        )
+    return questions
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Rows of a tab-separated table as text; empty cells and pandas' spellings of "no value" become "".
+
+    Raises:
+        InputError: not a table, or without MMBench's columns.
+    """
+    import pandas
+
+    try:
+        frame = pandas.read_csv(path, sep="\t", dtype=str).fillna("")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not a tab-separated table: {error}") from error
+    missing = [name for name in ("index", "question", "A", "B", "image") if name not in frame.columns]
+    if missing:
+        raise InputError(f"{path}: expected MMBench's columns, missing {', '.join(missing)}")
+    wrong = frame["index"][~frame["index"].str.fullmatch(r"\d+")]
+    if len(wrong):
+        raise InputError(f"{path}: index {wrong.iloc[0]!r} is not a whole number; is the table damaged?")
+    return frame.to_dict("records")
+
+
+def choices(row: dict[str, Any]) -> dict[str, str]:
+    """Options by letter, up to the first that is empty, "nan" or "none"."""
+    options: dict[str, str] = {}
+    for name in LETTERS:
+        if str(row.get(name) or "").lower() in ("", "nan", "none"):
+            break
+        options[name] = row[name]
+    return options
+
+
+def letter(text: str, options: dict[str, str]) -> str | None:
+    """The one option that an answer names, by its letter or else by its text; None if it is none or several.
+
+    A bare "A" in a text of more than three words is an article and not an option; "A." is an option.
+    """
+    words = text.split()
+    bare = {word for word in words if word in options}
+    if len(bare) == 1 and not (bare == {"A"} and len(words) > 3):
+        return bare.pop()
+    marked = {word.strip(_MARKS) for word in words if word.strip(_MARKS) != word}
+    named = marked & set(options)
+    if len(named) == 1:
+        return named.pop()
+    quoted = [name for name, option in options.items() if option.lower() in text.lower()]
+    return quoted[0] if len(quoted) == 1 else None
+
+
+def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
+    """Circular accuracy; the metrics hold the plain one (unrotated questions) and that over all rows as well.
+
+    Without answers in the table (a test split) nothing can be scored: value 0 and a note.
+    """
+    if all(question.gold is None for question in questions):
+        return Score(0.0, {"note": "the table has no answers: send the workbook to MMBench's server"})
+    hits: dict[str, list[bool]] = defaultdict(list)
+    categories: dict[str, dict[str, str]] = {"category": {}, "l2-category": {}}
+    plain, unread = [], 0
+    for question, text in zip(questions, texts, strict=True):
+        said = letter(text, choices(question.info)) if text is not None else None
+        unread += text is not None and said is None
+        hit = said == question.gold
+        hits[question.group].append(hit)
+        if int(question.question_id) < ROTATION:
+            plain.append(hit)
+        for name, known in categories.items():
+            known.setdefault(question.group, question.info.get(name) or "")
+    circular = [all(rotations) for rotations in hits.values()]
+    rows = [hit for rotations in hits.values() for hit in rotations]
+    metrics: dict[str, Any] = {
+        "circular_accuracy": percent(sum(circular), len(circular)),
+        "plain_accuracy": percent(sum(plain), len(plain)),
+        "row_accuracy": percent(sum(rows), len(rows)),
+        "count": len(circular),
+        "rows": len(rows),
+        "unreadable": unread,
+    }
+    for name, known in categories.items():
+        parts: dict[str, list[bool]] = defaultdict(list)
+        for group, hit in zip(hits, circular, strict=True):
+            if known[group]:
+                parts[known[group]].append(hit)
+        metrics[f"by_{name}"] = accuracies(parts)
+    return Score(metrics["circular_accuracy"], metrics)
+
+
+BENCHMARK = Benchmark(
+    name="mmbench",
+    column="MMB",
+    folders=("mmbench",),
+    questions=("mmbench_dev_20230712.tsv", "mmbench_dev_en_20231003.tsv"),
+    load=load,
+    score=score,
+    write_submission=write_workbook,
+)

@@ -1,0 +1,136 @@
+"""ScienceQA, test split: the option's letter; accuracy over all questions and over those with a picture.
+
+Reading of answers follows LLaVA's evaluation script, the groups of questions ScienceQA's own. The paper's authors
+prompt this benchmark with template ``v1``; its prompt for one turn is the same text as that of ``qwen``.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import InputError
+from llava.eval.benchmark import LETTER_ANSWER, Benchmark, Score, accuracies, first_existing, percent, read_json
+from llava.eval.pictures import Picture
+from llava.eval.records import Question
+
+LETTERS = "ABCDE"
+SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
+_THE_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
+_DECORATED = re.compile(r"\(?([A-E])[).:]?(?:\s|$)")
+
+
+def load(folder: Path, question_file: Path) -> list[Question]:
+    """Questions with ``gold`` the index of the right choice and ``info`` the problem's annotation.
+
+    Raises:
+        InputError: a file is missing or malformed, or a question is not in the annotation.
+    """
+    problems_file = first_existing(folder, ("problems.json",), "annotation of ScienceQA")
+    problems = read_json(problems_file)
+    test = read_json(first_existing(folder, ("pid_splits.json",), "list of splits of ScienceQA")).get("test", [])
+    rows = read_json(question_file)
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{question_file}: expected a list of questions")
+    questions = []
+    for position, row in enumerate(rows):
+        try:
+            name, text = str(row["id"]), row["conversations"][0]["value"]
+        except (KeyError, IndexError, TypeError):
+            raise InputError(
+                f"{question_file}, entry {position}: expected 'id' and 'conversations'; is this LLaVA's "
+                "question file for ScienceQA?"
+            ) from None
+        if name not in problems:
+            raise InputError(f"question {name} of {question_file} is not in {problems_file}")
+        words = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
+        picture = None
+        if row.get("image"):
+            images = first_existing(folder, ("images/test", "images"), "image folder of ScienceQA")
+            picture = Picture.file(images / row["image"])
+        problem = problems[name]
+        questions.append(
+            Question(name, f"{words}\n{LETTER_ANSWER}", picture, gold=problem["answer"], info=problem)
+        )
+    asked = {question.question_id for question in questions}
+    absent = [name for name in test if str(name) not in asked]
+    if absent:
+        raise InputError(
+            f"{question_file} lacks {len(absent)} of the {len(test)} questions of the test split "
+            f"(first: {absent[0]}); is it cut short?"
+        )
+    return questions
+
+
+def letter(text: str) -> str | None:
+    """The option's letter as LLaVA's script reads it, or None.
+
+    Accepted are the letter alone, a text that begins with letter, full stop and space, and "The answer is X" with
+    any character after it, exactly once. A letter with only a full stop is not.
+    """
+    if len(text) == 1 and text in LETTERS:
+        return text
+    if len(text) >= 3 and text[0] in LETTERS and text[1:3] == ". ":
+        return text[0]
+    found = _THE_ANSWER_IS.findall(text)
+    return found[0] if len(found) == 1 else None
+
+
+def lenient_letter(text: str) -> str | None:
+    """As :func:`letter`, and also "A.", "(A)", "A)" and "A: ..." and these after "The answer is"."""
+    match = _DECORATED.match(text.strip().removeprefix("The answer is "))
+    return letter(text) or (match[1] if match else None)
+
+
+def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
+    """Accuracy over the questions with a picture; missing and unreadable answers are wrong.
+
+    The metrics hold both accuracies, read strictly (as published) and leniently, and ScienceQA's groups: subject
+    (NAT, SOC, LAN), context (TXT: has a hint, IMG: has a picture, NO: neither) and grade (G1-6, G7-12).
+    """
+    hits: dict[str, list[bool]] = defaultdict(list)
+    groups: dict[str, list[bool]] = defaultdict(list)
+    unread = 0
+    for question, text in zip(questions, texts, strict=True):
+        choices, has_picture = question.info["choices"], question.picture is not None
+        index = _choice(letter(text or ""), len(choices))
+        unread += text is not None and index is None
+        hit = index == question.gold
+        lenient = _choice(lenient_letter(text or ""), len(choices)) == question.gold
+        for name in ("", "image_") if has_picture else ("",):
+            hits[f"{name}accuracy"].append(hit)
+            hits[f"{name}accuracy_lenient"].append(lenient)
+        for name in _groups(question.info, has_picture):
+            groups[name].append(hit)
+    metrics: dict[str, Any] = {name: percent(sum(values), len(values)) for name, values in sorted(hits.items())}
+    metrics["count"] = len(hits["accuracy"])
+    metrics["image_count"] = len(hits["image_accuracy"])
+    metrics["unreadable"] = unread
+    metrics["by_group"] = accuracies(groups)
+    return Score(metrics.get("image_accuracy", metrics.get("accuracy", 0.0)), metrics)
+
+
+def _choice(option: str | None, choices: int) -> int | None:
+    """Index of a letter, if the question has that many choices."""
+    index = LETTERS.find(option) if option else -1
+    return index if 0 <= index < choices else None
+
+
+def _groups(problem: dict[str, Any], has_picture: bool) -> list[str]:
+    names = [SUBJECTS[problem["subject"]]] if problem.get("subject") in SUBJECTS else []
+    has_text = bool(problem.get("hint"))
+    names += ["TXT"] * has_text + ["IMG"] * has_picture + ["NO"] * (not has_text and not has_picture)
+    grade = re.fullmatch(r"grade(\d+)", str(problem.get("grade", "")))
+    return names + (["G1-6" if int(grade[1]) <= 6 else "G7-12"] if grade else [])
+
+
+BENCHMARK = Benchmark(
+    name="sqa",
+    column="SQA",
+    folders=("scienceqa", "sqa"),
+    questions=("llava_test_CQM-A.json",),
+    load=load,
+    score=score,
+)

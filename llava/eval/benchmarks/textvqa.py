@@ -1,0 +1,84 @@
+"""TextVQA, validation split: VQA accuracy over ten people's answers, with the M4C evaluator's normalisation."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from llava.errors import InputError
+from llava.eval.benchmark import Benchmark, Score, first_existing, read_json, read_jsonl
+from llava.eval.pictures import Picture
+from llava.eval.records import Question
+from llava.eval.vqa_words import normalise
+
+PEOPLE = 10
+ENOUGH = 3
+"""As many of the others must agree for full marks."""
+
+OCR = "Reference OCR token:"
+
+
+def load(folder: Path, question_file: Path) -> list[Question]:
+    """Questions with ``gold`` the ten answers.
+
+    Raises:
+        InputError: a file is missing or malformed, or a question is not annotated.
+    """
+    annotation_file = first_existing(folder, ("TextVQA_0.5.1_val.json",), "annotation of TextVQA")
+    annotation = read_json(annotation_file)
+    if not isinstance(annotation, dict) or "data" not in annotation:
+        raise InputError(f"{annotation_file}: expected TextVQA's annotation, an object with 'data'")
+    answers = {(row["image_id"], row["question"].lower()): row["answers"] for row in annotation["data"]}
+    images = first_existing(folder, ("train_images", "train_val_images/train_images", "images"), "images of TextVQA")
+    questions = []
+    for row in read_jsonl(question_file, ("question_id", "image", "text")):
+        name = (row["question_id"], wording(row["text"]))
+        if name not in answers:
+            raise InputError(f"{annotation_file} has no question {name[1]!r} about image {name[0]!r}")
+        if len(answers[name]) != PEOPLE:
+            raise InputError(
+                f"{annotation_file}: question {name[1]!r} about image {name[0]!r} has {len(answers[name])} answers; "
+                f"the accuracy is defined for {PEOPLE}"
+            )
+        questions.append(
+            Question(row["question_id"], row["text"], Picture.file(images / row["image"]), gold=answers[name])
+        )
+    return questions
+
+
+def wording(prompt: str) -> str:
+    """The annotated question inside a prompt with OCR tokens and instructions, in lower case."""
+    if prompt.startswith("OCR tokens: "):
+        found = re.search(r"Question: (.*?) Short answer:", prompt, re.DOTALL)
+        return (found[1] if found else prompt).lower()
+    lines = prompt.split("\n")
+    return lines[1 if prompt.startswith(OCR) and len(lines) > 1 else 0].lower()
+
+
+def accuracy(answer: str, people: Sequence[str]) -> float:
+    """Mean over the people left out of ``min(1, agreeing others / 3)``; 0 to 1."""
+    said = normalise(answer)
+    agrees = [normalise(other) == said for other in people]
+    if not any(agrees):
+        return 0.0
+    return fmean(min(1.0, (sum(agrees) - own) / ENOUGH) for own in agrees)
+
+
+def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
+    """Mean accuracy; a missing answer scores 0."""
+    values = [
+        accuracy(text, question.gold) if text is not None else 0.0
+        for question, text in zip(questions, texts, strict=True)
+    ]
+    mean = 100.0 * fmean(values) if values else 0.0
+    return Score(mean, {"accuracy": mean, "count": len(values)})
+
+
+BENCHMARK = Benchmark(
+    name="textvqa",
+    column="TextVQA",
+    folders=("textvqa",),
+    questions=("llava_textvqa_val_v051_ocr.jsonl",),
+    load=load,
+    score=score,
+)

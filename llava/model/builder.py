@@ -1,0 +1,178 @@
+"""Load a checkpoint for use: tokenizer, model, image processor, context length.
+
+What a folder is, is decided by its ``config.json`` and its files, never by its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedConfig
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.errors import InputError
+from llava.model.checkpoint import PROJECTOR_FILE, has_weights, load_projector
+from llava.model.config import VisionSettings, to_llava_spelling
+from llava.model.language import LANGUAGE_MODELS, language_model_class
+from llava.model.vision_tower import anchor_tower
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT = 2048
+"""Context length of a checkpoint whose config names none, as in LLaVA."""
+
+
+CARRIED_KEYS = ("mm_", "image_aspect_ratio", "tokenizer_", "max_sequence_length")
+"""What a projector's config.json says beyond the language model itself (beginnings of keys)."""
+
+
+def load_pretrained_model(
+    model_path: str | Path,
+    model_base: str | Path | None = None,
+    model_name: str | None = None,
+    device_map: Any = None,
+    torch_dtype: torch.dtype | str | None = None,
+    multimodal: bool = True,
+    attn_implementation: str | None = None,
+    **kwargs: Any,
+) -> tuple[Any, Any, Any, int]:
+    """Load a vision-language model in LLaVA's or the Align-TI authors' spelling.
+
+    Args:
+        model_path: a full checkpoint (folder or hub name), or a folder with ``mm_projector.bin`` and
+            ``config.json``.
+        model_base: the language model that goes with a projector-only folder; not used otherwise.
+        model_name: accepted for LLaVA's callers; nothing depends on it.
+        device_map: as in transformers; the CPU if absent.
+        torch_dtype: dtype of all weights; the checkpoint's own if absent.
+        multimodal: accepted for LLaVA's callers; the checkpoint says what it is.
+        attn_implementation: as in transformers.
+        kwargs: passed to ``from_pretrained``.
+
+    Returns:
+        Tokenizer, model in evaluation mode, image processor, context length in tokens.
+
+    Raises:
+        InputError: the path is not a LLaVA checkpoint, lacks something, or is of a kind that is not
+            supported.
+    """
+    path = str(model_path)
+    folder = Path(path)
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{path} holds a LoRA adapter (adapter_config.json): loading through peft is not supported yet; "
+            "merge the adapter into its base model and load the merged checkpoint"
+        )
+    settings = _read_config(path)
+    options: dict[str, Any] = {"device_map": device_map, "dtype": torch_dtype or "auto", **kwargs}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    model_class = language_model_class(settings["model_type"])
+
+    if folder.is_dir() and not has_weights(folder):
+        tokenizer_path, model = _load_on_base(folder, model_base, model_class, options)
+    else:
+        if model_base is not None:
+            logger.warning("%s is a full checkpoint: the base model %s is not used", path, model_base)
+        tokenizer_path, model = path, _load_full(path, model_class, options)
+
+    tokenizer = _load_tokenizer(tokenizer_path)
+    _add_image_tokens(tokenizer, model)
+    if model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.eval()
+    return tokenizer, model, model.get_vision_tower().image_processor, context_length(model.config)
+
+
+def context_length(config: Any) -> int:
+    """Tokens a checkpoint was made for: the first of LLaVA's keys that is set."""
+    for key in ("max_sequence_length", "tokenizer_model_max_length", "max_position_embeddings"):
+        value = getattr(config, key, None)
+        if value:
+            return int(value)
+    return DEFAULT_CONTEXT
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """The checkpoint's config.json in LLaVA's spelling, checked to be a vision-language model's."""
+    try:
+        settings, _ = PreTrainedConfig.get_config_dict(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable config.json; expected a LLaVA checkpoint: {error}") from error
+    if not settings:
+        raise InputError(f"{path}: no readable config.json; expected a LLaVA checkpoint")
+    settings = to_llava_spelling(settings)
+    kind = settings.get("model_type")
+    if kind not in LANGUAGE_MODELS:
+        raise InputError(
+            f"{path} is a checkpoint of model type {kind!r}; expected a LLaVA checkpoint of type "
+            f"{', '.join(LANGUAGE_MODELS)}"
+        )
+    if not settings.get("mm_vision_tower"):
+        raise InputError(f"{path}: its config.json names no vision tower (mm_vision_tower)")
+    return settings
+
+
+def _load_full(path: str, model_class: Any, options: dict[str, Any]) -> Any:
+    """A complete checkpoint; transformers would only warn of missing weights and draw them at random."""
+    model, report = model_class.from_pretrained(path, output_loading_info=True, **options)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"{path} lacks {len(missing)} weights that its config.json calls for, among them {missing[0]}; "
+            "is it complete?"
+        )
+    return model
+
+
+def _load_on_base(
+    folder: Path, model_base: str | Path | None, model_class: Any, options: dict[str, Any]
+) -> tuple[str, Any]:
+    """A projector of the first training stage on the language model it was trained with."""
+    if not (folder / PROJECTOR_FILE).is_file():
+        raise InputError(
+            f"{folder} has a config.json but neither weights nor {PROJECTOR_FILE}; is it complete?"
+        )
+    if model_base is None:
+        raise InputError(
+            f"{folder} holds a projector only ({PROJECTOR_FILE}): give the language model it was "
+            "trained with as model_base"
+        )
+    model = model_class.from_pretrained(str(model_base), **options)
+    config = model_class.config_class.from_pretrained(folder)
+    anchor_tower(config, folder)
+    for key, value in config.to_dict().items():
+        if key.startswith(CARRIED_KEYS):
+            setattr(model.config, key, value)
+    vision = VisionSettings.from_config(config)
+    assert vision.tower is not None
+    model.initialize_vision_modules(
+        vision.tower, vision.projector_type, vision.select_layer, vision.select_feature
+    )
+    load_projector(model, folder)
+    return str(model_base), model
+
+
+def _load_tokenizer(path: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable tokenizer beside the checkpoint: {error}") from error
+
+
+def _add_image_tokens(tokenizer: Any, model: Any) -> None:
+    """Add the image tokens that the config asks for and the tokenizer lacks.
+
+    A table that already has rows for them stays as it is (Qwen's has spare rows); it is never cut.
+    """
+    wanted = [DEFAULT_IMAGE_PATCH_TOKEN] if getattr(model.config, "mm_use_im_patch_token", False) else []
+    if getattr(model.config, "mm_use_im_start_end", False):
+        wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
+    if not wanted or not tokenizer.add_tokens(wanted, special_tokens=True):
+        return
+    logger.warning("added %s to the tokenizer: the checkpoint's config asks for them", wanted)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer))

@@ -1,0 +1,127 @@
+"""Projector files, tower weights inside checkpoints, and the spellings of their keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from llava.errors import InputError
+from llava.model.zero import gathered, is_main_process
+
+PROJECTOR_FILE = "mm_projector.bin"
+KEY_MAPPING = {r"^model\.mm_projector\.image_spatial_proj\.": "model.mm_projector."}
+"""Weight names of the Align-TI authors' released checkpoints -> LLaVA's."""
+TOWER_KEYS = r"^model\.(vision_tower|image_tower)\."
+"""A vision tower's weights inside a checkpoint; the authors' ``image_tower`` is left, as by their loader."""
+TOWER_PREFIX = "model.vision_tower.vision_tower."
+
+
+def save_projector(model: Any, folder: str | Path) -> None:
+    """Write ``mm_projector.bin`` (keys ``model.mm_projector.*``) and ``config.json``, as LLaVA's first stage
+    does.
+
+    Under ZeRO-3 every rank must call it; rank 0 writes.
+
+    Args:
+        model: a model of this package.
+        folder: created if needed.
+    """
+    folder = Path(folder)
+    projector = model.model.mm_projector
+    with gathered(projector.parameters()):
+        weights = {
+            f"model.mm_projector.{key}": value.detach().cpu().clone()
+            for key, value in projector.named_parameters()
+        }
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(weights, folder / PROJECTOR_FILE)
+        model.config.save_pretrained(folder)
+
+
+def load_projector(model: Any, file: str | Path) -> None:
+    """Read projector weights into a model, in LLaVA's or the authors' spelling.
+
+    Under ZeRO-3 every rank must call it.
+
+    Args:
+        model: a model of this package, its projector built.
+        file: ``mm_projector.bin``, or a folder that holds one.
+
+    Raises:
+        InputError: no such file, weights missing or left over, or another shape than the model's projector.
+    """
+    file = Path(file)
+    if file.is_dir():
+        file = file / PROJECTOR_FILE
+    if not file.is_file():
+        raise InputError(
+            f"no projector weights at {file}; expected the {PROJECTOR_FILE} of a pretraining run"
+        )
+    found = {
+        re.sub(r"^(.*\.)?mm_projector\.(image_spatial_proj\.)?", "", key): value
+        for key, value in torch.load(file, map_location="cpu", weights_only=True).items()
+        if "mm_projector." in key
+    }
+    projector = model.model.mm_projector
+    kind = getattr(model.config, "mm_projector_type", None)
+    own = dict(projector.named_parameters())
+    if found.keys() != own.keys():
+        raise InputError(
+            f"{file} holds projector weights {sorted(found)}, but the model's projector ({kind}) has "
+            f"{sorted(own)}: check mm_projector_type"
+        )
+    with gathered(own.values(), write=True), torch.no_grad():
+        for key, parameter in own.items():
+            if parameter.shape != found[key].shape:
+                raise InputError(
+                    f"{file}: projector weight {key} has shape {list(found[key].shape)}, the model's has "
+                    f"{list(parameter.shape)}; they belong to different towers or language models"
+                )
+            parameter.copy_(found[key])
+
+
+def tower_weights(folder: Path) -> dict[str, Tensor]:
+    """The vision tower's weights that a local checkpoint in LLaVA's spelling carries.
+
+    Args:
+        folder: the checkpoint; a hub name simply is no folder.
+
+    Returns:
+        Tensors by their name inside the tower; empty if there are none.
+    """
+    weights: dict[str, Tensor] = {}
+    for name in _weight_files(folder):
+        if name.suffix == ".safetensors":
+            with safe_open(name, framework="pt") as opened:
+                for key in opened.keys():
+                    if key.startswith(TOWER_PREFIX):
+                        weights[key.removeprefix(TOWER_PREFIX)] = opened.get_tensor(key)
+        else:
+            for key, value in torch.load(name, map_location="cpu", weights_only=True, mmap=True).items():
+                if key.startswith(TOWER_PREFIX):
+                    weights[key.removeprefix(TOWER_PREFIX)] = value
+    return weights
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a language model's weights."""
+    return bool(_weight_files(folder))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, as an index lists them or as the single file there is."""
+    for stem in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{stem}.index.json"
+        if index.is_file():
+            names = set(json.loads(index.read_text())["weight_map"].values())
+            return [folder / name for name in sorted(names)]
+        if (folder / stem).is_file():
+            return [folder / stem]
+    return []

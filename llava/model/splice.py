@@ -1,0 +1,165 @@
+"""Puts the visual tokens where ``<image>`` stands.
+
+A row of ``input_ids`` holds one id of -200 for each picture. Here every such id widens to the picture's Nv
+projected features, and all that is aligned with the ids (labels, instruction mask) widens with it. Padding
+columns of the input are dropped first, so the result is only as long as its longest row, padded on the side
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.errors import InputError
+
+
+@dataclass
+class SplicedBatch:
+    """A batch the language model can read, all of it aligned on ``[B, S]``.
+
+    Attributes:
+        inputs_embeds: ``[B, S, D]``; zero at padding.
+        attention_mask: ``[B, S]`` bool; False at padding.
+        position_ids: ``[B, S]`` long; counts the tokens of a row from 0, padding left out.
+        labels: ``[B, S]`` long; -100 at visual tokens, padding and whatever was -100 before.
+        instruction_mask: ``[B, S]`` bool; False at visual tokens and padding.
+        visual_mask: ``[B, S]`` bool; True at visual tokens.
+    """
+
+    inputs_embeds: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    labels: Tensor
+    instruction_mask: Tensor
+    visual_mask: Tensor
+
+
+def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
+    """Positions ``[B, S]`` that count a row's own tokens from 0, whichever side is padded.
+
+    Args:
+        attention_mask: ``[B, S]``; non-zero at tokens.
+    """
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
+
+
+def flatten_images(images: Tensor | Sequence[Tensor] | None) -> Tensor | None:
+    """Bring pictures into reading order.
+
+    Args:
+        images: ``[N, 3, H, W]``, ``[3, H, W]``, ``[B, n, 3, H, W]``, a list of ``[3, H, W]`` or ``[n, 3, H,
+            W]``, or nothing.
+
+    Returns:
+        ``[N, 3, H, W]``, or ``None`` when there is no picture.
+
+    Raises:
+        InputError: a shape that is none of these, or pictures of different sizes.
+    """
+    if images is None or len(images) == 0:
+        return None
+    if isinstance(images, Tensor):
+        if images.dim() not in (3, 4, 5):
+            raise InputError(
+                f"images of shape {list(images.shape)}; expected [N, 3, H, W], [B, n, 3, H, W] or a list"
+            )
+        return images.reshape(-1, *images.shape[-3:])
+    parts = [flatten_images(part) for part in images]
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    shapes = {tuple(part.shape[1:]) for part in found}
+    if len(shapes) > 1:
+        raise InputError(
+            f"pictures of different sizes in one batch: {sorted(shapes)}; prepare all with one processor"
+        )
+    return torch.cat(found)
+
+
+def splice(
+    embed: Callable[[Tensor], Tensor],
+    input_ids: Tensor,
+    visual: Tensor | None,
+    attention_mask: Tensor | None = None,
+    labels: Tensor | None = None,
+    instruction_mask: Tensor | None = None,
+    padding_side: str = "right",
+) -> SplicedBatch:
+    """Build the language model's inputs from ids and visual tokens.
+
+    Args:
+        embed: the token embedding, ids ``[B, S]`` to ``[B, S, D]``.
+        input_ids: ``[B, T]`` with -200 for each picture.
+        visual: projected features ``[N, Nv, D]`` of the N pictures in reading order, or nothing.
+        attention_mask: ``[B, T]``, non-zero at tokens; all are tokens if absent. Its zeros may be on either
+            side.
+        labels: ``[B, T]``; all -100 if absent.
+        instruction_mask: ``[B, T]`` bool; all False if absent.
+        padding_side: where the result is padded, ``right`` or ``left``.
+
+    Raises:
+        InputError: the number of pictures differs from the number of markers, a shape does not fit, or an
+            unknown padding side.
+    """
+    if padding_side not in ("right", "left"):
+        raise InputError(f"padding side is {padding_side!r}; expected 'right' or 'left'")
+    for name, tensor in (
+        ("attention_mask", attention_mask),
+        ("labels", labels),
+        ("instruction_mask", instruction_mask),
+    ):
+        if tensor is not None and tensor.shape != input_ids.shape:
+            raise InputError(
+                f"{name} has shape {list(tensor.shape)}, but input_ids has {list(input_ids.shape)}"
+            )
+    is_token = (
+        torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    )
+    is_image = (input_ids == IMAGE_TOKEN_INDEX) & is_token
+    markers = int(is_image.sum())
+    pictures = 0 if visual is None else visual.shape[0]
+    if markers != pictures:
+        raise InputError(
+            f"{markers} <image> markers in the text but {pictures} pictures in the batch; "
+            "each marker needs one picture"
+        )
+    per_picture = 0 if visual is None else visual.shape[1]
+
+    width = torch.where(is_image, per_picture, is_token.long())  # positions each input column becomes
+    ends = width.cumsum(dim=1)
+    lengths = ends[:, -1:]
+    longest = int(lengths.max())
+    place = torch.arange(longest, device=input_ids.device).expand(input_ids.shape[0], -1)
+    if padding_side == "left":
+        place = place - (longest - lengths)
+    mask = (place >= 0) & (place < lengths)
+    # The column a position comes from is the first whose end lies beyond it.
+    column = torch.searchsorted(ends, place.clamp_min(0).contiguous(), right=True).clamp_max(
+        input_ids.shape[1] - 1
+    )
+
+    visual_mask = is_image.gather(1, column) & mask
+    text_mask = mask & ~visual_mask
+    embeds = embed(input_ids.gather(1, column).masked_fill(~text_mask, 0))
+    embeds = embeds.masked_fill(~text_mask.unsqueeze(-1), 0)
+    if visual is not None and markers:
+        embeds = embeds.masked_scatter(visual_mask.unsqueeze(-1), visual.to(embeds))
+
+    def follow(aligned: Tensor | None, fill: int | bool, dtype: torch.dtype) -> Tensor:
+        if aligned is None:
+            return torch.full_like(column, fill, dtype=dtype)
+        return aligned.to(dtype).gather(1, column).masked_fill(~text_mask, fill)
+
+    return SplicedBatch(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=position_ids_from_mask(mask),
+        labels=follow(labels, IGNORE_INDEX, torch.long),
+        instruction_mask=follow(instruction_mask, False, torch.bool),
+        visual_mask=visual_mask,
+    )

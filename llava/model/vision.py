@@ -1,0 +1,238 @@
+"""The vision half of a vision-language model: tower, projector, and the splice into a batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llava.errors import InputError
+from llava.model.checkpoint import load_projector
+from llava.model.config import VisionSettings
+from llava.model.projector import build_projector
+from llava.model.splice import SplicedBatch, flatten_images, splice
+from llava.model.vision_tower import VisionTower, build_vision_tower
+from llava.model.zero import is_partitioned
+
+
+class VisionMixin:
+    """Methods of a language model whose decoder ``.model`` may have ``vision_tower`` and ``mm_projector``."""
+
+    config: Any
+    model: Any
+    training: bool
+    _keys_to_ignore_on_save: Any
+
+    def get_model(self) -> Any:
+        """The decoder with tower and projector (LLaVA's name for it)."""
+        return self.model
+
+    def get_vision_tower(self) -> VisionTower | None:
+        """The tower, or ``None`` for a model without vision."""
+        return self.model.get_vision_tower()
+
+    def initialize_vision_modules(
+        self,
+        vision_tower: str,
+        mm_projector_type: str = "linear",
+        mm_vision_select_layer: int = -1,
+        mm_vision_select_feature: str = "patch",
+        pretrain_mm_mlp_adapter: str | None = None,
+    ) -> None:
+        """Give a model its eyes before training, and write the choice into its config.
+
+        A projector that is already there is kept if its type and widths still fit; otherwise a new one is
+        drawn.
+
+        Args:
+            vision_tower: hub name, folder, ``timm:NAME`` or ``open_clip:NAME[@PRETRAINED]``.
+            mm_projector_type: ``linear``, ``mlpNx_gelu`` or ``identity``.
+            mm_vision_select_layer: the tower's hidden state to use.
+            mm_vision_select_feature: ``patch`` or ``cls_patch``.
+            pretrain_mm_mlp_adapter: ``mm_projector.bin`` of an earlier stage.
+
+        Raises:
+            InputError: an unknown choice, a tower that cannot be loaded, or projector weights that do not
+                fit.
+        """
+        config, decoder = self.config, self.model
+        before = VisionSettings.from_config(config)
+        config.mm_vision_tower = vision_tower
+        config.mm_vision_select_layer = mm_vision_select_layer
+        config.mm_vision_select_feature = mm_vision_select_feature
+        config.mm_projector_type = mm_projector_type
+        config.use_mm_proj = True
+        if self.get_vision_tower() is None or not same_tower(before, VisionSettings.from_config(config)):
+            decoder.vision_tower = build_vision_tower(config, delay_load=True)
+        config.mm_hidden_size = None
+        self.load_vision_tower()
+        fits = before.projector_type == mm_projector_type and before.hidden_size == config.mm_hidden_size
+        if not (fits and hasattr(decoder, "mm_projector")):
+            decoder.mm_projector = build_projector(config).to(self.vision_home())
+        if pretrain_mm_mlp_adapter is not None:
+            load_projector(self, pretrain_mm_mlp_adapter)
+
+    def vision_home(self) -> Tensor:
+        """The token embedding's weight: tower and projector live where it does, in its dtype."""
+        return self.model.embed_tokens.weight
+
+    def load_vision_tower(self) -> None:
+        """Load the tower's weights onto the model's device and in its dtype; does nothing the second time.
+
+        Raises:
+            InputError: the tower cannot be found, or its width is not the one the projector was made for.
+        """
+        tower = self.get_vision_tower()
+        if tower is None:
+            raise InputError("the model has no vision tower: call initialize_vision_modules() first")
+        home = self.vision_home()
+        tower.load_model(device=home.device, dtype=home.dtype)
+        self.adopt_vision_tower(tower)
+
+    def adopt_vision_tower(self, tower: VisionTower) -> None:
+        """Use a loaded tower, and leave its weights out of what ``save_pretrained`` writes.
+
+        Raises:
+            InputError: the tower's features are not as wide as the projector's input.
+        """
+        width = getattr(self.config, "mm_hidden_size", None)
+        if width is not None and width != tower.hidden_size:
+            raise InputError(
+                f"the vision tower {tower.name!r} has features of width {tower.hidden_size}, but the "
+                f"projector was made for {width} (mm_hidden_size): use the tower it was trained with"
+            )
+        self.config.mm_hidden_size = tower.hidden_size
+        self.model.vision_tower = tower
+        # The config names the tower, so its weights are not written. On resuming, transformers' Trainer warns
+        # of missing weights unless they are exactly these, tied ones included.
+        names = {f"model.vision_tower.{key}" for key in tower.state_dict()}
+        self._keys_to_ignore_on_save = names | set(getattr(self, "all_tied_weights_keys", {}))
+
+    def needs_vision_every_step(self) -> bool:
+        """Whether a batch without pictures must still run tower and projector.
+
+        In distributed training every rank has to take part in the same collectives. Those are the projector's
+        gradients while training, and the gathering of weights that ZeRO-3 has partitioned at any time.
+        """
+        decoder = self.model
+        if not hasattr(decoder, "mm_projector") or not decoder.vision_tower.is_loaded:
+            return False
+        if self.training and torch.is_grad_enabled():
+            return True
+        return is_partitioned(decoder.mm_projector.parameters()) or is_partitioned(
+            decoder.vision_tower.parameters()
+        )
+
+    def vision_features(self, images: Tensor | Sequence[Tensor] | None) -> Tensor:
+        """The tower's features, before the projector and without gradient.
+
+        Args:
+            images: pictures in any form that ``flatten_images`` reads; without any, the tower still runs once
+                on a black picture where distributed training needs that, and the result is empty.
+
+        Returns:
+            ``[N, Nv, Dv]`` with N = 0 for no picture; models that share a tower can share these.
+
+        Raises:
+            InputError: pictures for a model without a tower, or of a wrong size.
+        """
+        pictures = flatten_images(images)
+        tower = self.get_vision_tower()
+        if pictures is not None:
+            if tower is None:
+                raise InputError("the batch has pictures but the model has no vision tower (mm_vision_tower)")
+            return tower(pictures)
+        if tower is not None and self.needs_vision_every_step():
+            return tower(tower.blank())[:0]
+        return self.vision_home().new_zeros(0, 0, 0)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Visual tokens ``[N, Nv, D]`` from the tower's features ``[N, Nv, Dv]``."""
+        projector = self.model.mm_projector
+        return projector(features.to(next(projector.parameters(), self.vision_home())))
+
+    def encode_images(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Visual tokens ``[N, Nv, D]`` of pictures."""
+        return self.project(self.vision_features(images))
+
+    def splice_inputs(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        instruction_mask: Tensor | None = None,
+        images: Tensor | Sequence[Tensor] | None = None,
+        vision_features: Tensor | None = None,
+        padding_side: str | None = None,
+    ) -> SplicedBatch:
+        """Ids and pictures to embeddings, everything aligned; see ``llava.model.splice``.
+
+        Args:
+            input_ids: ``[B, T]`` with -200 for each picture.
+            attention_mask: ``[B, T]``, non-zero at tokens.
+            labels: ``[B, T]``, -100 where there is no target.
+            instruction_mask: ``[B, T]`` bool.
+            images: pictures in reading order.
+            vision_features: the same pictures' features ``[N, Nv, Dv]``, when they are already known.
+            padding_side: ``right`` or ``left``; ``config.tokenizer_padding_side`` or ``right`` if absent.
+
+        Raises:
+            InputError: markers and pictures do not match, or pictures for a model without a tower.
+        """
+        pictures = flatten_images(images)
+        if vision_features is None and (pictures is not None or self.needs_vision_every_step()):
+            vision_features = self.vision_features(pictures)
+        visual = (
+            self.project(vision_features) if vision_features is not None and len(vision_features) else None
+        )
+        batch = splice(
+            self.model.embed_tokens,
+            input_ids,
+            visual,
+            attention_mask=attention_mask,
+            labels=labels,
+            instruction_mask=instruction_mask,
+            padding_side=padding_side or getattr(self.config, "tokenizer_padding_side", None) or "right",
+        )
+        if visual is None and self.needs_vision_every_step():
+            tower = self.model.vision_tower
+            nothing = self.project(torch.zeros(1, tower.num_patches, tower.hidden_size)) * 0
+            batch.inputs_embeds = batch.inputs_embeds + nothing.sum().to(batch.inputs_embeds)
+        return batch
+
+
+def same_tower(one: VisionSettings, other: VisionSettings) -> bool:
+    """Whether two configs name the same features of the same tower, perhaps by different paths."""
+    if (one.select_layer, one.select_feature) != (other.select_layer, other.select_feature):
+        return False
+    if one.tower is None or other.tower is None or one.tower == other.tower:
+        return one.tower == other.tower
+    return (
+        os.path.isdir(one.tower) and os.path.isdir(other.tower) and os.path.samefile(one.tower, other.tower)
+    )
+
+
+def share_vision_tower(student: Any, teacher: Any) -> None:
+    """Let the student use the teacher's tower object, so that it is in memory, and run, once.
+
+    Args:
+        student: a model whose own tower need not be loaded.
+        teacher: a model with a loaded tower.
+
+    Raises:
+        InputError: the two configs name different towers, layers or features.
+    """
+    mine, theirs = VisionSettings.from_config(student.config), VisionSettings.from_config(teacher.config)
+    if not same_tower(mine, theirs):
+        raise InputError(
+            f"student and teacher cannot share a vision tower: the student's is {mine.tower!r} (layer "
+            f"{mine.select_layer}, {mine.select_feature}), the teacher's {theirs.tower!r} (layer "
+            f"{theirs.select_layer}, {theirs.select_feature})"
+        )
+    tower = teacher.get_vision_tower()
+    if tower is None or not tower.is_loaded:
+        raise InputError("the teacher has no loaded vision tower to share")
+    student.adopt_vision_tower(tower)

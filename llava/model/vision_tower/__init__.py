@@ -1,0 +1,59 @@
+"""Vision towers by name: SigLIP and CLIP of transformers, timm and open_clip behind an optional extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llava.errors import InputError
+from llava.model.config import VisionSettings
+from llava.model.vision_tower.base import VisionTower
+
+__all__ = ["VisionTower", "anchor_tower", "build_vision_tower"]
+
+
+def anchor_tower(config: Any, folder: str | Path | None) -> None:
+    """Turn a tower's path that is relative to a checkpoint's folder into an absolute one, in the config.
+
+    Args:
+        config: a language model's config; a tower named in any other way stays as it is.
+        folder: the checkpoint; a hub name or nothing simply is no folder.
+    """
+    name = getattr(config, "mm_vision_tower", None)
+    if not name or not folder or not Path(folder).is_dir() or Path(name).is_absolute():
+        return
+    beside = Path(folder) / name
+    if beside.is_dir():
+        config.mm_vision_tower = str(beside.resolve())
+
+
+def build_vision_tower(config: Any, delay_load: bool = False) -> VisionTower:
+    """Build the tower that ``config.mm_vision_tower`` names.
+
+    Args:
+        config: a language model's config with the ``mm_*`` keys.
+        delay_load: leave the weights for a later ``load_model()``.
+
+    Raises:
+        InputError: no tower is named, or (unless delayed) it cannot be loaded.
+    """
+    settings = VisionSettings.from_config(config)
+    name = settings.tower
+    if not name:
+        raise InputError("the config names no vision tower (mm_vision_tower)")
+    tower: VisionTower
+    if name.startswith("timm:"):
+        from llava.model.vision_tower.timm_tower import TimmVisionTower
+
+        tower = TimmVisionTower(name, settings)
+    elif name.startswith("open_clip:"):
+        from llava.model.vision_tower.open_clip_tower import OpenClipVisionTower
+
+        tower = OpenClipVisionTower(name, settings)
+    else:
+        from llava.model.vision_tower.hf import HFVisionTower
+
+        tower = HFVisionTower(name, settings, checkpoint_folder=getattr(config, "name_or_path", None))
+    if not delay_load:
+        tower.load_model()
+    return tower

@@ -1,0 +1,34 @@
+"""Reading and writing parameters that DeepSpeed ZeRO-3 keeps in pieces on several ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch.distributed as dist
+from torch import nn
+
+
+def is_partitioned(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether any of the parameters is partitioned by ZeRO-3."""
+    return any(hasattr(parameter, "ds_id") for parameter in parameters)
+
+
+def gathered(parameters: Iterable[nn.Parameter], write: bool = False) -> AbstractContextManager:
+    """A context in which the parameters are whole, on every rank; all ranks must enter it.
+
+    Args:
+        parameters: partitioned or ordinary parameters; for ordinary ones the context does nothing.
+        write: keep what rank 0 changes inside the context.
+    """
+    parameters = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    if not parameters:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(parameters, modifier_rank=0 if write else None)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files."""
+    return not dist.is_initialized() or dist.get_rank() == 0

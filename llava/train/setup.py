@@ -1,0 +1,137 @@
+"""From arguments to tokenizer, model and data; shared by the supervised stages and by distillation."""
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from llava.conversation import get_template
+from llava.data.annotations import open_annotations
+from llava.data.collator import ConversationCollator
+from llava.data.dataset import ConversationDataset
+from llava.errors import InputError
+from llava.model.language import language_model_class
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+def setup_logging(arguments: TrainingArguments) -> None:
+    """Readable logs on the main process, warnings only on the others."""
+    main_process = arguments.process_index == 0
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger().setLevel(logging.INFO if main_process else logging.WARNING)
+    for noisy in ("httpx", "datasets", "fsspec", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def load_tokenizer(path: str, model_max_length: int) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, with a padding token (any will do: masks never come from token values).
+
+    Raises:
+        InputError: if there is none at ``path``.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, model_max_length=model_max_length, padding_side="right")
+    except (OSError, ValueError) as error:
+        raise InputError(f"no tokenizer at {path!r} ({error}); expected a model folder or hub name") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def compute_dtype(arguments: TrainingArguments) -> torch.dtype:
+    """The dtype that --bf16 and --fp16 ask for."""
+    return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+
+
+def load_trainable_model(
+    model_arguments: ModelArguments, data_arguments: DataArguments, arguments: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedModel:
+    """The model of a stage: a language model with tower and projector attached, the right parts frozen.
+
+    Args:
+        model_arguments: ``model_name_or_path`` may be a plain language model (Qwen2, Qwen3, Llama) or a LLaVA checkpoint.
+        data_arguments: recorded in the configuration (``image_aspect_ratio``).
+        arguments: precision, ``freeze_mm_mlp_adapter``, gradient checkpointing.
+        tokenizer: its length limit and padding side are recorded in the configuration.
+
+    Returns:
+        The model; the tower is frozen, and with ``tune_mm_mlp_adapter`` everything but the projector.
+
+    Raises:
+        InputError: for an unsupported language model, or no tower where one is needed.
+    """
+    path = model_arguments.model_name_or_path
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no model at {path!r} ({error}); expected a model folder or hub name") from error
+    model_class = language_model_class(config.model_type)
+    tower = model_arguments.vision_tower or getattr(config, "mm_vision_tower", None)
+    if tower is None:
+        raise InputError("--vision_tower is missing: name the SigLIP or CLIP model that sees the images")
+    # Trained weights stay in float32 unless DeepSpeed keeps its own float32 copy of them.
+    dtype = compute_dtype(arguments) if arguments.deepspeed else torch.float32
+    model = model_class.from_pretrained(path, dtype=dtype, attn_implementation=model_arguments.attn_implementation)
+    model.initialize_vision_modules(
+        str(Path(tower).resolve()) if Path(tower).is_dir() else tower,
+        mm_projector_type=model_arguments.mm_projector_type,
+        mm_vision_select_layer=model_arguments.mm_vision_select_layer,
+        mm_vision_select_feature=model_arguments.mm_vision_select_feature,
+        pretrain_mm_mlp_adapter=model_arguments.pretrain_mm_mlp_adapter,
+    )
+    config = model.config
+    config.image_aspect_ratio = data_arguments.image_aspect_ratio
+    config.mm_patch_merge_type = model_arguments.mm_patch_merge_type
+    config.mm_use_im_start_end = config.mm_use_im_patch_token = False
+    config.tokenizer_padding_side = "right"
+    config.tokenizer_model_max_length = arguments.model_max_length
+    config.mm_template = model_arguments.version
+    config.use_cache = False
+    model.generation_config.do_sample = False
+    model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
+    freeze(model, model_arguments, arguments)
+    if arguments.gradient_checkpointing and arguments.gradient_checkpointing_kwargs is None:
+        arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
+    return model
+
+
+def freeze(model: PreTrainedModel, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
+    """Fix the parts that a stage does not train: always the tower, and what the flags name."""
+    projector = model.get_model().mm_projector
+    if model_arguments.tune_mm_mlp_adapter or model_arguments.freeze_backbone:
+        model.requires_grad_(False)
+        projector.requires_grad_(True)
+    model.get_vision_tower().requires_grad_(False)
+    if arguments.freeze_mm_mlp_adapter:
+        projector.requires_grad_(False)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if trained == 0:
+        raise InputError("nothing is left to train: --freeze_mm_mlp_adapter leaves only frozen parts")
+    logger.info("training %s of %s parameters", f"{trained:,}", f"{model.num_parameters():,}")
+
+
+def build_dataset(
+    path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model_arguments: ModelArguments,
+    data_arguments: DataArguments, arguments: TrainingArguments,
+) -> ConversationDataset:
+    """The dataset of one annotation file, with images prepared for the model's tower.
+
+    Raises:
+        InputError: for an unknown template or ``on_bad_sample``, or an unreadable file.
+    """
+    tower = model.get_vision_tower()
+    return ConversationDataset(
+        open_annotations(path), tokenizer, get_template(model_arguments.version),
+        image_processor=tower.image_processor, image_folder=data_arguments.image_folder,
+        image_aspect_ratio=data_arguments.image_aspect_ratio, model_max_length=arguments.model_max_length,
+        visual_tokens=tower.num_patches, on_bad_sample=data_arguments.on_bad_sample,
+    )
+
+
+def build_collator(tokenizer: PreTrainedTokenizerBase) -> ConversationCollator:
+    """The collator of training batches (right padding)."""
+    return ConversationCollator(tokenizer.pad_token_id, padding_side="right")

@@ -1,0 +1,56 @@
+"""Stage 1 (projector) and stage 2 (instruction tuning): ``python -m llava.train.train``, LLaVA's flags."""
+
+import logging
+
+from transformers import PreTrainedModel, set_seed
+
+from llava.errors import run_cli
+from llava.train.arguments import (
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    check_model_arguments,
+    parse_arguments,
+)
+from llava.train.run_folder import find_checkpoint, write_run_config
+from llava.train.setup import build_collator, build_dataset, load_tokenizer, load_trainable_model, setup_logging
+from llava.train.trainer import LlavaTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Train one stage; the finished model, or with ``--tune_mm_mlp_adapter`` the projector, is in the output folder."""
+    model_arguments, data_arguments, arguments = parse_arguments(ModelArguments, DataArguments, TrainingArguments)
+    setup_logging(arguments)
+    check_model_arguments(model_arguments)
+    set_seed(arguments.seed)
+    resume = find_checkpoint(arguments.output_dir, arguments.resume)
+    tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
+    model = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
+    data, held_out = (
+        build_dataset(path, model, tokenizer, model_arguments, data_arguments, arguments) if path else None
+        for path in (data_arguments.data_path, data_arguments.eval_data_path)
+    )
+    trainer = LlavaTrainer(
+        model=model, args=arguments, train_dataset=data, eval_dataset=held_out, data_collator=build_collator(tokenizer),
+        processing_class=tokenizer, projector_only=model_arguments.tune_mm_mlp_adapter,
+        skip_bad_samples=data_arguments.on_bad_sample == "skip",
+    )
+    if trainer.is_world_process_zero():
+        write_run_config(arguments.output_dir, model=model_arguments, data=data_arguments, training=arguments)
+    trainer.train(resume_from_checkpoint=resume)
+    finish(trainer, model)
+
+
+def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
+    """Save the trainer's state and the finished model into the output folder."""
+    trainer.save_state()
+    model.config.use_cache = True
+    trainer.save_model()
+    if trainer.bad_samples:
+        logger.warning("%d bad samples were left out on this process; see the log for the first", trainer.bad_samples)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,1 @@
+"""Data of the embedded miniature, and the place for downloaded data."""

@@ -1,0 +1,1 @@
+"""The embedded miniature: emoji scenes, their annotations, and six benchmarks in the real file formats."""

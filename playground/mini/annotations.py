@@ -1,0 +1,158 @@
+"""LLaVA conversations about scenes: captions for pretraining and the mix for fine-tuning."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from playground.mini.layout import Scene
+from playground.mini.prompts import Turn, choice_turn, ocr_question, sentence_turn, short_turn
+from playground.mini.questions.background import about_background
+from playground.mini.questions.base import Asker, Question, as_choice
+from playground.mini.questions.category import about_category, place_of_category
+from playground.mini.questions.counting import count_things, is_count, is_sum, sum_of_counts
+from playground.mini.questions.describe import DETAIL_REQUESTS, SHORT_REQUESTS, caption, compact, describe
+from playground.mini.questions.facts import any_fact, which_is_choice
+from playground.mini.questions.position import what_at, where
+from playground.mini.questions.presence import both, presence, which_present
+from playground.mini.questions.relation import beside
+from playground.mini.questions.signs import about_sign, ocr_tokens
+from playground.mini.scenes import make_imagined_scene
+
+DESCRIPTION_SHARE = 0.22
+"""Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
+
+OTHER_KINDS = {"text": 5, "several turns": 32, "choice": 13, "single": 50}
+"""What the other samples are, in percent of them."""
+
+SHORT_SHARE = 0.7
+"""Share of the questions that ask for a single word or phrase; the others are answered in a sentence."""
+
+OCR_SHARE = 0.4
+"""Share of the sign questions that come with the guesses of a text reader, as TextVQA's do."""
+
+HINT_SHARE = 0.15
+"""Share of the multiple-choice questions with a hint in front, as some of MMBench have."""
+
+ASKERS: tuple[tuple[Asker, int], ...] = (
+    (what_at, 8),
+    (where, 8),
+    (count_things, 8),
+    (presence, 9),
+    (beside, 9),
+    (about_sign, 8),
+    (about_category, 5),
+    (place_of_category, 2),
+    (about_background, 3),
+    (both, 3),
+    (is_count, 2),
+    (sum_of_counts, 1),
+    (is_sum, 2),
+)
+"""Questions about a picture and how often each is asked."""
+
+CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
+
+
+def pretraining_sample(scene: Scene, image: str, identifier: str) -> dict[str, Any]:
+    """A caption in the form of LLaVA's 558k pretraining file."""
+    rng = random.Random(f"caption/{scene.key}")
+    request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
+    return conversation(identifier, [(with_image(request, rng), text)], image)
+
+
+def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -> Iterator[dict[str, Any]]:
+    """``number`` samples about one scene, at most one of them a description and nothing asked twice."""
+    rng = random.Random(f"finetune/{scene.key}")
+    asked: set[str] = set()
+    kinds = [rng.choices(list(OTHER_KINDS), list(OTHER_KINDS.values()))[0] for _ in range(number)]
+    if rng.random() < DESCRIPTION_SHARE * number:
+        kinds[rng.randrange(number)] = "description"
+    for position, kind in enumerate(kinds):
+        name = f"{identifier}_{position}"
+        if kind == "text":
+            yield conversation(name, [text_turn(rng, f"premise/{scene.key}/{position}")], None)
+        else:
+            turns = _turns(kind, scene, rng, asked)
+            yield conversation(name, [(with_image(turns[0][0], rng), turns[0][1]), *turns[1:]], image)
+
+
+def _turns(kind: str, scene: Scene, rng: random.Random, asked: set[str]) -> list[Turn]:
+    if kind == "description":
+        return [(rng.choice(DETAIL_REQUESTS), describe(scene, rng))]
+    if kind == "choice":
+        hint = objects_hint(scene) if rng.random() < HINT_SHARE else ""
+        question = ask(scene, rng, asked, CHOICE_ASKERS, choice=True)
+        return [letter_turn(question, rng, hint=hint if not question.kind.startswith("count") else "")]
+    if kind == "single":
+        return [_answer(scene, ask(scene, rng, asked), rng)]
+    return [_answer(scene, ask(scene, rng, asked), rng) for _ in range(rng.choice((2, 3)))]
+
+
+def text_turn(rng: random.Random, key: str) -> Turn:
+    """A turn without a picture: a fact, or a question about a scene told in words (``key`` seeds that scene)."""
+    chance = rng.random()
+    if chance < 0.5:
+        question = any_fact(rng)
+        return short_turn(question) if rng.random() < SHORT_SHARE else sentence_turn(question)
+    if chance < 0.7:
+        return letter_turn(which_is_choice(rng), rng)
+    scene = make_imagined_scene(key)
+    return letter_turn(ask(scene, rng, set(), CHOICE_ASKERS, choice=True), rng, context=compact(scene))
+
+
+def objects_hint(scene: Scene) -> str:
+    """The hint that goes before some multiple-choice questions."""
+    number = len(scene.objects)
+    return f"There {'is' if number == 1 else 'are'} {number} object{'' if number == 1 else 's'} in the picture."
+
+
+def ask(
+    scene: Scene,
+    rng: random.Random,
+    asked: set[str],
+    askers: tuple[tuple[Asker, int], ...] = ASKERS,
+    choice: bool = False,
+) -> Question:
+    """Ask for a fact that is not in ``asked`` yet; with ``choice``, ask something that has wrong answers."""
+    functions, weights = zip(*askers, strict=True)
+    for attempt in range(200):
+        question = rng.choices(functions, weights)[0](scene, rng)
+        # Scenes with one object run out of questions: after many attempts a repeat is accepted.
+        if question is None or (choice and not question.wrong):
+            continue
+        fact = f"{question.kind}: {question.sentence}"
+        if fact not in asked or attempt > 100:
+            asked.add(fact)
+            return question
+    raise AssertionError(f"no question can be asked about scene {scene.key}")
+
+
+def _answer(scene: Scene, question: Question, rng: random.Random) -> Turn:
+    """The turn for a question: with the short-answer suffix a short answer, otherwise a sentence."""
+    if question.kind in ("read_sign", "first_letter") and rng.random() < OCR_SHARE:
+        return ocr_question(question, ocr_tokens(scene, rng)), question.answer
+    return short_turn(question) if rng.random() < SHORT_SHARE else sentence_turn(question)
+
+
+def letter_turn(question: Question, rng: random.Random, context: str = "N/A", hint: str = "") -> Turn:
+    """The turn for a question as multiple choice with two to four options, answered with a letter."""
+    choice = as_choice(question, rng, rng.choice((2, 3, 4, 4)))
+    if choice is None:
+        raise AssertionError(f"{question} has no wrong answers to choose from")
+    return choice_turn(choice, rng, context, hint)
+
+
+def with_image(text: str, rng: random.Random) -> str:
+    """The text with the image marker in front, or now and then behind it."""
+    return f"{text}\n<image>" if rng.random() < 0.2 else f"<image>\n{text}"
+
+
+def conversation(identifier: str, turns: list[Turn], image: str | None) -> dict[str, Any]:
+    """One entry of a LLaVA training file; ``image`` is relative to the image folder, absent without a picture."""
+    said = [
+        {"from": speaker, "value": value}
+        for human, answer in turns
+        for speaker, value in (("human", human), ("gpt", answer))
+    ]
+    head = {"id": identifier} if image is None else {"id": identifier, "image": image}
+    return {**head, "conversations": said}

@@ -1,0 +1,142 @@
+"""Make the miniature's base models: a tokenizer, a SigLIP tower and two Qwen2 language models.
+
+    python -m playground.mini.base_models --data playground/mini/build
+
+They stand in for what a user downloads (SigLIP so400m, Qwen2-7B and Qwen2-0.5B) and are saved in the same formats.
+Every model that is there already is kept; ``models/figures.json`` is written last.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from llava.errors import InputError, run_cli
+from playground.mini.concepts import concepts
+from playground.mini.pretrain_lm import PackedText, pretrain_lm
+from playground.mini.pretrain_tokenizer import train_tokenizer
+from playground.mini.pretrain_tower import pretrain_tower
+from playground.mini.wording import a
+
+logger = logging.getLogger("playground.mini.base_models")
+
+LANGUAGE_MODELS = {
+    "teacher-lm": {"hidden_size": 192, "layers": 6, "heads": 6, "kv_heads": 2, "vocab_multiple": 128, "learning_rate": 2e-3},
+    "student-lm": {"hidden_size": 64, "layers": 3, "heads": 4, "kv_heads": 2, "vocab_multiple": 64, "learning_rate": 4e-3},
+}
+"""Geometry of teacher and student; their vocabularies differ in padding rows, as Qwen2-7B's and 0.5B's do."""
+
+
+def read_texts(data: Path, limit: int | None = None) -> list[str]:
+    """Documents of ``text.jsonl``."""
+    with open(data / "text.jsonl", encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line, _ in zip(file, range(limit or 10**9), strict=False)]
+
+
+def read_tower_records(data: Path) -> tuple[list[tuple[Path, list[str]]], list[str]]:
+    """``(picture, labels)`` of ``tower.jsonl``, each thing also by its bare name, and the list of those names."""
+    names = [a(name) for name in concepts()]
+    records = []
+    with open(data / "tower.jsonl", encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            bare = {name for name in names for label in record["labels"] if label.startswith(name + " ")}
+            records.append((data / "images" / record["image"], [*record["labels"], *sorted(bare)]))
+    return records, names
+
+
+def make(name: str, folder: Path, result: str, work: Callable[[Path], dict[str, float]]) -> dict[str, float]:
+    """Make one model unless its figures are there; they are written when it is finished.
+
+    Returns:
+        The model's figures and the ``seconds`` it took.
+    """
+    figures_file = folder / name / "figures.json"
+    if figures_file.exists() and (folder / name / result).exists():
+        logger.info("%s is there already", name)
+        return json.loads(figures_file.read_text())
+    logger.info("making %s", name)
+    started = time.monotonic()
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    figures = {**work(folder / name), "seconds": round(time.monotonic() - started, 1)}
+    figures_file.write_text(json.dumps(figures, indent=2) + "\n")
+    logger.info("%s: %s", name, figures)
+    return figures
+
+
+def build_base_models(
+    data: Path, *, tower_epochs: float, lm_epochs: dict[str, float], vocab_size: int, text_limit: int | None
+) -> dict[str, dict[str, float]]:
+    """Make all base models below ``data/models``.
+
+    Args:
+        data: folder of ``python -m playground.mini.build``.
+        tower_epochs: passes over the tower's pictures.
+        lm_epochs: passes over the text, by language model.
+        vocab_size: of the tokenizer.
+        text_limit: documents used; None for all.
+
+    Returns:
+        Figures by model.
+
+    Raises:
+        InputError: if the data was not built.
+    """
+    if not (data / "manifest.json").exists():
+        raise InputError(f"{data} holds no miniature; run `python -m playground.mini.build --out {data}` first")
+    size = json.loads((data / "manifest.json").read_text())["arguments"]["size"]
+    folder = data / "models"
+
+    def tokenizer_work(path: Path) -> dict[str, float]:
+        return {"entries": float(len(train_tokenizer(read_texts(data, 20_000), path, vocab_size)))}
+
+    figures = {"tokenizer": make("tokenizer", folder, "tokenizer.json", tokenizer_work)}
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+
+    def tower_work(path: Path) -> dict[str, float]:
+        records, names = read_tower_records(data)
+        held_out = min(500, max(1, len(records) // 10))
+        return pretrain_tower(
+            records, names, tokenizer, path, image_size=size, epochs=tower_epochs, held_out=held_out
+        )
+
+    figures["tower"] = make("tower", folder, "model.safetensors", tower_work)
+    text: PackedText | None = None
+    for name, geometry in LANGUAGE_MODELS.items():
+
+        def lm_work(path: Path, name: str = name, geometry: dict = geometry) -> dict[str, float]:
+            nonlocal text
+            text = text or PackedText(read_texts(data, text_limit), tokenizer)
+            return pretrain_lm(text, tokenizer, path, epochs=lm_epochs[name], **geometry)
+
+        figures[name] = make(name, folder, "model.safetensors", lm_work)
+    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of `python -m playground.mini.build`")
+    parser.add_argument("--tower-epochs", type=float, default=6.0)
+    parser.add_argument("--teacher-epochs", type=float, default=1.0, help="passes of the teacher's language model over the text")
+    parser.add_argument("--student-epochs", type=float, default=1.0)
+    parser.add_argument("--vocab-size", type=int, default=1200)
+    parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.manual_seed(0)
+    build_base_models(
+        arguments.data, tower_epochs=arguments.tower_epochs,
+        lm_epochs={"teacher-lm": arguments.teacher_epochs, "student-lm": arguments.student_epochs},
+        vocab_size=arguments.vocab_size, text_limit=arguments.text_limit,
+    )
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,179 @@
+"""Build the miniature's data: pictures, LLaVA JSON files, text, labels for the tower, and six benchmarks.
+
+    python -m playground.mini.build --out playground/mini/build/data
+
+Done again with the same arguments and code it does nothing; ``manifest.json`` is written last and tells.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.errors import InputError, run_cli
+from playground.mini.bench.common import Setting
+from playground.mini.bench.write import WRITERS, BenchmarkJob, run_benchmark, write_summary
+from playground.mini.concepts import ATLAS
+from playground.mini.jobs import PictureJob, TextJob, chunks, in_order, run_pictures, run_text
+from playground.mini.scenes import Split
+
+log = logging.getLogger("playground.mini.build")
+
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """What to build. Sizes are numbers of scenes, samples or documents."""
+
+    scenes: int = 9000  # fine-tuning scenes
+    samples_per_scene: int = 4
+    pretrain_scenes: int = 6000  # one caption each
+    text_documents: int = 40000
+    eval_scale: float = 1.0  # multiplies the benchmarks' numbers of questions
+    size: int = 80  # pixels of a picture's side
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise InputError for a number that makes no sense."""
+        for name, least in (("scenes", 1), ("samples_per_scene", 1), ("pretrain_scenes", 1), ("text_documents", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+        if not 0 < self.eval_scale <= 10:
+            raise InputError(f"--eval-scale is {self.eval_scale}; it must be above 0 and at most 10")
+        if not 32 <= self.size <= 1024:
+            raise InputError(f"--size is {self.size} px; it must be 32 to 1024")
+
+
+def code_version() -> str:
+    """A hash of the code and sprites that decide what is built."""
+    here = Path(__file__).resolve().parent
+    files = [path for path in sorted(here.rglob("*.py")) if not path.name.startswith("pretrain_")]
+    digest = hashlib.sha256()
+    for path in (*files, ATLAS / "concepts.json", ATLAS / "atlas.png"):
+        digest.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build(out: Path, config: BuildConfig, workers: int = 2) -> dict[str, Any]:
+    """Build into ``out`` unless it holds the same build already; returns the manifest.
+
+    Everything is made in ``out/.partial`` and moved into place at the end, the manifest last. Other files in
+    ``out`` are left alone.
+
+    Raises:
+        InputError: an argument is out of range, or ``out`` is a file.
+    """
+    config.check()
+    if out.is_file():
+        raise InputError(f"--out {out} is a file; give a folder")
+    wanted = {"arguments": asdict(config), "version": code_version()}
+    manifest = read_manifest(out)
+    if manifest and all(manifest.get(key) == value for key, value in wanted.items()):
+        log.info("%s is up to date", out)
+        return manifest
+    started = time.monotonic()
+    partial = out / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    counts = {**_training_data(partial, config, workers), **_text(partial, config, workers)}
+    counts["benchmarks"] = _benchmarks(partial, config, workers)
+    (out / MANIFEST).unlink(missing_ok=True)
+    for item in sorted(partial.iterdir()):
+        target = out / item.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        item.replace(target)
+    partial.rmdir()
+    manifest = {**wanted, "counts": counts, "seconds": round(time.monotonic() - started, 1)}
+    temporary = out / (MANIFEST + ".tmp")
+    temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    temporary.replace(out / MANIFEST)
+    return manifest
+
+
+def read_manifest(out: Path) -> dict[str, Any] | None:
+    """The manifest of a finished build, or None."""
+    path = out / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError:
+        log.warning("%s is not valid JSON; building anew", path)
+        return None
+
+
+def _training_data(folder: Path, config: BuildConfig, workers: int) -> dict[str, int]:
+    """Pictures, pretrain.json, finetune.json and tower.jsonl."""
+    counts: dict[str, int] = {}
+    tower: list[str] = []
+    plan: list[tuple[Split, int, str]] = [
+        ("pretrain", config.pretrain_scenes, "pretrain.json"),
+        ("train", config.scenes, "finetune.json"),
+    ]
+    for split, number, name in plan:
+        images = folder / "images"
+        (images / split).mkdir(parents=True)
+        jobs = [
+            PictureJob(images, config.seed, split, start, stop, config.samples_per_scene, config.size)
+            for start, stop in chunks(number)
+        ]
+        rows: list[str] = []
+        for result in in_order(run_pictures, jobs, [j.stop - j.start for j in jobs], workers, name, "scene"):
+            rows += result.samples
+            tower += result.tower
+        (folder / name).write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+        counts[name] = len(rows)
+    (folder / "tower.jsonl").write_text("\n".join(tower) + "\n", encoding="utf-8")
+    return {**counts, "tower.jsonl": len(tower)}
+
+
+def _text(folder: Path, config: BuildConfig, workers: int) -> dict[str, int]:
+    """text.jsonl."""
+    jobs = [TextJob(config.seed, start, stop) for start, stop in chunks(config.text_documents, 1000)]
+    sizes = [job.stop - job.start for job in jobs]
+    with open(folder / "text.jsonl", "w", encoding="utf-8") as file:
+        for lines in in_order(run_text, jobs, sizes, workers, "text.jsonl", "document"):
+            file.write("\n".join(lines) + "\n")
+    return {"text.jsonl": config.text_documents}
+
+
+def _benchmarks(folder: Path, config: BuildConfig, workers: int) -> dict[str, Any]:
+    """eval/: the six benchmarks."""
+    setting = Setting(folder / "eval", config.seed, config.eval_scale, config.size)
+    jobs = [BenchmarkJob(name, setting) for name in WRITERS]
+    results = in_order(run_benchmark, jobs, [1] * len(jobs), workers, "eval", "benchmark")
+    summaries = dict(zip(WRITERS, results, strict=True))
+    write_summary(setting, summaries)
+    return {name: summary.to_json() for name, summary in summaries.items()}
+
+
+def main() -> None:
+    """Entry point."""
+    default = BuildConfig()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    parser.add_argument("--scenes", type=int, default=default.scenes, help="fine-tuning scenes")
+    parser.add_argument("--samples-per-scene", type=int, default=default.samples_per_scene)
+    parser.add_argument("--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption")
+    parser.add_argument("--text-documents", type=int, default=default.text_documents)
+    parser.add_argument("--eval-scale", type=float, default=default.eval_scale, help="shrinks or grows the benchmarks")
+    parser.add_argument("--size", type=int, default=default.size, help="side of a picture in pixels")
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    arguments = vars(parser.parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    out, workers = arguments.pop("out"), arguments.pop("workers")
+    manifest = build(out, BuildConfig(**arguments), workers)
+    log.info("%s: %s in %s s", out, json.dumps(manifest["counts"]), manifest["seconds"])
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,25 @@
+"""Pictures with their labels, for pretraining a SigLIP tower with the sigmoid loss."""
+
+import random
+from collections.abc import Iterator
+
+from playground.mini.layout import Scene
+from playground.mini.scenes import make_scene
+from playground.mini.wording import a, at
+
+
+def labels(scene: Scene) -> list[str]:
+    """Everything a tower should see: each (concept, place), the sign's word and the background, as short texts."""
+    texts = [f"{a(item.concept)} {at(item.place)}" for item in scene.objects]
+    if scene.sign is not None:
+        texts.append(f"a sign that says {scene.sign.word}")
+    return texts + [f"a {scene.background.colour} background"]
+
+
+def tower_pairs(seed: int, n: int) -> Iterator[tuple[Scene, list[str]]]:
+    """``n`` training scenes with their labels, fine-tuning and pretraining scenes in turn, labels shuffled."""
+    for index in range(n):
+        scene = make_scene(seed, ("train", "pretrain")[index % 2], index // 2)
+        texts = labels(scene)
+        random.Random(f"tower/{scene.key}").shuffle(texts)
+        yield scene, texts

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The whole path on the embedded miniature, on a CPU: data, base models, teacher, three students, six benchmarks,
+# one table. Every step is skipped when its result is there; delete playground/mini/runs to train again.
+#
+#   bash scripts/demo.sh                 the full miniature
+#   SCALE=0.02 bash scripts/demo.sh      the same path on a fiftieth of the data, to see that it runs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+export PRESET=mini PYTHON=${PYTHON:-$PWD/.venv/bin/python} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export MINI=${MINI:-playground/mini/build} CHECKPOINTS=${CHECKPOINTS:-playground/mini/runs}
+SCALE=${SCALE:-1}
+STARTED=$SECONDS
+
+# step NAME RESULT COMMAND...: run COMMAND unless RESULT is there; the log goes to $CHECKPOINTS/logs/NAME.log as well.
+mkdir -p "$CHECKPOINTS/logs"
+step() {
+    local name=$1 result=$2 started=$SECONDS; shift 2
+    if [[ -e $result ]]; then echo "== $name: done before ($result)"; return; fi
+    echo "== $name"
+    "$@" 2>&1 | tee "$CHECKPOINTS/logs/$name.log"
+    echo "== $name: $((SECONDS - started)) s"
+    echo "$name $((SECONDS - started))" >> "$CHECKPOINTS/logs/seconds.txt"
+}
+
+step data "$MINI/manifest.json" "$PYTHON" -m playground.mini.build --out "$MINI" --scale "$SCALE"
+step base-models "$MINI/models/figures.json" "$PYTHON" -m playground.mini.base_models --data "$MINI"
+
+step teacher-pretrain "$CHECKPOINTS/teacher-pretrain/mm_projector.bin" bash scripts/teacher/pretrain.sh
+step teacher "$CHECKPOINTS/teacher/model.safetensors" bash scripts/teacher/finetune.sh
+step student-pretrain "$CHECKPOINTS/student-pretrain/mm_projector.bin" bash scripts/student/pretrain.sh
+step student-sft "$CHECKPOINTS/student-sft/model.safetensors" bash scripts/distill/sft.sh
+step student-vanilla-kd "$CHECKPOINTS/student-vanilla-kd/model.safetensors" bash scripts/distill/vanilla_kd.sh
+step student-align-ti "$CHECKPOINTS/student-align-ti/model.safetensors" bash scripts/distill/align_ti.sh
+
+export EVAL_ROOT=$MINI/eval
+for model in teacher student-sft student-vanilla-kd student-align-ti; do
+    export OUTPUT_DIR=$CHECKPOINTS/eval/$model
+    step "eval-$model" "$OUTPUT_DIR/scores.json" bash scripts/eval/all.sh "$CHECKPOINTS/$model"
+done
+
+"$PYTHON" -m playground.mini.report --build "$MINI" --runs "$CHECKPOINTS"
+echo "== all done in $((SECONDS - STARTED)) s"

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Set up if needed, then lint, type-check and test. Arguments go to pytest: bash scripts/test.sh -k ribbon
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+.venv/bin/ruff check llava align_ti playground tests
+.venv/bin/mypy
+TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .venv/bin/python -m pytest "$@"

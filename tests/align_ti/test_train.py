@@ -1,0 +1,173 @@
+"""The distillation stage end to end on a tiny world: terms, batch splits, resumption, refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from align_ti import train as distill
+from llava.errors import InputError
+from llava.train import train as supervised
+
+COMMON = (
+    "--mm_projector_type", "mlp2x_gelu", "--version", "qwen", "--use_cpu", "True", "--report_to", "none",
+    "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "True", "--learning_rate", "2e-3",
+    "--dataloader_pin_memory", "False",
+)
+
+
+@pytest.fixture(scope="module")
+def teacher(world, tmp_path_factory) -> Path:
+    """A teacher tuned for a few steps on the tiny world."""
+    folder = tmp_path_factory.mktemp("teacher") / "teacher"
+    patch = pytest.MonkeyPatch()
+    patch.setattr("sys.argv", [
+        "train", "--model_name_or_path", str(world.teacher_lm), "--vision_tower", str(world.tower), *COMMON,
+        "--data_path", str(world.data), "--image_folder", str(world.images), "--output_dir", str(folder),
+        "--per_device_train_batch_size", "8", "--num_train_epochs", "4",
+    ])
+    supervised.main()
+    patch.undo()
+    return folder
+
+
+@pytest.fixture
+def run(world, teacher, monkeypatch):
+    """Run ``align_ti.train`` in this process: flags in, log out."""
+
+    def run(output: Path, *flags: str) -> list[dict]:
+        monkeypatch.setattr("sys.argv", [
+            "train", "--teacher_path", str(teacher), "--model_name_or_path", str(world.student_lm),
+            "--vision_tower", str(world.tower), *COMMON, "--data_path", str(world.data), "--image_folder", str(world.images),
+            "--output_dir", str(output), "--irs_inputs", "8", "--irs_pairs", "20", *flags,
+        ])
+        distill.main()
+        return json.loads((output / "trainer_state.json").read_text())["log_history"]
+
+    return run
+
+
+def steps(log: list[dict], *names: str) -> list[list[float]]:
+    return [[entry[name] for name in names] for entry in log if "sft" in entry or "kd" in entry]
+
+
+TERMS = ("loss", "sft", "kd", "iva", "tpa")
+
+
+def test_all_terms_are_logged_and_add_up(run, tmp_path):
+    log = run(tmp_path, "--per_device_train_batch_size", "8")
+    rows = steps(log, *TERMS)
+    assert len(rows) == 3
+    for loss, *terms in rows:
+        assert loss == pytest.approx(sum(terms), rel=1e-4)
+        assert all(term > 0 for term in terms)
+    assert all(0 < entry["candidate_rows"] <= 4 for entry in log if "candidate_rows" in entry)
+    scores = json.loads((tmp_path / "irs.json").read_text())
+    record = json.loads((tmp_path / "run_config.json").read_text())
+    assert len(scores["scores"]) == 3 and record["iva"]["layer"] == scores["layer"]
+
+
+def test_weights_scale_their_terms(run, tmp_path):
+    flags = ("--per_device_train_batch_size", "8", "--max_steps", "1", "--iva_layer", "1")
+    (plain,) = steps(run(tmp_path / "a", *flags), *TERMS)
+    (scaled,) = steps(run(tmp_path / "b", *flags, "--tpa_weight", "3", "--sft_weight", "0.5"), *TERMS)
+    assert scaled[1:] == pytest.approx(plain[1:], rel=1e-5)
+    assert scaled[0] == pytest.approx(0.5 * plain[1] + plain[2] + plain[3] + 3 * plain[4], rel=1e-4)
+
+
+@pytest.mark.parametrize("sampling", ["nucleus", "greedy"])
+def test_ribbon_forms_train_alike(run, tmp_path, sampling):
+    """Shared prefix with merged draws = shared prefix = Algorithm 1, over a whole run of steps."""
+    flags = ("--per_device_train_batch_size", "8", "--iva_layer", "1", "--tpa_sampling", sampling)
+    merged = steps(run(tmp_path / "merged", *flags), *TERMS)
+    plain = steps(run(tmp_path / "plain", *flags, "--merge_draws", "False"), *TERMS)
+    paper = steps(run(tmp_path / "paper", *flags, "--merge_draws", "False", "--ribbon", "algorithm1"), *TERMS)
+    for ours, unmerged, single in zip(merged, plain, paper, strict=True):
+        assert unmerged == pytest.approx(ours, rel=2e-4)
+        assert single == pytest.approx(ours, rel=2e-4)
+
+
+def test_accumulation_does_not_change_the_training(run, tmp_path):
+    """1 x 8 equals 4 x 2, the draws of TPA included: they belong to the samples."""
+    whole = run(tmp_path / "a", "--per_device_train_batch_size", "8", "--iva_layer", "1")
+    split = run(
+        tmp_path / "b", "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4", "--iva_layer", "1"
+    )
+    for ours, theirs in zip(steps(whole, *TERMS), steps(split, *TERMS), strict=True):
+        assert theirs == pytest.approx(ours, rel=2e-4)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    for name in one:
+        assert torch.allclose(one[name], other[name], atol=1e-4), name
+
+
+def test_gradient_checkpointing_does_not_change_the_training(run, tmp_path):
+    flags = ("--per_device_train_batch_size", "8", "--iva_layer", "1")
+    plain = steps(run(tmp_path / "a", *flags), *TERMS)
+    checkpointed = steps(run(tmp_path / "b", *flags, "--gradient_checkpointing", "True"), *TERMS)
+    for ours, theirs in zip(plain, checkpointed, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-5)
+
+
+def test_a_killed_run_resumes_to_the_same_losses(run, tmp_path):
+    flags = ("--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "2")
+    out = tmp_path / "run"
+    uninterrupted = steps(run(out, *flags), *TERMS)
+    final = (out / "model.safetensors").read_bytes()
+    for folder in out.glob("checkpoint-*"):
+        if folder.name != "checkpoint-2":
+            shutil.rmtree(folder)
+    (out / "model.safetensors").unlink()
+    resumed = steps(run(out, *flags), *TERMS)
+    assert resumed == uninterrupted
+    assert (out / "model.safetensors").read_bytes() == final
+
+
+def test_the_student_learns_from_the_teacher(run, tmp_path):
+    rows = steps(run(tmp_path, "--per_device_train_batch_size", "8", "--num_train_epochs", "6", "--iva_layer", "1"), *TERMS)
+    for column in (1, 2, 4):
+        assert rows[-1][column] < 0.8 * rows[0][column]
+
+
+def test_the_teacher_is_left_alone(run, tmp_path, teacher):
+    before = (teacher / "model.safetensors").read_bytes()
+    run(tmp_path, "--per_device_train_batch_size", "8", "--max_steps", "1")
+    assert (teacher / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--tpa_d", "0"), "tpa_d is 0"),
+        (("--losses", "sft,magic"), "sft, kd, iva, tpa"),
+        (("--iva_layer", "3"), "3 layers, 0 to 2"),
+        (("--iva_layer", "last"), "a layer number"),
+        (("--tpa_top_p", "0"), "probability"),
+        (("--ribbon_backend", "teleport"), "sdpa"),
+        (("--divergence", "chi2"), "forward_kl"),
+        (("--version", "nope"), "qwen"),
+    ],
+)
+def test_wrong_settings_are_refused_before_training(run, tmp_path, flags, message):
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, *flags)
+
+
+def test_different_tokenizers_are_refused_by_name(run, tmp_path, world):
+    other = tmp_path / "other-lm"
+    shutil.copytree(world.student_lm, other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens(["zebra_crossing"])
+    tokenizer.save_pretrained(other)
+    with pytest.raises(InputError, match="(?s)other-lm.*zebra_crossing|zebra_crossing.*other-lm"):
+        run(tmp_path / "out", "--model_name_or_path", str(other))
+
+
+def test_a_teacher_of_the_wrong_kind_is_refused(run, tmp_path, world):
+    with pytest.raises(InputError):
+        run(tmp_path, "--teacher_path", str(world.teacher_lm))
+    with pytest.raises(InputError):
+        run(tmp_path, "--teacher_path", str(tmp_path / "nowhere"))

@@ -1,0 +1,171 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from llava.conversation import get_template
+from llava.data.annotations import open_annotations
+from llava.data.collator import ConversationCollator
+from llava.data.dataset import BadSample, ConversationDataset
+from llava.data.images import load_image, preprocess_image
+from llava.data.tokenize import tokenize_conversation
+from llava.errors import InputError
+
+
+@pytest.fixture
+def make(write_json, qwen_tokenizer, siglip_processor, pictures):
+    def build(entries, **options):
+        options = {
+            "image_processor": siglip_processor,
+            "image_folder": pictures,
+            "visual_tokens": 4,
+        } | options
+        tokenizer = options.pop("tokenizer", qwen_tokenizer)
+        template = get_template(options.pop("version", "qwen"))
+        return ConversationDataset(open_annotations(write_json(entries)), tokenizer, template, **options)
+
+    return build
+
+
+@pytest.fixture
+def entries(talk):
+    return [
+        {"id": "one", "image": "a.png", "conversations": talk("<image>\nWhat is it?", "Red.")},
+        {"id": "text", "conversations": talk("Hi", "Hello.")},
+        {
+            "id": "two",
+            "image": ["b.png", "c.jpg"],
+            "conversations": talk("<image><image>Which?", "Both.", "?", "!"),
+        },
+    ]
+
+
+def test_items_are_tokens_and_pixels(make, entries, pictures, qwen_tokenizer, siglip_processor):
+    dataset = make(entries, image_aspect_ratio="pad")
+    assert len(dataset) == 3
+    assert dataset.lengths.tolist() == [5, -2, 4]
+    for index, names in enumerate([["a.png"], [], ["b.png", "c.jpg"]]):
+        item = dataset[index]
+        tokens = tokenize_conversation(
+            entries[index]["conversations"], qwen_tokenizer, dataset.template, len(names)
+        )
+        for name, tensor in vars(tokens).items():
+            assert torch.equal(item[name], tensor)
+        assert len(item["images"]) == len(names)
+        for pixels, name in zip(item["images"], names, strict=True):
+            assert pixels.shape == (3, 32, 32) and pixels.dtype == torch.float32
+            assert torch.equal(pixels, preprocess_image(load_image(pictures / name), siglip_processor, "pad"))
+
+
+def test_images_beside_the_annotations_without_a_folder(make, entries, pictures):
+    entries[0]["image"] = "images/a.png"
+    entries[2]["image"] = [str(pictures / "b.png"), "images/c.jpg"]
+    dataset = make(entries, image_folder=None)
+    assert [len(dataset[index]["images"]) for index in range(3)] == [1, 0, 2]
+
+
+BAD = {
+    "missing": ("gone.png", "does not exist"),
+    "damaged": ("cut.jpg", "cannot be read"),
+    "foreign": ("text.png", "not in a format"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_images_are_errors_that_name_entry_and_file(make, entries, pictures, kind):
+    (pictures / "cut.jpg").write_bytes((pictures / "c.jpg").read_bytes()[:-200])
+    (pictures / "text.png").write_text("no picture")
+    name, words = BAD[kind]
+    entries[0]["image"] = name
+    dataset = make(entries)
+    with pytest.raises(
+        InputError, match=rf"data\.json, entry 0 \(id 'one', line 2\): image .*{name}.* {words}"
+    ):
+        dataset[0]
+    dataset[1]
+    skipping = make(entries, on_bad_sample="skip")
+    bad = skipping[0]
+    assert isinstance(bad, BadSample)
+    assert name in bad.reason and "id 'one'" in bad.reason
+    assert len(skipping[2]["images"]) == 2
+
+
+def test_malformed_entries_are_refused_before_training(make, entries, talk):
+    entries += [{"id": "x", "conversations": talk("q", "")}, {"id": "y", "conversations": "none"}]
+    with pytest.raises(
+        InputError, match="2 of 5 entries are malformed.*id 'x'.*is empty.*id 'y'.*llava.data.check"
+    ):
+        make(entries)
+    dataset = make(entries, on_bad_sample="skip")
+    assert "is empty" in dataset[3].reason and "id 'x'" in dataset[3].reason
+    assert isinstance(dataset[0], dict)
+
+
+def test_cutting(make, entries):
+    full = make(entries)
+    length = len(full[0]["input_ids"]) + 3
+    exact = make(entries, model_max_length=length)
+    assert torch.equal(exact[0]["input_ids"], full[0]["input_ids"])
+    cut = make(entries, model_max_length=length - 1)
+    assert torch.equal(cut[0]["input_ids"], full[0]["input_ids"][:-1])
+    assert torch.equal(cut[0]["labels"], full[0]["labels"][:-1])
+    short = make(entries, model_max_length=60)
+    with pytest.raises(InputError, match=r"id 'one'.*an image is cut away.*each image counts 4.*limit is 60"):
+        short[0]
+    targets = int((full[0]["labels"] != -100).sum())
+    with pytest.raises(InputError, match="whole answer is cut away"):
+        make(entries, model_max_length=length - targets)[0]
+
+
+def test_bad_samples_cost_no_image(make, entries, monkeypatch):
+    """A sample that is too long is refused before its image is opened."""
+    monkeypatch.setattr("llava.data.dataset.load_image", lambda path: pytest.fail(f"opened {path}"))
+    assert "cut away" in make(entries, model_max_length=10, on_bad_sample="skip")[0].reason
+
+
+def test_only_the_first_few_are_described(make, entries, caplog):
+    dataset = make([entries[0] | {"image": f"{index}.png"} for index in range(9)], on_bad_sample="skip")
+    with caplog.at_level(logging.WARNING):
+        for index in range(9):
+            dataset[index]
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("does not exist" in line for line in lines) == 5
+    assert "0.png" in lines[0]
+    assert sum("without a message" in line for line in lines) == 1
+
+
+def test_wrong_arguments(make, entries):
+    for options, words in [
+        ({"image_processor": None}, "no vision tower"),
+        ({"image_folder": Path("/no/such/folder")}, "/no/such/folder.*--image_folder"),
+        ({"image_aspect_ratio": "anyres"}, "'anyres'"),
+        ({"on_bad_sample": "ignore"}, "'ignore'"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            make(entries, **options)
+    assert len(make(entries[1:2], image_processor=None)[0]["images"]) == 0
+
+
+def test_a_template_foreign_to_the_tokenizer_is_noticed(make, entries, caplog):
+    with caplog.at_level(logging.WARNING):
+        make(entries, version="qwen")
+        make(entries[:1], version="plain")
+        assert not caplog.records
+        make(entries, version="v1")
+    assert "'</s>'" in caplog.text and "--version" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_give_the_same_batches(make, entries, qwen_tokenizer, method):
+    dataset = make(entries * 2)
+    collator = ConversationCollator(qwen_tokenizer.pad_token_id)
+    here = list(DataLoader(dataset, batch_size=2, collate_fn=collator))
+    there = list(
+        DataLoader(dataset, batch_size=2, collate_fn=collator, num_workers=1, multiprocessing_context=method)
+    )
+    for expected, batch in zip(here, there, strict=True):
+        assert expected.keys() == batch.keys()
+        for key in expected:
+            assert torch.equal(expected[key], batch[key])
