@@ -20,7 +20,10 @@ class DistillArguments:
     tpa_weight: float = field(default=1.0, metadata={"help": "factor of the TPA loss (Eq. 7)"})
     divergence: str = field(default="forward_kl", metadata={"help": "forward_kl, reverse_kl, jsd or skew_kl"})
     kd_temperature: float = field(default=1.0, metadata={"help": "temperature of both models' distributions"})
-    iva_layer: str = field(default="auto", metadata={"help": "layer of the attention maps: a number from 0, or auto (highest IRS)"})
+    iva_layer: str = field(
+        default="auto",
+        metadata={"help": "layer of the attention maps: a number from 0, or auto (highest IRS)"},
+    )
     irs_inputs: int = field(default=256, metadata={"help": "training samples from which auto estimates the IRS"})
     irs_pairs: int = field(default=1000, metadata={"help": "pairs of them (the paper: 1,000)"})
     tpa_d: int = field(default=4, metadata={"help": "candidate tokens drawn at each step (the paper: 4)"})
@@ -28,10 +31,13 @@ class DistillArguments:
     tpa_top_p: float = field(default=0.95, metadata={"help": "probability mass that nucleus sampling draws from"})
     tpa_draws_from: str = field(default="student", metadata={"help": "student (on-policy) or teacher"})
     ribbon: str = field(
-        default="prefix", metadata={"help": "prefix: candidates attend to the main pass's keys; algorithm1: the paper's single pass"}
+        default="prefix",
+        metadata={"help": "prefix: candidates attend to the main pass's keys; algorithm1: the paper's single pass"},
     )
     ribbon_backend: str = field(default="auto", metadata={"help": "attention of the candidate pass: auto or sdpa"})
-    merge_draws: bool = field(default=True, metadata={"help": "equal draws share one row; draws equal to the label need none"})
+    merge_draws: bool = field(
+        default=True, metadata={"help": "equal draws share one row; draws equal to the label need none"}
+    )
 
     def __post_init__(self) -> None:
         chosen = self.chosen_losses
@@ -39,11 +45,14 @@ class DistillArguments:
         if unknown or not chosen or len(set(chosen)) != len(chosen):
             raise InputError(f"--losses {self.losses!r}: expected a comma-separated subset of {', '.join(LOSSES)}")
         if self.tpa_d < 1:
-            raise InputError(f"--tpa_d is {self.tpa_d}; at least 1 candidate a step is needed (leave tpa out of --losses for none)")
+            raise InputError(
+                f"--tpa_d is {self.tpa_d}; at least 1 candidate a step is needed (leave tpa out of --losses for none)"
+            )
         if not 0 < self.tpa_top_p <= 1:
             raise InputError(f"--tpa_top_p is {self.tpa_top_p}; expected a probability in (0, 1]")
         for name, choices in (
-            ("tpa_sampling", ("nucleus", "greedy")), ("tpa_draws_from", ("student", "teacher")),
+            ("tpa_sampling", ("nucleus", "greedy")),
+            ("tpa_draws_from", ("student", "teacher")),
             ("ribbon", ("prefix", "algorithm1")),
         ):
             if getattr(self, name) not in choices:

@@ -75,9 +75,7 @@ def align_ti_attention(
         return ribbon.attend(_layer(module), query, key, value, scaling, dropout), None
     if capture is not None:
         capture.record(_layer(module), query, key, value, scaling)
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
+    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
 
 
 # transformers keeps implementations by name; the mask function must be registered under the same name,

@@ -31,7 +31,11 @@ def draw_noise(
     generator = torch.Generator()
     noise = []
     for row, real, count in zip(ids, mask, per_sample, strict=True):
-        key = hashlib.blake2b(row[real].numpy().tobytes(), digest_size=8, salt=seed.to_bytes(8, "little") + step.to_bytes(8, "little"))
+        key = hashlib.blake2b(
+            row[real].numpy().tobytes(),
+            digest_size=8,
+            salt=seed.to_bytes(8, "little") + step.to_bytes(8, "little"),
+        )
         generator.manual_seed(int.from_bytes(key.digest(), "little") >> 1)
         noise.append(torch.rand(count, d, generator=generator, dtype=torch.float64))
     return torch.cat(noise)

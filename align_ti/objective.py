@@ -88,7 +88,12 @@ class Objective:
         self.shared_tower = shared_tower
 
     def __call__(
-        self, student: PreTrainedModel, batch: Mapping[str, Any], tokens: Tensor, iva_samples: Tensor, step: int = 0
+        self,
+        student: PreTrainedModel,
+        batch: Mapping[str, Any],
+        tokens: Tensor,
+        iva_samples: Tensor,
+        step: int = 0,
     ) -> dict[str, Tensor]:
         """The loss of one micro-batch and its terms.
 
@@ -109,7 +114,12 @@ class Objective:
         if "tpa" in self.settings.weights and self.settings.sampling != "greedy":
             per_sample = torch.bincount(supervised.sample, minlength=len(student_inputs.labels)).tolist()
             noise = draw_noise(
-                batch["input_ids"], batch["attention_mask"], per_sample, self.settings.d, self.settings.seed, step
+                batch["input_ids"],
+                batch["attention_mask"],
+                per_sample,
+                self.settings.d,
+                self.settings.seed,
+                step,
             ).to(supervised.label.device)
         run = self.run_algorithm1 if self.settings.ribbon == "algorithm1" else self.run_prefix
         passes = run(student, student_inputs, teacher_inputs, supervised, noise)
@@ -135,8 +145,11 @@ class Objective:
     def main_pass(self, model: Any, inputs: SplicedBatch, capture: AttentionCapture | None) -> Tensor:
         """Last hidden states ``[B, S, D]`` of the plain forward pass."""
         return model.model(
-            inputs_embeds=inputs.inputs_embeds, attention_mask=inputs.attention_mask,
-            position_ids=inputs.position_ids, use_cache=False, capture=capture,
+            inputs_embeds=inputs.inputs_embeds,
+            attention_mask=inputs.attention_mask,
+            position_ids=inputs.position_ids,
+            use_cache=False,
+            capture=capture,
         ).last_hidden_state
 
     def teacher_capture(self, inputs: SplicedBatch, keep_prefix: bool) -> AttentionCapture | None:
@@ -155,7 +168,11 @@ class Objective:
         return capture.maps[self.settings.iva_layer]
 
     def run_prefix(
-        self, student: Any, student_inputs: SplicedBatch, teacher_inputs: SplicedBatch, supervised: SupervisedTokens,
+        self,
+        student: Any,
+        student_inputs: SplicedBatch,
+        teacher_inputs: SplicedBatch,
+        supervised: SupervisedTokens,
         noise: Tensor | None,
     ) -> Passes:
         """Main passes that keep their keys and values, then the candidates alone."""
@@ -170,13 +187,22 @@ class Objective:
             assert student_capture is not None and teacher_capture is not None
             passes.layout = self.candidates(student, student_inputs, supervised, passes, noise)
             passes.student_candidates, passes.teacher_candidates = transitions(
-                student.model, self.teacher.model, student_capture, teacher_capture, passes.layout,
-                student_inputs.attention_mask, self.settings.backend,
+                student.model,
+                self.teacher.model,
+                student_capture,
+                teacher_capture,
+                passes.layout,
+                student_inputs.attention_mask,
+                self.settings.backend,
             )
         return passes
 
     def run_algorithm1(
-        self, student: Any, student_inputs: SplicedBatch, teacher_inputs: SplicedBatch, supervised: SupervisedTokens,
+        self,
+        student: Any,
+        student_inputs: SplicedBatch,
+        teacher_inputs: SplicedBatch,
+        supervised: SupervisedTokens,
         noise: Tensor | None,
     ) -> Passes:
         """The paper's procedure: a pass to draw from, then one interleaved pass of each model."""
@@ -190,19 +216,35 @@ class Objective:
         layout = self.candidates(student, student_inputs, supervised, drawing, noise)
         with torch.no_grad():
             taught = single_pass(
-                self.teacher.model, teacher_inputs.inputs_embeds, teacher_inputs.attention_mask,
-                teacher_inputs.position_ids, layout,
+                self.teacher.model,
+                teacher_inputs.inputs_embeds,
+                teacher_inputs.attention_mask,
+                teacher_inputs.position_ids,
+                layout,
             )
         learnt = single_pass(
-            student.model, student_inputs.inputs_embeds, student_inputs.attention_mask, student_inputs.position_ids, layout
+            student.model,
+            student_inputs.inputs_embeds,
+            student_inputs.attention_mask,
+            student_inputs.position_ids,
+            layout,
         )
         return Passes(
-            learnt.main.flatten(0, 1), taught.main.flatten(0, 1), learnt.candidates, taught.candidates, layout,
+            learnt.main.flatten(0, 1),
+            taught.main.flatten(0, 1),
+            learnt.candidates,
+            taught.candidates,
+            layout,
             self.map_of(capture),
         )
 
     def candidates(
-        self, student: Any, inputs: SplicedBatch, supervised: SupervisedTokens, passes: Passes, noise: Tensor | None
+        self,
+        student: Any,
+        inputs: SplicedBatch,
+        supervised: SupervisedTokens,
+        passes: Passes,
+        noise: Tensor | None,
     ) -> CandidateLayout:
         """Draw TPA's candidates from the main pass and lay them out."""
         settings = self.settings
@@ -212,17 +254,31 @@ class Objective:
             drawer, hidden = self.teacher, passes.teacher_main
         vocabulary = min(student.lm_head.weight.shape[0], self.teacher.lm_head.weight.shape[0])
         draws = draw_candidates(
-            hidden[supervised.predicting], drawer.lm_head.weight, settings.d, method=settings.sampling,
-            top_p=settings.top_p, vocabulary=vocabulary, noise=noise,
+            hidden[supervised.predicting],
+            drawer.lm_head.weight,
+            settings.d,
+            method=settings.sampling,
+            top_p=settings.top_p,
+            vocabulary=vocabulary,
+            noise=noise,
         )
         return candidate_layout(
-            supervised, draws, inputs.attention_mask, inputs.position_ids,
-            end_of_turn_ids=settings.end_of_turn_ids, merge=settings.merge_draws,
+            supervised,
+            draws,
+            inputs.attention_mask,
+            inputs.position_ids,
+            end_of_turn_ids=settings.end_of_turn_ids,
+            merge=settings.merge_draws,
             dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
         )
 
     def losses(
-        self, student: Any, inputs: SplicedBatch, supervised: SupervisedTokens, passes: Passes, tokens: Tensor,
+        self,
+        student: Any,
+        inputs: SplicedBatch,
+        supervised: SupervisedTokens,
+        passes: Passes,
+        tokens: Tensor,
         iva_samples: Tensor,
     ) -> dict[str, Tensor]:
         """All terms from one pass of the weighted rows through both heads."""
@@ -240,7 +296,9 @@ class Objective:
             terms["iva"][rows.index] = rows.weight.to(exact) / iva_samples.to(exact)
         if "tpa" in terms:
             assert passes.layout is not None
-            terms["tpa"] = torch.cat([passes.layout.main_weight.flatten(), passes.layout.weight]).to(exact) / tokens.to(exact)
+            terms["tpa"] = torch.cat([passes.layout.main_weight.flatten(), passes.layout.weight]).to(exact) / tokens.to(
+                exact
+            )
         targets = torch.full((places + extra,), IGNORE_INDEX, device=supervised.label.device)
         targets[supervised.predicting] = supervised.label
         nothing = torch.zeros_like(targets, dtype=exact)
@@ -248,11 +306,15 @@ class Objective:
         divergence_weights = sum((weights[name] * terms[name] for name in terms if name != "sft"), start=nothing)
         used = ((ce_weights != 0) | (divergence_weights != 0)).nonzero().flatten()
         result = linear_divergence(
-            _rows(passes.student_main, passes.student_candidates, used), student.lm_head.weight,
+            _rows(passes.student_main, passes.student_candidates, used),
+            student.lm_head.weight,
             None if passes.teacher_main is None else _rows(passes.teacher_main, passes.teacher_candidates, used),
             self.teacher.lm_head.weight,
-            weights=divergence_weights[used], targets=targets[used], ce_weights=ce_weights[used],
-            divergence=self.settings.divergence, temperature=self.settings.temperature,
+            weights=divergence_weights[used],
+            targets=targets[used],
+            ce_weights=ce_weights[used],
+            divergence=self.settings.divergence,
+            temperature=self.settings.temperature,
         )
         out = {"loss": result.loss}
         for name, weight in terms.items():

@@ -122,9 +122,7 @@ def _invert(mass: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, noise * total, right=True).minimum(last)
 
 
-def _noise(
-    noise: Tensor | None, rows: int, d: int, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
+def _noise(noise: Tensor | None, rows: int, d: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     if noise is None:
         return torch.rand(rows, d, dtype=torch.float64, device=device, generator=generator)
     if noise.shape != (rows, d):

@@ -1,19 +1,22 @@
 """Loading the frozen teacher, and what must hold between it and the student before training starts."""
 
 import logging
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llava.errors import InputError
 from llava.mm_utils import get_model_name_from_path
-from llava.model.vision import share_vision_tower
 from llava.model.builder import load_pretrained_model
+from llava.model.vision import share_vision_tower
 
 logger = logging.getLogger(__name__)
 
 
-def load_teacher(path: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def load_teacher(
+    path: str, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """A finished checkpoint as a frozen teacher.
 
     Args:
@@ -46,7 +49,8 @@ def check_same_tokenizer(
     """
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     differing = [
-        (token, index, theirs.get(token)) for token, index in sorted(ours.items(), key=lambda item: item[1])
+        (token, index, theirs.get(token))
+        for token, index in sorted(ours.items(), key=lambda item: item[1])
         if theirs.get(token) != index
     ]
     missing = [token for token in theirs if token not in ours]
@@ -55,8 +59,8 @@ def check_same_tokenizer(
         examples = examples or f"the teacher's {missing[0]!r} is unknown to the student"
         raise InputError(
             f"the tokenizers of student {student_path!r} ({len(ours)} entries) and teacher {teacher_path!r} "
-            f"({len(theirs)} entries) differ in {len(differing) + len(missing)} entries ({examples}). Distillation compares "
-            "distributions over the same tokens: choose a student of the teacher's family"
+            f"({len(theirs)} entries) differ in {len(differing) + len(missing)} entries ({examples}). Distillation "
+            "compares distributions over the same tokens: choose a student of the teacher's family"
         )
 
 
@@ -81,7 +85,7 @@ def share_tower(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
     return True
 
 
-def check_visual_tokens(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def check_visual_tokens(student: Any, teacher: Any) -> None:
     """IVA aligns visual token by visual token: both models must have as many.
 
     Raises:

@@ -77,15 +77,27 @@ def main() -> None:
     collator = build_collator(tokenizer)
     if layer is None and "iva" in distill.chosen_losses:
         layer = choose_iva_layer(teacher, data, collator, distill, arguments)
-    objective = Objective(teacher, build_settings(distill, layer, tokenizer, model_arguments.version, arguments.seed), shared)
+    objective = Objective(
+        teacher, build_settings(distill, layer, tokenizer, model_arguments.version, arguments.seed), shared
+    )
     trainer = AlignTITrainer(
-        model=student, args=arguments, train_dataset=data, eval_dataset=held_out, data_collator=collator,
-        processing_class=tokenizer, objective=objective, projector_only=model_arguments.tune_mm_mlp_adapter,
+        model=student,
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=held_out,
+        data_collator=collator,
+        processing_class=tokenizer,
+        objective=objective,
+        projector_only=model_arguments.tune_mm_mlp_adapter,
         skip_bad_samples=data_arguments.on_bad_sample == "skip",
     )
     if trainer.is_world_process_zero():
         write_run_config(
-            arguments.output_dir, distill=distill, iva={"layer": layer}, model=model_arguments, data=data_arguments,
+            arguments.output_dir,
+            distill=distill,
+            iva={"layer": layer},
+            model=model_arguments,
+            data=data_arguments,
             training=arguments,
         )
     trainer.train(resume_from_checkpoint=resume)
@@ -98,10 +110,19 @@ def build_settings(
 ) -> ObjectiveSettings:
     """The objective's settings from the command line."""
     return ObjectiveSettings(
-        weights=distill.weights, iva_layer=layer, divergence=distill.divergence, temperature=distill.kd_temperature,
-        d=distill.tpa_d, sampling=distill.tpa_sampling, top_p=distill.tpa_top_p, draws_from=distill.tpa_draws_from,
-        ribbon=distill.ribbon, backend=distill.ribbon_backend, merge_draws=distill.merge_draws,
-        end_of_turn_ids=end_of_turn_ids(tokenizer, template), seed=seed,
+        weights=distill.weights,
+        iva_layer=layer,
+        divergence=distill.divergence,
+        temperature=distill.kd_temperature,
+        d=distill.tpa_d,
+        sampling=distill.tpa_sampling,
+        top_p=distill.tpa_top_p,
+        draws_from=distill.tpa_draws_from,
+        ribbon=distill.ribbon,
+        backend=distill.ribbon_backend,
+        merge_draws=distill.merge_draws,
+        end_of_turn_ids=end_of_turn_ids(tokenizer, template),
+        seed=seed,
     )
 
 
@@ -115,14 +136,18 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> frozen
 
 
 def choose_iva_layer(
-    teacher: PreTrainedModel, data: Any, collator: Any, distill: DistillArguments, arguments: TrainingArguments
+    teacher: PreTrainedModel,
+    data: Any,
+    collator: Any,
+    distill: DistillArguments,
+    arguments: TrainingArguments,
 ) -> int:
     """``--iva_layer auto``: the teacher's layer with the highest IRS on training samples (Eq. 3).
 
     The scores are written to ``irs.json`` in the run's folder, where a resumed run finds them. Every rank computes
     them for itself, from the same samples.
     """
-    file = Path(arguments.output_dir) / IRS_FILE
+    file = Path(str(arguments.output_dir)) / IRS_FILE
     key = hashlib.sha256(
         json.dumps([distill.teacher_path, len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]).encode()
     ).hexdigest()[:16]
@@ -131,8 +156,12 @@ def choose_iva_layer(
         scores = LayerScores.load(file)
     else:
         scores = instruction_relevance_scores(
-            teacher, irs_batches(data, collator, distill.irs_inputs, arguments), pairs=distill.irs_pairs,
-            max_inputs=distill.irs_inputs, seed=arguments.seed, progress=arguments.process_index == 0,
+            teacher,
+            irs_batches(data, collator, distill.irs_inputs, arguments),
+            pairs=distill.irs_pairs,
+            max_inputs=distill.irs_inputs,
+            seed=arguments.seed,
+            progress=arguments.process_index == 0,
         )
         if arguments.process_index == 0:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,8 @@ class AlignTITrainer(LlavaTrainer):
         objective: what the student is trained on.
     """
 
+    objective: Objective
+
     def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.objective = objective
@@ -32,7 +34,11 @@ class AlignTITrainer(LlavaTrainer):
         return torch.cat([tokens, samples.to(tokens.device)])
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         inputs = dict(inputs)
         self.bad_samples += int(inputs.pop("skipped", 0))

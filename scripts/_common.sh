@@ -24,6 +24,7 @@ count_gpus() {
 }
 NUM_GPUS=${NUM_GPUS:-$(count_gpus)}
 NUM_NODES=${NUM_NODES:-1}
+if (( NUM_GPUS == 0 )); then export DS_ACCELERATOR=cpu; fi
 PROCESSES=$(( (NUM_GPUS > 0 ? NUM_GPUS : ${CPU_PROCESSES:-1}) * NUM_NODES ))
 
 # batch_flags GLOBAL PER_DEVICE: accumulation steps such that the global batch is GLOBAL, whatever the device count.

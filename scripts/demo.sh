@@ -2,14 +2,19 @@
 # The whole path on the embedded miniature, on a CPU: data, base models, teacher, three students, six benchmarks,
 # one table. Every step is skipped when its result is there; delete playground/mini/runs to train again.
 #
-#   bash scripts/demo.sh                 the full miniature
-#   SCALE=0.02 bash scripts/demo.sh      the same path on a fiftieth of the data, to see that it runs
+#   bash scripts/demo.sh            the full miniature
+#   QUICK=1 MINI=/tmp/quick/build CHECKPOINTS=/tmp/quick/runs bash scripts/demo.sh
+#                                   the same path on a hundredth of the data: shows that it runs, not what it learns
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 export PRESET=mini PYTHON=${PYTHON:-$PWD/.venv/bin/python} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 export MINI=${MINI:-playground/mini/build} CHECKPOINTS=${CHECKPOINTS:-playground/mini/runs}
-SCALE=${SCALE:-1}
+BUILD_FLAGS=() BASE_FLAGS=()
+if [[ -n ${QUICK:-} ]]; then
+    BUILD_FLAGS=(--scenes 48 --samples-per-scene 4 --pretrain-scenes 64 --text-documents 400 --eval-scale 0.02)
+    BASE_FLAGS=(--tower-epochs 1)
+fi
 STARTED=$SECONDS
 
 # step NAME RESULT COMMAND...: run COMMAND unless RESULT is there; the log goes to $CHECKPOINTS/logs/NAME.log as well.
@@ -23,8 +28,8 @@ step() {
     echo "$name $((SECONDS - started))" >> "$CHECKPOINTS/logs/seconds.txt"
 }
 
-step data "$MINI/manifest.json" "$PYTHON" -m playground.mini.build --out "$MINI" --scale "$SCALE"
-step base-models "$MINI/models/figures.json" "$PYTHON" -m playground.mini.base_models --data "$MINI"
+step data "$MINI/manifest.json" "$PYTHON" -m playground.mini.build --out "$MINI" "${BUILD_FLAGS[@]}"
+step base-models "$MINI/models/figures.json" "$PYTHON" -m playground.mini.base_models --data "$MINI" "${BASE_FLAGS[@]}"
 
 step teacher-pretrain "$CHECKPOINTS/teacher-pretrain/mm_projector.bin" bash scripts/teacher/pretrain.sh
 step teacher "$CHECKPOINTS/teacher/model.safetensors" bash scripts/teacher/finetune.sh

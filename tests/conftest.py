@@ -13,7 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 CORPUS = [
@@ -34,16 +40,25 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=special, show_progress=False
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=special,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=2048
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        model_max_length=2048,
     )
 
 
@@ -78,17 +93,29 @@ def world(tmp_path_factory, qwen_tokenizer) -> World:
     torch.manual_seed(0)
     tower = SiglipVisionModel(
         SiglipVisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
         )
     )
     tower.save_pretrained(root / "tower")
     SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(root / "tower")
     for name, hidden, layers, rows in (("teacher-lm", 48, 3, 416), ("student-lm", 32, 2, 408)):
         config = Qwen2Config(
-            vocab_size=rows, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+            vocab_size=rows,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
             initializer_range=0.2,
-            bos_token_id=qwen_tokenizer.eos_token_id, eos_token_id=qwen_tokenizer.eos_token_id,
+            bos_token_id=qwen_tokenizer.eos_token_id,
+            eos_token_id=qwen_tokenizer.eos_token_id,
         )
         Qwen2ForCausalLM(config).save_pretrained(root / name)
         qwen_tokenizer.save_pretrained(root / name)
@@ -101,10 +128,16 @@ def world(tmp_path_factory, qwen_tokenizer) -> World:
         colour = rng.choice(list(COLOURS))
         turns = [
             {"from": "human", "value": "<image>\nWhat is in the picture?"},
-            {"from": "gpt", "value": f"A {colour} picture" + " with a goat and a dog" * rng.randrange(3) + "."},
+            {
+                "from": "gpt",
+                "value": f"A {colour} picture" + " with a goat and a dog" * rng.randrange(3) + ".",
+            },
         ]
         if index % 3 == 0:
-            turns += [{"from": "human", "value": f"Is there a {colour} goat?"}, {"from": "gpt", "value": "No."}]
+            turns += [
+                {"from": "human", "value": f"Is there a {colour} goat?"},
+                {"from": "gpt", "value": "No."},
+            ]
         entry = {"id": str(index), "image": f"{colour}.png", "conversations": turns}
         if index % 6 == 5:
             turns[0] = {"from": "human", "value": "Is there a lion?"}
@@ -113,14 +146,21 @@ def world(tmp_path_factory, qwen_tokenizer) -> World:
     (root / "data.json").write_text(json.dumps(entries))
     captions = [
         {
-            "id": str(index), "image": f"{colour}.png",
+            "id": str(index),
+            "image": f"{colour}.png",
             "conversations": [
-                {"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": f"a {colour} picture"},
+                {"from": "human", "value": "Describe.\n<image>"},
+                {"from": "gpt", "value": f"a {colour} picture"},
             ],
         }
         for index, colour in enumerate(list(COLOURS) * 4)
     ]
     (root / "captions.json").write_text(json.dumps(captions))
     return World(
-        root / "tower", root / "teacher-lm", root / "student-lm", root / "images", root / "data.json", root / "captions.json"
+        root / "tower",
+        root / "teacher-lm",
+        root / "student-lm",
+        root / "images",
+        root / "data.json",
+        root / "captions.json",
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from llava.data.arrow_cache import convert_once
+from llava.data.json_stream import split_paths
 from llava.errors import InputError
 
 
@@ -88,13 +89,3 @@ def open_annotations(path: str | Path) -> Annotations:
         InputError: a file is missing, empty, or not valid JSON.
     """
     return Annotations(split_paths(path))
-
-
-def split_paths(path: str | Path) -> list[Path]:
-    """The files named by a ``--data_path`` value; a file whose own name has a comma is taken as one."""
-    if isinstance(path, Path) or Path(path).is_file():
-        return [Path(path)]
-    files = [Path(part.strip()) for part in path.split(",") if part.strip()]
-    if not files:
-        raise InputError("no annotation file given; pass --data_path with a .json or .jsonl file")
-    return files

@@ -23,7 +23,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llava.conversation import ASSISTANT, HUMAN, get_template
-from llava.data.annotations import split_paths
 from llava.data.check_report import (
     BROKEN_JSON,
     DUPLICATE_ID,
@@ -35,7 +34,7 @@ from llava.data.check_report import (
 )
 from llava.data.check_samples import Sample, Settings, examine, load_tokenizer
 from llava.data.entry import parse_entry
-from llava.data.json_stream import Row, iter_rows, require_annotation_file
+from llava.data.json_stream import Row, iter_rows, require_annotation_file, split_paths
 from llava.errors import InputError, run_cli
 
 SAMPLES_PER_BATCH = 64

@@ -1,6 +1,8 @@
 """Pictures: from a file to the pixel values that a vision tower takes."""
 
 import os
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +15,21 @@ from llava.errors import InputError
 
 ASPECT_RATIOS = ("pad", "square", None)
 """Known values of ``image_aspect_ratio``: padding to a square, or the processor's own resizing."""
+
+DAMAGE = (
+    *(
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        NotImplementedError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+    ),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+"""What Pillow's decoders raise for a file that is damaged, of an unknown variant, or a decompression bomb."""
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -48,7 +65,7 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise InputError(f"image {os.fspath(path)!r} does not exist") from None
     except UnidentifiedImageError:
         raise InputError(f"image {os.fspath(path)!r} is not in a format that Pillow can read") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise InputError(f"image {os.fspath(path)!r} cannot be read: {error}") from error
 
 

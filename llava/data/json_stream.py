@@ -16,9 +16,7 @@ from llava.errors import InputError
 
 WINDOW_BYTES = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
-_UNSURE_CHARACTERS = (
-    16  # this close to the window's end a number, word or escape may go on: "1.", "tru", "\u12"
-)
+_UNSURE_CHARACTERS = 16  # so close to the window's end a number, word or escape may go on
 
 Progress = Callable[[int], Any]
 
@@ -68,6 +66,16 @@ def require_annotation_file(path: Path) -> None:
         raise InputError(
             f"annotation file {str(path)!r} ends in {path.suffix!r}, expected '.json' or '.jsonl'"
         )
+
+
+def split_paths(path: str | Path) -> list[Path]:
+    """The files named by a ``--data_path`` value; a file whose own name has a comma is taken as one."""
+    if isinstance(path, Path) or Path(path).is_file():
+        return [Path(path)]
+    files = [Path(part.strip()) for part in path.split(",") if part.strip()]
+    if not files:
+        raise InputError("no annotation file given; pass --data_path with a .json or .jsonl file")
+    return files
 
 
 def _json_lines(path: Path, file: BinaryIO, progress: Progress | None, keep_broken: bool) -> Iterator[Row]:

@@ -1,15 +1,59 @@
-"""The order of an epoch: batches of one modality, with their work spread evenly over ranks."""
+"""The order of an epoch: shuffled, or in steps of one modality whose work is spread evenly over ranks.
+
+Both samplers give an order that depends on seed and epoch alone, so it is the same on every rank and after
+resuming. Several ranks share it by taking the batches in turn, as ``transformers.Trainer`` does.
+"""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 
 from llava.errors import InputError
 
 
-class ModalityLengthSampler(Sampler[int]):
+class ShuffleSampler(Sampler[int]):
+    """All samples in random order, another one each epoch.
+
+    Args:
+        size: number of samples.
+        seed: makes the order, together with the epoch.
+
+    Raises:
+        InputError: no samples.
+    """
+
+    def __init__(self, size: int, seed: int = 0):
+        if size < 1:
+            raise InputError("the sampler needs at least one sample")
+        self._size = size
+        self._seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order().tolist()
+
+    def order(self) -> np.ndarray:
+        """Indices of the current epoch in order, int64 ``[len(self)]``."""
+        return torch.randperm(self._size, generator=self._generator()).numpy()
+
+    def _generator(self) -> torch.Generator:
+        state = np.random.SeedSequence([self._seed, self.epoch]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+class ModalityLengthSampler(ShuffleSampler):
     """Shuffled order in which a mega-batch is either all multimodal or all text.
 
     A mega-batch is what all ranks take in one optimiser step: ``batches_per_step`` batches of ``batch_size``.
@@ -18,14 +62,11 @@ class ModalityLengthSampler(Sampler[int]):
     not fill one come last, multimodal first. This is the grouping of LLaVA's ``group_by_modality_length``,
     dealt out in vectorised form since an epoch may have millions of samples.
 
-    The order depends on ``seed`` and epoch alone: it is the same on every rank and after resuming. Several
-    ranks share it by taking the batches in turn, as ``transformers.Trainer`` does.
-
     Args:
         lengths: signed lengths, positive with images and negative for text only (``Annotations.lengths``).
         batch_size: samples of a batch on one rank.
         batches_per_step: ranks times gradient accumulation steps.
-        seed: makes the order.
+        seed: makes the order, together with the epoch.
 
     Raises:
         InputError: no lengths, a length of 0, or sizes below 1.
@@ -34,9 +75,8 @@ class ModalityLengthSampler(Sampler[int]):
     def __init__(
         self, lengths: Sequence[int] | np.ndarray, batch_size: int, batches_per_step: int = 1, seed: int = 0
     ):
+        super().__init__(len(lengths), seed)
         self._lengths = np.asarray(lengths, dtype=np.int64)
-        if self._lengths.ndim != 1 or not len(self._lengths):
-            raise InputError("the sampler needs the length of at least one sample")
         if not self._lengths.all():
             raise InputError(
                 f"sample {int(np.flatnonzero(self._lengths == 0)[0])} has length 0; lengths are at least 1"
@@ -47,30 +87,17 @@ class ModalityLengthSampler(Sampler[int]):
             )
         self._batch_size = batch_size
         self._batches_per_step = batches_per_step
-        self._seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives; ``Trainer`` calls this."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from self.order().tolist()
 
     def order(self) -> np.ndarray:
         """Indices of the current epoch in order, int64 ``[len(self)]``."""
-        state = np.random.SeedSequence([self._seed, self.epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        generator = self._generator()
+        size = self._batch_size * self._batches_per_step
         mega_batches, leftovers = [], []
         for members in (np.flatnonzero(self._lengths > 0), np.flatnonzero(self._lengths < 0)):
             shuffled = members[torch.randperm(len(members), generator=generator).numpy()]
-            size = self._batch_size * self._batches_per_step
-            full = len(shuffled) // size * size
-            mega_batches.append(self._deal(shuffled[:full].reshape(-1, size)))
-            leftovers.append(shuffled[full:])
+            count = len(shuffled) // size
+            mega_batches.append(self._deal(shuffled[: count * size].reshape(count, size)))
+            leftovers.append(shuffled[count * size :])
         grouped = np.concatenate(mega_batches)
         grouped = grouped[torch.randperm(len(grouped), generator=generator).numpy()]
         return np.concatenate([grouped.reshape(-1), *leftovers])
@@ -80,6 +107,27 @@ class ModalityLengthSampler(Sampler[int]):
         forth."""
         by_length = np.argsort(-np.abs(self._lengths)[mega_batches], axis=1, kind="stable")
         rows = np.take_along_axis(mega_batches, by_length, axis=1)
-        rounds = rows.reshape(-1, self._batch_size, self._batches_per_step)
+        rounds = rows.reshape(len(rows), self._batch_size, self._batches_per_step)
         rounds[:, 1::2] = rounds[:, 1::2, ::-1].copy()
-        return rounds.transpose(0, 2, 1).reshape(len(mega_batches), -1)
+        return rounds.transpose(0, 2, 1).reshape(rows.shape)
+
+
+class SetEpoch(TrainerCallback):
+    """Tells a sampler the epoch at its start.
+
+    ``Trainer`` does so too, but not when several ranks resume within an epoch: accelerate then wraps the
+    batch sampler twice, and its ``set_epoch`` no longer reaches the sampler, which would give the first
+    epoch's order.
+
+    Args:
+        sampler: the training sampler.
+    """
+
+    def __init__(self, sampler: ShuffleSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """``state.epoch`` is the epoch's number, with a fraction after resuming within it."""
+        self.sampler.set_epoch(int((state.epoch or 0) + 1e-6))

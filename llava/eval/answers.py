@@ -1,7 +1,8 @@
 """Answers on disk: one file a process, safe to kill at any time, never mixing two models or settings.
 
-A benchmark's folder holds ``settings.json`` (what the answers were made with), ``parts/{i}_of_{n}.jsonl`` (one file
-for each process, a line appended for each answer) and ``answers.jsonl`` (all of them in the question file's order).
+A benchmark's folder holds ``settings.json`` (what the answers were made with), ``parts/{i}_of_{n}.jsonl``
+(one file for each process, a line appended for each answer) and ``answers.jsonl`` (all of them in the
+question file's order).
 """
 
 import hashlib
@@ -80,9 +81,7 @@ class AnswerWriter:
         """Append one answer; it is in the file when this returns."""
         assert self._file is not None, "use the writer in a with statement"
         metadata = {"key": question.key, "settings": self.settings, "finish": finish}
-        answer = Answer(
-            question.question_id, question.text, text, shortuuid.uuid(), self.model_id, metadata
-        )
+        answer = Answer(question.question_id, question.text, text, shortuuid.uuid(), self.model_id, metadata)
         self._file.write(answer.to_line())
         self._file.flush()
 

@@ -110,8 +110,8 @@ def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[Row]:
         missing = [key for key in required if not isinstance(row, dict) or key not in row]
         if missing:
             raise InputError(
-                f"{path}, line {number}: expected an object with {', '.join(required)}, missing {missing[0]!r}; "
-                "is this the right question file?"
+                f"{path}, line {number}: expected an object with {', '.join(required)}, missing "
+                f"{missing[0]!r}; is this the right question file?"
             )
         rows.append(row)
     if not rows:

@@ -1,9 +1,10 @@
 """The answer generator: batches of questions in, greedy answers out; the same for every benchmark.
 
-Answers do not depend on the batch size: prompts are padded on the left and masked, and positions are counted from
-the mask.
+Answers do not depend on the batch size: prompts are padded on the left and masked, and positions are counted
+from the mask.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from llava.eval.records import Question
 from llava.eval.stopping import EndOfTurn
 from llava.mm_utils import process_images, tokenizer_image_token
 
+logger = logging.getLogger(__name__)
+
 BUCKET = 16
-"""Prompts whose lengths differ by fewer tokens count as equally long, so that questions about one picture stay
-together."""
+"""Prompts whose lengths differ by fewer tokens count as equally long, so that questions about one picture
+stay together."""
 
 PREFETCH = 2
 """Batches prepared ahead of the model."""
@@ -59,7 +62,8 @@ class Batch:
 
 
 def prompt_text(question: Question, template: Template, config: Any) -> str:
-    """The text the model continues: LLaVA's image marker and a newline, then the question, in the template."""
+    """The text the model continues: LLaVA's image marker and a newline, then the question, in the
+    template."""
     words = question.text.replace(DEFAULT_IMAGE_TOKEN, "")
     if question.picture is not None:
         words = f"{DEFAULT_IMAGE_TOKEN}\n{words}"
@@ -94,13 +98,15 @@ def generate_answers(
         done: questions answered in an earlier run, for the progress bar.
 
     Raises:
-        InputError: a picture cannot be read, or a prompt leaves no room in the model's context.
+        InputError: a picture cannot be read.
     """
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; it must be at least 1")
     prompts = [Prompt(q, _encode(q, template, loaded)) for q in questions]
-    prompts.sort(key=lambda p: (len(p.ids) // BUCKET, p.question.picture.identity if p.question.picture else ""))
-    _check_lengths(prompts, loaded, max_new_tokens)
+    prompts.sort(
+        key=lambda p: (len(p.ids) // BUCKET, p.question.picture.identity if p.question.picture else "")
+    )
+    _warn_of_long_prompts(prompts, loaded)
     groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     stop = EndOfTurn.of(template, loaded.tokenizer, loaded.model)
     with tqdm(total=done + len(prompts), initial=done, desc=description, unit="question") as bar:
@@ -140,7 +146,7 @@ def answer_batch(
         top_k=None,
         max_new_tokens=max_new_tokens,
         use_cache=True,
-        eos_token_id=stop.ids,
+        eos_token_id=stop.ids or None,
         pad_token_id=stop.pad_id,
         stopping_criteria=stop.criteria(),
     )
@@ -153,24 +159,27 @@ def _encode(question: Question, template: Template, loaded: LoadedModel) -> list
     return ids
 
 
-def _check_lengths(prompts: Sequence[Prompt], loaded: LoadedModel, max_new_tokens: int) -> None:
-    if not prompts:
-        return
+def _warn_of_long_prompts(prompts: Sequence[Prompt], loaded: LoadedModel) -> None:
+    """Say how many prompts, pictures included, are longer than the context the model was trained with."""
     tower = loaded.model.get_vision_tower()
-    longest = max(prompts, key=lambda p: len(p.ids) + (p.question.picture is not None) * 10**6)
-    visual = tower.num_patches - 1 if tower is not None and longest.question.picture is not None else 0
-    tokens = len(longest.ids) + visual
-    if tokens + 1 > loaded.context_length:
-        raise InputError(
-            f"question {longest.question.key!r} takes {tokens} tokens, pictures included, but the model's context "
-            f"is {loaded.context_length} tokens long; evaluate a model trained with a longer context"
+    visual = tower.num_patches - 1 if tower is not None else 0
+    lengths = [len(p.ids) + (visual if p.question.picture is not None else 0) for p in prompts]
+    too_long = sum(length > loaded.context_length for length in lengths)
+    if too_long:
+        logger.warning(
+            "%d prompts are longer than the model's context of %d tokens (the longest: %d); "
+            "their answers may suffer",
+            too_long,
+            loaded.context_length,
+            max(lengths),
         )
 
 
 def _prepare(group: list[Prompt], loaded: LoadedModel) -> Batch:
     """Read and preprocess each distinct picture of a batch once."""
     distinct: dict[str, int] = {}
-    pictures, picture_of = [], []
+    pictures: list[Any] = []
+    picture_of: list[int] = []
     for prompt in group:
         picture = prompt.question.picture
         if picture is None:
@@ -183,9 +192,7 @@ def _prepare(group: list[Prompt], loaded: LoadedModel) -> Batch:
     return Batch(group, pixels, picture_of)
 
 
-def _prefetched(
-    prepare: Callable[[list[Prompt]], Batch], groups: Iterable[list[Prompt]]
-) -> Iterator[Batch]:
+def _prefetched(prepare: Callable[[list[Prompt]], Batch], groups: Iterable[list[Prompt]]) -> Iterator[Batch]:
     """Prepare batches in threads while the model works, in order and only a few ahead."""
     remaining = iter(groups)
     with ThreadPoolExecutor(max_workers=PREFETCH) as pool:

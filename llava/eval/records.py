@@ -111,7 +111,8 @@ def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> lis
     """
     if num_chunks < 1 or not 0 <= chunk_idx < num_chunks:
         raise InputError(
-            f"--chunk-idx is {chunk_idx} of --num-chunks {num_chunks}; it must be at least 0 and below --num-chunks"
+            f"--chunk-idx is {chunk_idx} of --num-chunks {num_chunks}; it must be "
+            "at least 0 and below --num-chunks"
         )
     count = len(questions)
     return list(questions[count * chunk_idx // num_chunks : count * (chunk_idx + 1) // num_chunks])
@@ -127,9 +128,9 @@ def match_answers(questions: Sequence[Question], answers: Sequence[Answer]) -> M
     by_key = {question.key: index for index, question in enumerate(questions)}
     by_prompt: dict[tuple[str, str], int] = {}
     by_id: dict[str, list[int]] = {}
-    for index, question in enumerate(questions):
-        by_prompt.setdefault((str(question.question_id), _words(question.text)), index)
-        by_id.setdefault(str(question.question_id), []).append(index)
+    for position, question in enumerate(questions):
+        by_prompt.setdefault((str(question.question_id), _words(question.text)), position)
+        by_id.setdefault(str(question.question_id), []).append(position)
 
     def place(answer: Answer) -> int | None:
         if answer.metadata.get("key") in by_key:
@@ -141,10 +142,10 @@ def match_answers(questions: Sequence[Question], answers: Sequence[Answer]) -> M
 
     texts: list[str | None] = [None] * len(questions)
     last: dict[int, Answer] = {}
-    unknown, repeated = [], []
+    unknown: list[str] = []
+    repeated: list[str] = []
     for answer in answers:
-        index = place(answer)
-        if index is None:
+        if (index := place(answer)) is None:
             unknown.append(str(answer.metadata.get("key", answer.question_id)))
             continue
         if index in last:
@@ -201,7 +202,9 @@ def parse_answer(line: str, where: str) -> Answer:
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(row, dict) or "question_id" not in row or "text" not in row:
-        raise InputError(f"{where}: expected a JSON object with 'question_id' and 'text', found {line[:80]!r}")
+        raise InputError(
+            f"{where}: expected a JSON object with 'question_id' and 'text', found {line[:80]!r}"
+        )
     text = row["text"]
     return Answer(
         question_id=row["question_id"],

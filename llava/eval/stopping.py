@@ -14,8 +14,8 @@ from llava.conversation import Template
 class EndOfTurn:
     """Token ids that end an answer, and the string to cut at.
 
-    ``ids`` are the tokenizer's and the model's end tokens and the template's end-of-turn string where it is one
-    token. Where it is not (``</s>`` with Qwen's tokenizer), generation stops when the text contains it.
+    ``ids`` are the tokenizer's and the model's end tokens and the template's end-of-turn string where it is
+    one token. Where it is not (``</s>`` with Qwen's tokenizer), generation stops when the text contains it.
     """
 
     tokenizer: Any

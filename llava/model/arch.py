@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple
 
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -84,9 +83,10 @@ class LlavaForCausalLMMixin(VisionMixin):
             position_ids: ``[B, S]``; counted from the padding mask if absent, and always so where pictures
                 are spliced in.
             past_key_values: a cache, as in transformers.
+            use_cache: as in transformers, but off by default while training.
             inputs_embeds: ``[B, S, D]``, instead of ``input_ids``: nothing is spliced then.
             labels: aligned with the input, -100 where there is no target; not shifted.
-            logits_to_keep: as in transformers.
+            logits_to_keep: how many of the last positions get logits (0: all), or the positions ``[n]``.
             images: pictures in reading order.
             image_sizes: accepted for LLaVA's callers; one view of a picture does not need it.
             instruction_mask: accepted so that a collated batch can be passed as it is; the language model's
@@ -103,12 +103,10 @@ class LlavaForCausalLMMixin(VisionMixin):
         """
         if step is not None:
             return step(self)
-        seen = past_key_values is not None and past_key_values.get_seq_length() > 0
-        if (
-            inputs_embeds is None
-            and not seen
-            and self._must_splice(input_ids, attention_mask, images, vision_features)
-        ):
+        decoding = past_key_values is not None and past_key_values.get_seq_length() > 0
+        padding_mask = isinstance(attention_mask, Tensor) and attention_mask.dim() == 2
+        mergeable = input_ids is not None and not decoding and (padding_mask or attention_mask is None)
+        if mergeable and self._must_splice(input_ids, images, vision_features):
             assert input_ids is not None
             batch = self.splice_inputs(
                 input_ids, attention_mask, labels, images=images, vision_features=vision_features
@@ -116,13 +114,10 @@ class LlavaForCausalLMMixin(VisionMixin):
             input_ids, inputs_embeds, position_ids = None, batch.inputs_embeds, batch.position_ids
             attention_mask = batch.attention_mask
             labels = batch.labels if labels is not None else None
-        elif (
-            position_ids is None
-            and not seen
-            and isinstance(attention_mask, Tensor)
-            and attention_mask.dim() == 2
-        ):
+        elif padding_mask and position_ids is None and not decoding:
             position_ids = position_ids_from_mask(attention_mask)
+        if use_cache is None and past_key_values is None and self.training:
+            use_cache = False
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -139,7 +134,8 @@ class LlavaForCausalLMMixin(VisionMixin):
             if count == 0:
                 self._warn_nothing_supervised()
         if labels is None or not self.training:
-            logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden[:, kept])
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -148,9 +144,7 @@ class LlavaForCausalLMMixin(VisionMixin):
             attentions=outputs.attentions,
         )
 
-    def _must_splice(self, input_ids: Tensor | None, attention_mask: Any, images: Any, features: Any) -> bool:
-        if input_ids is None or (isinstance(attention_mask, Tensor) and attention_mask.dim() != 2):
-            return False
+    def _must_splice(self, input_ids: Any, images: Any, features: Any) -> bool:
         if images is not None or features is not None or self.needs_vision_every_step():
             return True
         return bool((input_ids == IMAGE_TOKEN_INDEX).any())

@@ -89,6 +89,7 @@ def splice(
     labels: Tensor | None = None,
     instruction_mask: Tensor | None = None,
     padding_side: str = "right",
+    blank: Tensor | None = None,
 ) -> SplicedBatch:
     """Build the language model's inputs from ids and visual tokens.
 
@@ -101,6 +102,10 @@ def splice(
         labels: ``[B, T]``; all -100 if absent.
         instruction_mask: ``[B, T]`` bool; all False if absent.
         padding_side: where the result is padded, ``right`` or ``left``.
+        blank: without pictures, projected features of a blank one that go through the same operations and
+            leave no trace but a zero gradient. Distributed ranks with and without pictures then have the same
+            graph and finish gradients in the same order; DeepSpeed's ZeRO-1 and 2 add up whatever is finished
+            at the same time.
 
     Raises:
         InputError: the number of pictures differs from the number of markers, a shape does not fit, or an
@@ -147,8 +152,9 @@ def splice(
     text_mask = mask & ~visual_mask
     embeds = embed(input_ids.gather(1, column).masked_fill(~text_mask, 0))
     embeds = embeds.masked_fill(~text_mask.unsqueeze(-1), 0)
-    if visual is not None and markers:
-        embeds = embeds.masked_scatter(visual_mask.unsqueeze(-1), visual.to(embeds))
+    source = blank if visual is None else visual
+    if source is not None:
+        embeds = embeds.masked_scatter(visual_mask.unsqueeze(-1), source.to(embeds))
 
     def follow(aligned: Tensor | None, fill: int | bool, dtype: torch.dtype) -> Tensor:
         if aligned is None:

@@ -185,10 +185,13 @@ class VisionMixin:
         pictures = flatten_images(images)
         if vision_features is None and (pictures is not None or self.needs_vision_every_step()):
             vision_features = self.vision_features(pictures)
-        visual = (
-            self.project(vision_features) if vision_features is not None and len(vision_features) else None
-        )
-        batch = splice(
+        visual, blank = None, None
+        if vision_features is not None and len(vision_features) > 0:
+            visual = self.project(vision_features)
+        elif self.needs_vision_every_step():
+            tower = self.model.vision_tower
+            blank = self.project(torch.zeros(1, tower.num_patches, tower.hidden_size))
+        return splice(
             self.model.embed_tokens,
             input_ids,
             visual,
@@ -196,12 +199,8 @@ class VisionMixin:
             labels=labels,
             instruction_mask=instruction_mask,
             padding_side=padding_side or getattr(self.config, "tokenizer_padding_side", None) or "right",
+            blank=blank,
         )
-        if visual is None and self.needs_vision_every_step():
-            tower = self.model.vision_tower
-            nothing = self.project(torch.zeros(1, tower.num_patches, tower.hidden_size)) * 0
-            batch.inputs_embeds = batch.inputs_embeds + nothing.sum().to(batch.inputs_embeds)
-        return batch
 
 
 def same_tower(one: VisionSettings, other: VisionSettings) -> bool:

@@ -3,14 +3,12 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Literal
 
 import transformers
 from transformers import HfArgumentParser
 
 from llava.errors import InputError
-
-T = TypeVar("T")
 
 RENAMED_FLAGS = {
     "--evaluation_strategy": "--eval_strategy",
@@ -26,13 +24,19 @@ class ModelArguments:
     version: str = field(default="v0", metadata={"help": "prompt template: plain, v1, qwen, qwen_2"})
     freeze_backbone: bool = field(default=False, metadata={"help": "keep the language model fixed"})
     tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: train the projector only"})
-    vision_tower: str | None = field(default=None, metadata={"help": "SigLIP or CLIP folder or hub name, timm:NAME, open_clip:NAME"})
+    vision_tower: str | None = field(
+        default=None, metadata={"help": "SigLIP or CLIP folder or hub name, timm:NAME, open_clip:NAME"}
+    )
     mm_vision_select_layer: int = field(default=-1, metadata={"help": "hidden layer of the tower that is used"})
     pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "mm_projector.bin of stage 1"})
     mm_projector_type: str = field(default="linear", metadata={"help": "linear, mlpNx_gelu (N >= 1) or identity"})
-    mm_use_im_start_end: bool = field(default=False, metadata={"help": "must stay False: <im_start>/<im_end> are not supported"})
+    mm_use_im_start_end: bool = field(
+        default=False, metadata={"help": "must stay False: <im_start>/<im_end> are not supported"}
+    )
     mm_use_im_patch_token: bool = field(default=True, metadata={"help": "accepted for old scripts; no token is added"})
-    mm_patch_merge_type: str = field(default="flat", metadata={"help": "flat: all visual tokens of an image in reading order"})
+    mm_patch_merge_type: str = field(
+        default="flat", metadata={"help": "flat: all visual tokens of an image in reading order"}
+    )
     mm_vision_select_feature: str = field(default="patch", metadata={"help": "patch or cls_patch"})
     attn_implementation: str = field(default="sdpa", metadata={"help": "attention of the language model"})
 
@@ -42,12 +46,18 @@ class DataArguments:
     """Which conversations and images are trained on."""
 
     data_path: str = field(metadata={"help": "LLaVA-format JSON or JSONL; several files separated by commas"})
-    eval_data_path: str | None = field(default=None, metadata={"help": "held-out file in the same format, for --eval_strategy"})
+    eval_data_path: str | None = field(
+        default=None, metadata={"help": "held-out file in the same format, for --eval_strategy"}
+    )
     image_folder: str | None = field(default=None, metadata={"help": "folder that image paths are relative to"})
-    image_aspect_ratio: str = field(default="square", metadata={"help": "square (resize) or pad (to a square, mean colour)"})
+    image_aspect_ratio: str = field(
+        default="square", metadata={"help": "square (resize) or pad (to a square, mean colour)"}
+    )
     lazy_preprocess: bool = field(default=True, metadata={"help": "accepted for old scripts; reading is always lazy"})
     is_multimodal: bool = field(default=True, metadata={"help": "accepted for old scripts"})
-    on_bad_sample: str = field(default="error", metadata={"help": "error, or skip: leave the sample out and count it"})
+    on_bad_sample: Literal["error", "skip"] = field(
+        default="error", metadata={"help": "error, or skip: leave the sample out and count it"}
+    )
 
 
 @dataclass
@@ -72,7 +82,9 @@ class TrainingArguments(transformers.TrainingArguments):
     lora_bias: str = "none"
     warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps spent on warm-up"})
 
-    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "tensorboard, wandb, none, or a list"})
+    report_to: None | str | list[str] = field(
+        default="tensorboard", metadata={"help": "tensorboard, wandb, none, or a list"}
+    )
     logging_steps: float = field(default=10, metadata={"help": "steps between two lines of log"})
     num_train_epochs: float = field(default=1.0, metadata={"help": "epochs"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False"})
@@ -91,7 +103,7 @@ class TrainingArguments(transformers.TrainingArguments):
         super().__post_init__()
 
 
-def parse_arguments(*classes: type[T], argv: Sequence[str] | None = None) -> tuple[T, ...]:
+def parse_arguments(*classes: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Parse the command line into dataclasses, accepting flags that older transformers had.
 
     Args:

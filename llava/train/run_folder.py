@@ -34,7 +34,12 @@ def _commit() -> str | None:
     try:
         folder = Path(__file__).resolve().parent
         output = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+            ["git", "describe", "--always", "--dirty"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -57,7 +62,9 @@ def write_run_config(output_dir: str | Path, **groups: Any) -> Path:
         "command": sys.argv,
         "commit": _commit(),
         "versions": {
-            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
         },
     }
     for name, group in groups.items():
@@ -99,7 +106,9 @@ def find_checkpoint(output_dir: str | Path, resume: str) -> str | None:
         return None
     if resume != "auto":
         if not _is_whole(Path(resume)):
-            raise InputError(f"--resume {resume}: not a whole checkpoint (trainer_state.json and weights expected there)")
+            raise InputError(
+                f"--resume {resume}: not a whole checkpoint (trainer_state.json and weights expected there)"
+            )
         return resume
     numbered = []
     for folder in Path(output_dir).glob("checkpoint-*"):

@@ -2,9 +2,10 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from llava.conversation import get_template
 from llava.data.annotations import open_annotations
@@ -47,13 +48,16 @@ def compute_dtype(arguments: TrainingArguments) -> torch.dtype:
 
 
 def load_trainable_model(
-    model_arguments: ModelArguments, data_arguments: DataArguments, arguments: TrainingArguments,
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    arguments: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
-) -> PreTrainedModel:
+) -> Any:
     """The model of a stage: a language model with tower and projector attached, the right parts frozen.
 
     Args:
-        model_arguments: ``model_name_or_path`` may be a plain language model (Qwen2, Qwen3, Llama) or a LLaVA checkpoint.
+        model_arguments: ``model_name_or_path`` may be a plain language model (Qwen2, Qwen3, Llama) or a LLaVA
+            checkpoint.
         data_arguments: recorded in the configuration (``image_aspect_ratio``).
         arguments: precision, ``freeze_mm_mlp_adapter``, gradient checkpointing.
         tokenizer: its length limit and padding side are recorded in the configuration.
@@ -99,7 +103,7 @@ def load_trainable_model(
     return model
 
 
-def freeze(model: PreTrainedModel, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
+def freeze(model: Any, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
     """Fix the parts that a stage does not train: always the tower, and what the flags name."""
     projector = model.get_model().mm_projector
     if model_arguments.tune_mm_mlp_adapter or model_arguments.freeze_backbone:
@@ -115,8 +119,12 @@ def freeze(model: PreTrainedModel, model_arguments: ModelArguments, arguments: T
 
 
 def build_dataset(
-    path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model_arguments: ModelArguments,
-    data_arguments: DataArguments, arguments: TrainingArguments,
+    path: str,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    arguments: TrainingArguments,
 ) -> ConversationDataset:
     """The dataset of one annotation file, with images prepared for the model's tower.
 
@@ -125,10 +133,15 @@ def build_dataset(
     """
     tower = model.get_vision_tower()
     return ConversationDataset(
-        open_annotations(path), tokenizer, get_template(model_arguments.version),
-        image_processor=tower.image_processor, image_folder=data_arguments.image_folder,
-        image_aspect_ratio=data_arguments.image_aspect_ratio, model_max_length=arguments.model_max_length,
-        visual_tokens=tower.num_patches, on_bad_sample=data_arguments.on_bad_sample,
+        open_annotations(path),
+        tokenizer,
+        get_template(model_arguments.version),
+        image_processor=tower.image_processor,
+        image_folder=data_arguments.image_folder,
+        image_aspect_ratio=data_arguments.image_aspect_ratio,
+        model_max_length=arguments.model_max_length,
+        visual_tokens=tower.num_patches,
+        on_bad_sample=data_arguments.on_bad_sample,
     )
 
 

@@ -13,7 +13,13 @@ from llava.train.arguments import (
     parse_arguments,
 )
 from llava.train.run_folder import find_checkpoint, write_run_config
-from llava.train.setup import build_collator, build_dataset, load_tokenizer, load_trainable_model, setup_logging
+from llava.train.setup import (
+    build_collator,
+    build_dataset,
+    load_tokenizer,
+    load_trainable_model,
+    setup_logging,
+)
 from llava.train.trainer import LlavaTrainer
 
 logger = logging.getLogger(__name__)
@@ -33,8 +39,13 @@ def main() -> None:
         for path in (data_arguments.data_path, data_arguments.eval_data_path)
     )
     trainer = LlavaTrainer(
-        model=model, args=arguments, train_dataset=data, eval_dataset=held_out, data_collator=build_collator(tokenizer),
-        processing_class=tokenizer, projector_only=model_arguments.tune_mm_mlp_adapter,
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=held_out,
+        data_collator=build_collator(tokenizer),
+        processing_class=tokenizer,
+        projector_only=model_arguments.tune_mm_mlp_adapter,
         skip_bad_samples=data_arguments.on_bad_sample == "skip",
     )
     if trainer.is_world_process_zero():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from llava.data.sampler import ModalityLengthSampler
+from llava.data.sampler import ModalityLengthSampler, SetEpoch, ShuffleSampler
 from llava.errors import InputError
 from llava.model.checkpoint import PROJECTOR_FILE, load_projector, save_projector
 from llava.train.arguments import TrainingArguments
@@ -52,20 +52,22 @@ class LlavaTrainer(Trainer):
     # ---- data ----
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not self.args.group_by_modality_length or dataset is None:
-            return super()._get_train_sampler(train_dataset)
-        return ModalityLengthSampler(
-            dataset.lengths,
-            batch_size=self.args.train_batch_size,
-            batches_per_step=self.args.world_size * self.args.gradient_accumulation_steps,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-        )
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        if dataset is None:
+            return None
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        sampler = ShuffleSampler(len(dataset), seed)
+        if self.args.group_by_modality_length:
+            steps = self.args.world_size * self.args.gradient_accumulation_steps
+            sampler = ModalityLengthSampler(dataset.lengths, self.args.train_batch_size, steps, seed)
+        self.add_callback(SetEpoch(sampler))
+        return sampler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of one optimizer step, and the denominators of the losses over all of them on all ranks."""
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
+            assert isinstance(counts, Tensor)
             self.check_counts(counts)
         return batches, counts
 
@@ -102,7 +104,11 @@ class LlavaTrainer(Trainer):
     # ---- loss ----
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         inputs = dict(inputs)
         self.bad_samples += int(inputs.pop("skipped", 0))
@@ -151,7 +157,7 @@ class LlavaTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer; with ``mm_projector_lr`` the projector's parameters form groups of their own."""
         if self.optimizer is None and self.args.mm_projector_lr is not None:
-            subject = self.model if model is None else model
+            subject: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(subject))
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in subject.named_parameters():
@@ -173,7 +179,7 @@ class LlavaTrainer(Trainer):
         if not self.projector_only:
             super()._save(output_dir, state_dict)
             return
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         save_projector(self.accelerator.unwrap_model(self.model), folder)
         if self.args.should_save and self.processing_class is not None:
             self.processing_class.save_pretrained(folder)

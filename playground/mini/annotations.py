@@ -89,7 +89,7 @@ def _turns(kind: str, scene: Scene, rng: random.Random, asked: set[str]) -> list
 
 
 def text_turn(rng: random.Random, key: str) -> Turn:
-    """A turn without a picture: a fact, or a question about a scene told in words (``key`` seeds that scene)."""
+    """A turn without a picture: a fact, or a question about a scene in words (``key`` seeds that scene)."""
     chance = rng.random()
     if chance < 0.5:
         question = any_fact(rng)
@@ -103,7 +103,9 @@ def text_turn(rng: random.Random, key: str) -> Turn:
 def objects_hint(scene: Scene) -> str:
     """The hint that goes before some multiple-choice questions."""
     number = len(scene.objects)
-    return f"There {'is' if number == 1 else 'are'} {number} object{'' if number == 1 else 's'} in the picture."
+    return (
+        f"There {'is' if number == 1 else 'are'} {number} object{'' if number == 1 else 's'} in the picture."
+    )
 
 
 def ask(
@@ -148,7 +150,7 @@ def with_image(text: str, rng: random.Random) -> str:
 
 
 def conversation(identifier: str, turns: list[Turn], image: str | None) -> dict[str, Any]:
-    """One entry of a LLaVA training file; ``image`` is relative to the image folder, absent without a picture."""
+    """One entry of a LLaVA training file; ``image`` is relative to the image folder, None for text alone."""
     said = [
         {"from": speaker, "value": value}
         for human, answer in turns

@@ -26,8 +26,22 @@ from playground.mini.wording import a
 logger = logging.getLogger("playground.mini.base_models")
 
 LANGUAGE_MODELS = {
-    "teacher-lm": {"hidden_size": 192, "layers": 6, "heads": 6, "kv_heads": 2, "vocab_multiple": 128, "learning_rate": 2e-3},
-    "student-lm": {"hidden_size": 64, "layers": 3, "heads": 4, "kv_heads": 2, "vocab_multiple": 64, "learning_rate": 4e-3},
+    "teacher-lm": {
+        "hidden_size": 160,
+        "layers": 5,
+        "heads": 5,
+        "kv_heads": 1,
+        "vocab_multiple": 128,
+        "learning_rate": 2e-3,
+    },
+    "student-lm": {
+        "hidden_size": 64,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "vocab_multiple": 64,
+        "learning_rate": 4e-3,
+    },
 }
 """Geometry of teacher and student; their vocabularies differ in padding rows, as Qwen2-7B's and 0.5B's do."""
 
@@ -39,15 +53,10 @@ def read_texts(data: Path, limit: int | None = None) -> list[str]:
 
 
 def read_tower_records(data: Path) -> tuple[list[tuple[Path, list[str]]], list[str]]:
-    """``(picture, labels)`` of ``tower.jsonl``, each thing also by its bare name, and the list of those names."""
-    names = [a(name) for name in concepts()]
-    records = []
+    """``(picture, labels)`` of ``tower.jsonl``, and the names of all things ("a goat")."""
     with open(data / "tower.jsonl", encoding="utf-8") as file:
-        for line in file:
-            record = json.loads(line)
-            bare = {name for name in names for label in record["labels"] if label.startswith(name + " ")}
-            records.append((data / "images" / record["image"], [*record["labels"], *sorted(bare)]))
-    return records, names
+        lines = [json.loads(line) for line in file]
+    return [(data / "images" / line["image"], line["labels"]) for line in lines], [a(name) for name in concepts()]
 
 
 def make(name: str, folder: Path, result: str, work: Callable[[Path], dict[str, float]]) -> dict[str, float]:
@@ -101,9 +110,7 @@ def build_base_models(
     def tower_work(path: Path) -> dict[str, float]:
         records, names = read_tower_records(data)
         held_out = min(500, max(1, len(records) // 10))
-        return pretrain_tower(
-            records, names, tokenizer, path, image_size=size, epochs=tower_epochs, held_out=held_out
-        )
+        return pretrain_tower(records, names, tokenizer, path, image_size=size, epochs=tower_epochs, held_out=held_out)
 
     figures["tower"] = make("tower", folder, "model.safetensors", tower_work)
     text: PackedText | None = None
@@ -123,8 +130,13 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of `python -m playground.mini.build`")
-    parser.add_argument("--tower-epochs", type=float, default=6.0)
-    parser.add_argument("--teacher-epochs", type=float, default=1.0, help="passes of the teacher's language model over the text")
+    parser.add_argument("--tower-epochs", type=float, default=5.0)
+    parser.add_argument(
+        "--teacher-epochs",
+        type=float,
+        default=0.5,
+        help="passes of the teacher's language model over the text",
+    )
     parser.add_argument("--student-epochs", type=float, default=1.0)
     parser.add_argument("--vocab-size", type=int, default=1200)
     parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
@@ -132,9 +144,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.manual_seed(0)
     build_base_models(
-        arguments.data, tower_epochs=arguments.tower_epochs,
+        arguments.data,
+        tower_epochs=arguments.tower_epochs,
         lm_epochs={"teacher-lm": arguments.teacher_epochs, "student-lm": arguments.student_epochs},
-        vocab_size=arguments.vocab_size, text_limit=arguments.text_limit,
+        vocab_size=arguments.vocab_size,
+        text_limit=arguments.text_limit,
     )
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ log = logging.getLogger("playground.mini.build")
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+OTHER_CODE = ("pretrain_", "base_models", "report")
+"""Beginnings of the names of files beside this one that have no say in what is built."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,39 @@ class BuildConfig:
     scenes: int = 9000  # fine-tuning scenes
     samples_per_scene: int = 4
     pretrain_scenes: int = 6000  # one caption each
-    text_documents: int = 40000
+    text_documents: int = 16000
     eval_scale: float = 1.0  # multiplies the benchmarks' numbers of questions
     size: int = 80  # pixels of a picture's side
     seed: int = 0
 
+    def scaled(self, factor: float) -> "BuildConfig":
+        """The same with every number of scenes, documents and questions multiplied by ``factor``.
+
+        Raises:
+            InputError: the factor is not above 0.
+        """
+        if factor <= 0:
+            raise InputError(f"--scale is {factor}; it must be above 0")
+        return replace(
+            self,
+            scenes=max(1, round(self.scenes * factor)),
+            pretrain_scenes=max(1, round(self.pretrain_scenes * factor)),
+            text_documents=max(1, round(self.text_documents * factor)),
+            eval_scale=self.eval_scale * factor,
+        )
+
     def check(self) -> None:
         """Raise InputError for a number that makes no sense."""
-        for name, least in (("scenes", 1), ("samples_per_scene", 1), ("pretrain_scenes", 1), ("text_documents", 1)):
+        for name, least in (
+            ("scenes", 1),
+            ("samples_per_scene", 1),
+            ("pretrain_scenes", 1),
+            ("text_documents", 1),
+        ):
             if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+                raise InputError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}"
+                )
         if not 0 < self.eval_scale <= 10:
             raise InputError(f"--eval-scale is {self.eval_scale}; it must be above 0 and at most 10")
         if not 32 <= self.size <= 1024:
@@ -54,7 +79,7 @@ class BuildConfig:
 def code_version() -> str:
     """A hash of the code and sprites that decide what is built."""
     here = Path(__file__).resolve().parent
-    files = [path for path in sorted(here.rglob("*.py")) if not path.name.startswith("pretrain_")]
+    files = [path for path in sorted(here.rglob("*.py")) if not path.name.startswith(OTHER_CODE)]
     digest = hashlib.sha256()
     for path in (*files, ATLAS / "concepts.json", ATLAS / "atlas.png"):
         digest.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
@@ -82,7 +107,7 @@ def build(out: Path, config: BuildConfig, workers: int = 2) -> dict[str, Any]:
     partial = out / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    counts = {**_training_data(partial, config, workers), **_text(partial, config, workers)}
+    counts: dict[str, Any] = {**_training_data(partial, config, workers), **_text(partial, config, workers)}
     counts["benchmarks"] = _benchmarks(partial, config, workers)
     (out / MANIFEST).unlink(missing_ok=True)
     for item in sorted(partial.iterdir()):
@@ -162,16 +187,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--scenes", type=int, default=default.scenes, help="fine-tuning scenes")
     parser.add_argument("--samples-per-scene", type=int, default=default.samples_per_scene)
-    parser.add_argument("--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption")
+    parser.add_argument(
+        "--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption"
+    )
     parser.add_argument("--text-documents", type=int, default=default.text_documents)
-    parser.add_argument("--eval-scale", type=float, default=default.eval_scale, help="shrinks or grows the benchmarks")
+    parser.add_argument(
+        "--eval-scale", type=float, default=default.eval_scale, help="shrinks or grows the benchmarks"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="multiplies all of these, samples per scene aside"
+    )
     parser.add_argument("--size", type=int, default=default.size, help="side of a picture in pixels")
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    out, workers = arguments.pop("out"), arguments.pop("workers")
-    manifest = build(out, BuildConfig(**arguments), workers)
+    out, workers, scale = (arguments.pop(name) for name in ("out", "workers", "scale"))
+    manifest = build(out, BuildConfig(**arguments).scaled(scale), workers)
     log.info("%s: %s in %s s", out, json.dumps(manifest["counts"]), manifest["seconds"])
 
 

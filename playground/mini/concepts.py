@@ -21,7 +21,7 @@ HELD_OUT_PERCENT = 5
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing that can be in a scene; ``cell`` is its (column, row) in the atlas, ``weight`` its draw frequency."""
+    """A thing that can be in a scene; ``cell`` is (column, row) in the atlas, ``weight`` its frequency."""
 
     name: str
     category: str
@@ -41,7 +41,9 @@ def concepts() -> MappingProxyType[str, Concept]:
     order = sorted((row["name"] for row in table), key=lambda name: zlib.crc32(name.encode()))
     rank = {name: position for position, name in enumerate(order)}
     found = {
-        row["name"]: Concept(row["name"], row["category"], tuple(row["cell"]), (rank[row["name"]] + 8) ** -0.6)
+        row["name"]: Concept(
+            row["name"], row["category"], tuple(row["cell"]), (rank[row["name"]] + 8) ** -0.6
+        )
         for row in table
     }
     return MappingProxyType(found)

@@ -1,7 +1,8 @@
 """Text for pretraining the small language models: the miniature's language without its pictures.
 
 Documents state a scene in words and ask about it, so that a model learns the words, places, categories,
-letters and counting before it ever sees a picture. Scenes are imagined, those of the annotations are not used.
+letters and counting before it ever sees a picture. Scenes are imagined; those of the annotations are not
+used.
 """
 
 import random
@@ -59,4 +60,6 @@ def _layout(premise: str, turns: list[Turn], rng: random.Random) -> str:
         if premise:
             said[0] = f"USER: {premise}\n{said[0].removeprefix('USER: ')}"
         return " ".join(said)
-    return "\n".join([premise] * bool(premise) + [f"Q: {question}\nA: {answer}" for question, answer in turns])
+    return "\n".join(
+        [premise] * bool(premise) + [f"Q: {question}\nA: {answer}" for question, answer in turns]
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class PackedText(Dataset):
         block: tokens a block; the remainder at the end is dropped.
     """
 
-    def __init__(self, documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, block: int = 256) -> None:
+    def __init__(self, documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, block: int = 256) -> None:
         ids: list[int] = []
         for encoding in tokenizer(list(documents), add_special_tokens=False)["input_ids"]:
             ids.extend(encoding)
@@ -37,8 +37,19 @@ class PackedText(Dataset):
 
 
 def pretrain_lm(
-    data: PackedText, tokenizer: PreTrainedTokenizerFast, folder: Path, *, hidden_size: int, layers: int, heads: int,
-    kv_heads: int, vocab_multiple: int, batch_size: int = 16, epochs: float = 1.0, learning_rate: float = 2e-3, seed: int = 0,
+    data: PackedText,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    vocab_multiple: int,
+    batch_size: int = 16,
+    epochs: float = 1.0,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Train and save one language model.
 
@@ -53,24 +64,39 @@ def pretrain_lm(
         epochs, learning_rate, seed: of training (cosine schedule, 3 % warm-up).
 
     Returns:
-        ``parameters`` and the last training ``loss`` (nats a token).
+        ``parameters`` and the mean training ``loss`` (nats a token).
     """
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=-(-len(tokenizer) // vocab_multiple) * vocab_multiple, hidden_size=hidden_size,
-        intermediate_size=3 * hidden_size, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, max_position_embeddings=2048, tie_word_embeddings=True,
-        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=-(-len(tokenizer) // vocab_multiple) * vocab_multiple,
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen2ForCausalLM(config)
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=batch_size, num_train_epochs=epochs, seed=seed,
-        learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=0.03, logging_steps=50,
-        save_strategy="no", report_to="none", use_cpu=not torch.cuda.is_available(), weight_decay=0.01,
+        output_dir=str(folder),
+        per_device_train_batch_size=batch_size,
+        num_train_epochs=epochs,
+        seed=seed,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.03,
+        logging_steps=50,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        weight_decay=0.01,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    result = trainer.train()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return {"parameters": float(model.num_parameters()), "loss": losses[-1] if losses else float("nan")}
+    return {"parameters": float(model.num_parameters()), "loss": result.training_loss}

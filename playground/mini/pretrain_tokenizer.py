@@ -36,14 +36,18 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 1200) 
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS), show_progress=False,
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     prompts = [TEMPLATES[name].prompt([("human", "Hello")]) for name in ("v1", "qwen", "qwen_2")] * 50
     tokenizer.train_from_iterator([*prompts, *texts], trainer)
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=2048,
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        model_max_length=2048,
         clean_up_tokenization_spaces=False,
     )
     wrapped.save_pretrained(folder)

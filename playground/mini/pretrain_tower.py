@@ -1,4 +1,8 @@
-"""Pretrain a small SigLIP on the miniature's pictures and labels with the sigmoid loss (Zhai et al., 2023)."""
+"""Pretrain a small SigLIP on the miniature's pictures and labels with the sigmoid loss (Zhai et al., 2023).
+
+The loss is taken twice: between whole pictures and labels, as published, and between the nine places of a picture and
+the names of things, so that patch features, which is what a vision-language model reads, learn what stands where.
+"""
 
 import json
 import logging
@@ -7,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 from transformers import (
-    PreTrainedTokenizerFast,
+    PreTrainedTokenizerBase,
     SiglipConfig,
     SiglipModel,
     Trainer,
@@ -21,83 +27,135 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from playground.mini.wording import PLACES, at
+
 logger = logging.getLogger(__name__)
 
-TEXT_LENGTH = 12
+TEXT_LENGTH = 10
 """Tokens a label is padded or cut to."""
 
 
 class LabelledPictures(Dataset):
-    """Pictures with the set of labels that are true of each.
+    """Pictures with the set of labels that are true of each, decoded once and kept as bytes.
 
     Args:
-        records: ``(file, labels)`` pairs.
-        processor: turns a picture into pixel values.
+        records: ``(file, labels)`` pairs; all files have the processor's size.
+        processor: its mean and standard deviation normalise the pictures, as it would itself.
     """
 
     def __init__(self, records: Sequence[tuple[Path, Sequence[str]]], processor: SiglipImageProcessorPil) -> None:
-        self.records = records
-        self.processor = processor
+        self.labels = [labels for _, labels in records]
+        self.mean = torch.tensor(processor.image_mean).view(3, 1, 1)
+        self.std = torch.tensor(processor.image_std).view(3, 1, 1)
+        pictures = []
+        for file, _ in tqdm(records, desc="pictures", unit="picture"):
+            with Image.open(file) as image:
+                pictures.append(torch.from_numpy(np.array(image.convert("RGB"))))
+        self.pictures = torch.stack(pictures).permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        file, labels = self.records[index]
-        with Image.open(file) as image:
-            pixels = self.processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
-        return {"pixel_values": pixels, "labels": labels}
+        pixels = (self.pictures[index].float() / 255 - self.mean) / self.std
+        return {"pixel_values": pixels, "labels": self.labels[index]}
 
 
 class LabelCollator:
-    """A batch of pictures against the names of things, their own other labels, and some labels of nobody.
+    """A batch of pictures against all labels, and their places against the names of things.
+
+    A label "a goat at the top left" is taken apart: the whole picture matches "a goat", its top left as well.
 
     Args:
-        texts: every label there is.
-        always: labels that are in every batch.
-        tokenizer: makes the label's ids, [T, 12].
-        extra: number of labels drawn besides.
+        labels: every label there is.
+        names: names of things; the remaining labels that name no thing are matched with whole pictures only.
+        tokenizer: makes a label's ids, [T, 10].
     """
 
-    def __init__(
-        self, texts: Sequence[str], always: Sequence[str], tokenizer: PreTrainedTokenizerFast, extra: int = 160
-    ) -> None:
-        self.always = list(always)
-        self.others = sorted(set(texts) - set(always))
-        self.extra = extra
-        everything = [*self.always, *self.others]
-        ids = tokenizer(
-            everything, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
-        )["input_ids"]
-        self.ids = dict(zip(everything, ids, strict=True))
+    def __init__(self, labels: Sequence[str], names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+        self.parts = {
+            f"{name} {at(place)}": (row, column)
+            for column, name in enumerate(names)
+            for row, place in enumerate(PLACES)
+        }
+        self.names = list(names)
+        texts = [*names, *sorted(set(labels) - set(self.parts) - set(names))]
+        self.column = {text: index for index, text in enumerate(texts)}
+        self.ids = tokenizer(texts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")[
+            "input_ids"
+        ]
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-        own = {label for item in items for label in item["labels"]}
-        drawn = random.sample(self.others, min(self.extra, len(self.others)))
-        texts = list(dict.fromkeys([*self.always, *sorted(own), *drawn]))
-        column = {text: index for index, text in enumerate(texts)}
-        targets = torch.full((len(items), len(texts)), -1.0)
-        for row, item in enumerate(items):
-            targets[row, [column[label] for label in item["labels"]]] = 1.0
+        picture = torch.full((len(items), len(self.column)), -1.0)
+        places = torch.full((len(items), len(PLACES), len(self.names)), -1.0)
+        for index, item in enumerate(items):
+            for label in item["labels"]:
+                if label in self.parts:
+                    row, column = self.parts[label]
+                    places[index, row, column] = picture[index, column] = 1.0
+                else:
+                    picture[index, self.column[label]] = 1.0
         return {
             "pixel_values": torch.stack([item["pixel_values"] for item in items]),
-            "input_ids": torch.stack([self.ids[text] for text in texts]), "targets": targets,
+            "input_ids": self.ids,
+            "picture_targets": picture,
+            "place_targets": places,
         }
 
 
-class SigmoidTrainer(Trainer):
-    """Trainer with the pairwise sigmoid loss; a picture may have several true labels."""
+def place_weights(side: int) -> Tensor:
+    """How much of each of the nine places each patch covers.
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
-        outputs = model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"])
-        loss = -F.logsigmoid(inputs["targets"] * outputs.logits_per_image).sum(-1).mean()
-        return (loss, outputs) if return_outputs else loss
+    Args:
+        side: patches along a side of the picture.
+
+    Returns:
+        ``[9, side * side]``; rows sum to 1, places and patches in reading order.
+    """
+    edges = torch.arange(side + 1) / side
+    thirds = torch.arange(4) / 3
+    shared = torch.minimum(thirds[1:, None], edges[1:]) - torch.maximum(thirds[:-1, None], edges[:-1])
+    share = 3 * shared.clamp(min=0)
+    return torch.einsum("ap,bq->abpq", share, share).reshape(9, side * side)
+
+
+def sigmoid_logits(model: SiglipModel, embeddings: Tensor, texts: Tensor) -> Tensor:
+    """SigLIP's scaled and shifted cosines of visual ``[..., D]`` and text embeddings ``[T, D]`` -> ``[..., T]``."""
+    cosines = F.normalize(embeddings, dim=-1) @ F.normalize(texts, dim=-1).T
+    return cosines * model.logit_scale.exp() + model.logit_bias
+
+
+class SigmoidTrainer(Trainer):
+    """Trainer with the pairwise sigmoid loss over pictures and over places; several labels of one may be true."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        texts = model.text_model(input_ids=inputs["input_ids"]).pooler_output
+        vision = model.vision_model(pixel_values=inputs["pixel_values"])
+        patches = vision.last_hidden_state
+        places = place_weights(int(patches.shape[1] ** 0.5)).to(patches) @ patches
+        names = inputs["place_targets"].shape[-1]
+        of_picture = inputs["picture_targets"] * sigmoid_logits(model, vision.pooler_output, texts)
+        of_places = inputs["place_targets"] * sigmoid_logits(model, places, texts[:names])
+        loss = -(F.logsigmoid(of_picture).sum(-1) + F.logsigmoid(of_places).sum((-1, -2))).mean()
+        return (loss, vision) if return_outputs else loss
 
 
 def pretrain_tower(
-    records: Sequence[tuple[Path, Sequence[str]]], names: Sequence[str], tokenizer: PreTrainedTokenizerFast, folder: Path, *,
-    image_size: int, hidden_size: int = 128, layers: int = 4, epochs: float = 1.0, batch_size: int = 64,
-    learning_rate: float = 2e-3, held_out: int = 500, seed: int = 0,
+    records: Sequence[tuple[Path, Sequence[str]]],
+    names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    image_size: int,
+    hidden_size: int = 128,
+    layers: int = 4,
+    epochs: float = 1.0,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    held_out: int = 500,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Train and save a SigLIP model (both towers, the image processor and the tokenizer).
 
@@ -112,16 +170,25 @@ def pretrain_tower(
 
     Returns:
         ``parameters`` of the vision tower, ``recall``: share of a held-out picture's n things among the n best-scored
-        names, and the last training ``loss``.
+        names, and the mean training ``loss``.
     """
     torch.manual_seed(seed)
     random.seed(seed)
-    sizes = {"hidden_size": hidden_size, "intermediate_size": 4 * hidden_size, "num_attention_heads": hidden_size // 32}
+    sizes = {
+        "hidden_size": hidden_size,
+        "intermediate_size": 4 * hidden_size,
+        "num_attention_heads": hidden_size // 32,
+    }
     config = SiglipConfig(
         text_config={
-            **sizes, "num_hidden_layers": 1, "vocab_size": len(tokenizer), "max_position_embeddings": TEXT_LENGTH,
-            "projection_size": hidden_size, "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id,
+            **sizes,
+            "num_hidden_layers": 1,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": TEXT_LENGTH,
+            "projection_size": hidden_size,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.eos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
         },
         vision_config={**sizes, "num_hidden_layers": layers, "image_size": image_size, "patch_size": 16},
     )
@@ -132,18 +199,26 @@ def pretrain_tower(
     training = LabelledPictures(records[:-held_out], processor)
     collator = LabelCollator([label for _, labels in records for label in labels], names, tokenizer)
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=batch_size, num_train_epochs=epochs, seed=seed,
-        learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=0.05, logging_steps=50, weight_decay=0.01,
-        save_strategy="no", report_to="none", use_cpu=not torch.cuda.is_available(), remove_unused_columns=False,
-        dataloader_num_workers=1,
+        output_dir=str(folder),
+        per_device_train_batch_size=batch_size,
+        num_train_epochs=epochs,
+        seed=seed,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        logging_steps=50,
+        weight_decay=0.01,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
     )
     trainer = SigmoidTrainer(model=model, args=arguments, train_dataset=training, data_collator=collator)
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    result = trainer.train()
     figures = {
         "parameters": float(sum(parameter.numel() for parameter in model.vision_model.parameters())),
-        "recall": label_recall(model, LabelledPictures(records[-held_out:], processor), names, collator.ids),
-        "loss": losses[-1] if losses else float("nan"),
+        "recall": label_recall(model, LabelledPictures(records[-held_out:], processor), collator),
+        "loss": result.training_loss,
     }
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -153,20 +228,18 @@ def pretrain_tower(
 
 
 @torch.no_grad()
-def label_recall(
-    model: SiglipModel, pictures: LabelledPictures, names: Sequence[str], ids: dict[str, Tensor]
-) -> float:
+def label_recall(model: SiglipModel, pictures: LabelledPictures, collator: LabelCollator) -> float:
     """Share of the n things in a picture that are among the n names scored highest, averaged over things."""
     model.eval()
-    name_ids = torch.stack([ids[name] for name in names]).to(model.device)
+    names = len(collator.names)
+    texts = model.text_model(input_ids=collator.ids[:names].to(model.device)).pooler_output
     found = total = 0
     for start in range(0, len(pictures), 100):
-        items = [pictures[index] for index in range(start, min(start + 100, len(pictures)))]
-        pixels = torch.stack([item["pixel_values"] for item in items]).to(model.device)
-        logits = model(input_ids=name_ids, pixel_values=pixels).logits_per_image
-        for row, item in zip(logits, items, strict=True):
-            true = {name for name in item["labels"] if name in set(names)}
-            best = {names[index] for index in row.topk(len(true)).indices.tolist()}
-            found += len(true & best)
+        batch = collator([pictures[index] for index in range(start, min(start + 100, len(pictures)))])
+        pooled = model.vision_model(pixel_values=batch["pixel_values"].to(model.device)).pooler_output
+        logits = sigmoid_logits(model, pooled, texts).cpu()
+        for row, targets in zip(logits, batch["picture_targets"][:, :names], strict=True):
+            true = set((targets > 0).nonzero().flatten().tolist())
+            found += len(true & set(row.topk(len(true)).indices.tolist()))
             total += len(true)
     return found / max(total, 1)

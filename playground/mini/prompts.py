@@ -21,7 +21,7 @@ def sentence_turn(question: Question) -> Turn:
 
 
 def ocr_question(question: Question, tokens: Sequence[str]) -> str:
-    """A question as in TextVQA's file: with what a text reader found in the picture, and the short-answer suffix."""
+    """A question as in TextVQA's file: with a text reader's guesses and the short-answer suffix."""
     return f"{question.text}\nReference OCR token: {', '.join(tokens)}{SHORT_SUFFIX}"
 
 
@@ -33,12 +33,14 @@ def lettered(choice: Choice, hint: str = "") -> str:
 
 def science(choice: Choice, context: str = "N/A") -> str:
     """Context, question and options in ScienceQA's form, without the suffix."""
-    options = " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, choice.options, strict=False))
+    options = " ".join(
+        f"({letter}) {option}" for letter, option in zip(LETTERS, choice.options, strict=False)
+    )
     return f"Context: {context}\nQuestion: {choice.text}\nOptions: {options}"
 
 
 def choice_turn(choice: Choice, rng: random.Random, context: str = "N/A", hint: str = "") -> Turn:
-    """A multiple-choice turn in one of the two forms (in ScienceQA's when there is a context), answered by letter."""
+    """A multiple-choice turn answered by letter, in either form; in ScienceQA's when there is a context."""
     if context != "N/A" or rng.random() < 0.35:
         return science(choice, context) + LETTER_SUFFIX, choice.letter
     return lettered(choice, hint) + LETTER_SUFFIX, choice.letter

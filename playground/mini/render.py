@@ -53,7 +53,11 @@ def draw_background(background: Background, size: int) -> Image.Image:
         mix = (steps[None, :] - 0.5) * np.cos(angle) + (steps[:, None] - 0.5) * np.sin(angle)
         mix = (mix - mix.min()) / (mix.max() - mix.min())
     elif background.kind == "striped":
-        across = [steps[None, :] + 0 * steps[:, None], steps[:, None] + 0 * steps[None, :], (steps[None, :] + steps[:, None]) / 1.4]
+        across = [
+            steps[None, :] + 0 * steps[:, None],
+            steps[:, None] + 0 * steps[None, :],
+            (steps[None, :] + steps[:, None]) / 1.4,
+        ]
         mix = (np.floor(across[generator.integers(3)] * generator.integers(5, 9)) % 2).astype(np.float32)
     else:
         coarse = Image.fromarray(generator.integers(0, 256, (7, 7), dtype=np.uint8))

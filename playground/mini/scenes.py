@@ -1,7 +1,7 @@
 """Make scenes from seeds, training and held-out ones, and draw them.
 
 ``make_scene(seed, split, index)`` always gives the same scene. Training scenes never hold two concepts of a
-held-out pair (``concepts.is_held_out``); test scenes use other random streams, and part of them hold such a pair.
+held-out pair (``concepts.is_held_out``); test scenes use other random streams, and some hold such a pair.
 """
 
 import random
@@ -21,7 +21,16 @@ from playground.mini.layout import SIZES, Background, Box, Scene, SceneObject, S
 from playground.mini.render import COLOURS, PLATES, render
 from playground.mini.wording import PLACES
 
-__all__ = ["SIGN_WORDS", "Scene", "SceneObject", "Sign", "make_imagined_scene", "make_scene", "make_scenes", "render"]
+__all__ = [
+    "SIGN_WORDS",
+    "Scene",
+    "SceneObject",
+    "Sign",
+    "make_imagined_scene",
+    "make_scene",
+    "make_scenes",
+    "render",
+]
 
 Split = Literal["train", "pretrain", "test"]
 
@@ -127,7 +136,9 @@ def _overlap(first: Box, second: Box) -> float:
 def _place(rng: random.Random, names: Sequence[str], sign: Sign | None) -> tuple[SceneObject, ...] | None:
     """Give every concept a place, a size and a box; None when they do not fit."""
     taken = [sign.box] if sign else []
-    free = [place for i, place in enumerate(PLACES) if not sign or ("top", "middle", "bottom")[i // 3] != sign.row]
+    free = [
+        place for i, place in enumerate(PLACES) if not sign or ("top", "middle", "bottom")[i // 3] != sign.row
+    ]
     objects: list[SceneObject] = []
     for name in names:
         for _ in range(12):
@@ -159,7 +170,8 @@ def _choose_background(rng: random.Random, names: Sequence[str], sign: Sign | No
     colours = [
         name
         for name, colour in COLOURS.items()
-        if (sign is None or name != sign.colour) and all(share_of_colour(n, colour) < MAX_CAMOUFLAGE for n in names)
+        if (sign is None or name != sign.colour)
+        and all(share_of_colour(n, colour) < MAX_CAMOUFLAGE for n in names)
     ]
     if not colours:
         return None

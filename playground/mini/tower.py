@@ -9,7 +9,7 @@ from playground.mini.wording import a, at
 
 
 def labels(scene: Scene) -> list[str]:
-    """Everything a tower should see: each (concept, place), the sign's word and the background, as short texts."""
+    """What a tower should see, as short texts: each (concept, place), the sign's word and the background."""
     texts = [f"{a(item.concept)} {at(item.place)}" for item in scene.objects]
     if scene.sign is not None:
         texts.append(f"a sign that says {scene.sign.word}")
@@ -17,7 +17,7 @@ def labels(scene: Scene) -> list[str]:
 
 
 def tower_pairs(seed: int, n: int) -> Iterator[tuple[Scene, list[str]]]:
-    """``n`` training scenes with their labels, fine-tuning and pretraining scenes in turn, labels shuffled."""
+    """``n`` scenes with their labels, fine-tuning and pretraining scenes in turn, labels shuffled."""
     for index in range(n):
         scene = make_scene(seed, ("train", "pretrain")[index % 2], index // 2)
         texts = labels(scene)

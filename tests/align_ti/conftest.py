@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from align_ti.attention import NAME
+from llava.model import language_model_class
 
 FAMILIES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
@@ -56,8 +57,12 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
         dtype: torch.dtype = torch.float64,
         attention: str = NAME,
         exact: bool = True,
+        llava: bool = False,
     ) -> PreTrainedModel:
         config_class, model_class, extra = FAMILIES[family]
+        if llava:
+            model_class = language_model_class(family)
+            config_class = model_class.config_class
         config = config_class(
             vocab_size=vocab,
             hidden_size=hidden,
@@ -76,7 +81,7 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
         model = model_class(config).to(dtype)
         for name, parameter in model.named_parameters():
             if "norm" in name or name.endswith("bias"):  # ones and zeros would hide errors
-                parameter.data += 0.2 * torch.randn_like(parameter)
+                parameter.data += 0.2 * torch.randn(parameter.shape).to(dtype)
         if exact:
             exact_norms(model)
         return model.eval()
@@ -117,7 +122,9 @@ SAMPLES = {
 def make_batch() -> Callable[..., Batch]:
     """``make_batch(side, vocab, names)``: the samples above, padded on one side."""
 
-    def build(side: str = "right", vocab: int = 31, names: tuple[str, ...] = tuple(SAMPLES), seed: int = 1) -> Batch:
+    def build(
+        side: str = "right", vocab: int = 31, names: tuple[str, ...] = tuple(SAMPLES), seed: int = 1
+    ) -> Batch:
         torch.manual_seed(seed)
         kinds = [SAMPLES[name] for name in names]
         length = max(map(len, kinds)) + 1  # no sample fills the row

@@ -26,7 +26,9 @@ def run(model, batch, **kwargs):
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_same_hidden_states_as_stock_sdpa(family, side, tiny_model, make_batch):
     model, batch = tiny_model(family), make_batch(side)
-    capture = AttentionCapture(keep_prefix=True, maps=MapRequest(frozenset({0}), batch.instruction_mask, batch.attention_mask))
+    capture = AttentionCapture(
+        keep_prefix=True, maps=MapRequest(frozenset({0}), batch.instruction_mask, batch.attention_mask)
+    )
     ours = run(model, batch, use_cache=False, capture=capture).last_hidden_state
     model.set_attn_implementation("sdpa")
     stock = run(model, batch, use_cache=False).last_hidden_state
@@ -88,7 +90,8 @@ def test_half_precision_maps_are_float32(tiny_model, make_batch):
 
 def test_recomputation_records_nothing_anew(tiny_model, make_batch):
     model, batch = tiny_model(), make_batch()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    name = "activation_checkpointing_enable"  # transformers' older releases: gradient_checkpointing_enable
+    getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
     model.train()
     calls = []
     model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))

@@ -48,8 +48,12 @@ def test_bounds_and_limits(logits):
     assert skew_kl(student, teacher, alpha=0.1).max() <= -math.log(0.1) + 1e-12
     torch.testing.assert_close(jsd(student, teacher), jsd(teacher, student))  # symmetric at one half
     student, teacher = logits
-    torch.testing.assert_close(skew_kl(student, teacher, alpha=1e-9), forward_kl(student, teacher), rtol=1e-5, atol=0)
-    torch.testing.assert_close(jsd(student, teacher, beta=1e-9) / 1e-9, forward_kl(student, teacher), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        skew_kl(student, teacher, alpha=1e-9), forward_kl(student, teacher), rtol=1e-5, atol=0
+    )
+    torch.testing.assert_close(
+        jsd(student, teacher, beta=1e-9) / 1e-9, forward_kl(student, teacher), rtol=1e-4, atol=0
+    )
 
 
 def test_extreme_logits_stay_finite_with_finite_gradients():
@@ -65,7 +69,9 @@ def test_half_precision_logits_are_compared_in_float32(logits):
     student, teacher = (tensor.bfloat16() for tensor in logits)
     value = forward_kl(student, teacher)
     assert value.dtype == torch.float32
-    torch.testing.assert_close(value.double(), forward_kl(student.double(), teacher.double()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        value.double(), forward_kl(student.double(), teacher.double()), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_parameters_by_name(logits):
@@ -75,7 +81,12 @@ def test_parameters_by_name(logits):
 
 @pytest.mark.parametrize(
     "name, reason",
-    [("kl", "there are forward_kl"), ("forward_kl:1", "no parameter"), ("jsd:1", "between 0 and 1"), ("jsd:x", "beta")],
+    [
+        ("kl", "there are forward_kl"),
+        ("forward_kl:1", "no parameter"),
+        ("jsd:1", "between 0 and 1"),
+        ("jsd:x", "beta"),
+    ],
 )
 def test_wrong_names(name, reason):
     with pytest.raises(InputError, match=reason):

@@ -14,9 +14,24 @@ from llava.errors import InputError
 from llava.train import train as supervised
 
 COMMON = (
-    "--mm_projector_type", "mlp2x_gelu", "--version", "qwen", "--use_cpu", "True", "--report_to", "none",
-    "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "True", "--learning_rate", "2e-3",
-    "--dataloader_pin_memory", "False",
+    "--mm_projector_type",
+    "mlp2x_gelu",
+    "--version",
+    "qwen",
+    "--use_cpu",
+    "True",
+    "--report_to",
+    "none",
+    "--logging_steps",
+    "1",
+    "--save_strategy",
+    "no",
+    "--disable_tqdm",
+    "True",
+    "--learning_rate",
+    "2e-3",
+    "--dataloader_pin_memory",
+    "False",
 )
 
 
@@ -25,11 +40,27 @@ def teacher(world, tmp_path_factory) -> Path:
     """A teacher tuned for a few steps on the tiny world."""
     folder = tmp_path_factory.mktemp("teacher") / "teacher"
     patch = pytest.MonkeyPatch()
-    patch.setattr("sys.argv", [
-        "train", "--model_name_or_path", str(world.teacher_lm), "--vision_tower", str(world.tower), *COMMON,
-        "--data_path", str(world.data), "--image_folder", str(world.images), "--output_dir", str(folder),
-        "--per_device_train_batch_size", "8", "--num_train_epochs", "4",
-    ])
+    patch.setattr(
+        "sys.argv",
+        [
+            "train",
+            "--model_name_or_path",
+            str(world.teacher_lm),
+            "--vision_tower",
+            str(world.tower),
+            *COMMON,
+            "--data_path",
+            str(world.data),
+            "--image_folder",
+            str(world.images),
+            "--output_dir",
+            str(folder),
+            "--per_device_train_batch_size",
+            "8",
+            "--num_train_epochs",
+            "4",
+        ],
+    )
     supervised.main()
     patch.undo()
     return folder
@@ -40,11 +71,30 @@ def run(world, teacher, monkeypatch):
     """Run ``align_ti.train`` in this process: flags in, log out."""
 
     def run(output: Path, *flags: str) -> list[dict]:
-        monkeypatch.setattr("sys.argv", [
-            "train", "--teacher_path", str(teacher), "--model_name_or_path", str(world.student_lm),
-            "--vision_tower", str(world.tower), *COMMON, "--data_path", str(world.data), "--image_folder", str(world.images),
-            "--output_dir", str(output), "--irs_inputs", "8", "--irs_pairs", "20", *flags,
-        ])
+        monkeypatch.setattr(
+            "sys.argv",
+            [
+                "train",
+                "--teacher_path",
+                str(teacher),
+                "--model_name_or_path",
+                str(world.student_lm),
+                "--vision_tower",
+                str(world.tower),
+                *COMMON,
+                "--data_path",
+                str(world.data),
+                "--image_folder",
+                str(world.images),
+                "--output_dir",
+                str(output),
+                "--irs_inputs",
+                "8",
+                "--irs_pairs",
+                "20",
+                *flags,
+            ],
+        )
         distill.main()
         return json.loads((output / "trainer_state.json").read_text())["log_history"]
 
@@ -95,7 +145,13 @@ def test_accumulation_does_not_change_the_training(run, tmp_path):
     """1 x 8 equals 4 x 2, the draws of TPA included: they belong to the samples."""
     whole = run(tmp_path / "a", "--per_device_train_batch_size", "8", "--iva_layer", "1")
     split = run(
-        tmp_path / "b", "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4", "--iva_layer", "1"
+        tmp_path / "b",
+        "--per_device_train_batch_size",
+        "2",
+        "--gradient_accumulation_steps",
+        "4",
+        "--iva_layer",
+        "1",
     )
     for ours, theirs in zip(steps(whole, *TERMS), steps(split, *TERMS), strict=True):
         assert theirs == pytest.approx(ours, rel=2e-4)
@@ -127,9 +183,19 @@ def test_a_killed_run_resumes_to_the_same_losses(run, tmp_path):
 
 
 def test_the_student_learns_from_the_teacher(run, tmp_path):
-    rows = steps(run(tmp_path, "--per_device_train_batch_size", "8", "--num_train_epochs", "6", "--iva_layer", "1"), *TERMS)
+    flags = (
+        "--per_device_train_batch_size",
+        "8",
+        "--num_train_epochs",
+        "8",
+        "--iva_layer",
+        "1",
+        "--learning_rate",
+        "1e-2",
+    )
+    rows = steps(run(tmp_path, *flags), *TERMS)
     for column in (1, 2, 4):
-        assert rows[-1][column] < 0.8 * rows[0][column]
+        assert rows[-1][column] < 0.7 * rows[0][column]
 
 
 def test_the_teacher_is_left_alone(run, tmp_path, teacher):

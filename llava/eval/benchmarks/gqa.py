@@ -1,6 +1,7 @@
 """GQA, test-dev balanced: exact match, by type of question.
 
-Follows GQA's evaluation script after LLaVA's conversion of answers (lower case, full stops at the end removed).
+Follows GQA's evaluation script after LLaVA's conversion of answers (lower case, full stops at the end
+removed).
 """
 
 from collections import defaultdict

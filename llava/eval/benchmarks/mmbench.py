@@ -1,8 +1,9 @@
 """MMBench (English, dev): multiple choice, each question asked again with its options rotated.
 
-The rotations are rows of the table with the same index modulo a million. The circular accuracy counts a question
-only if all its rotations are right; it is what MMBench's server reports. The server reads free-form answers with
-the help of a language model; here they are read by rules, which makes no difference for answers of one letter.
+The rotations are rows of the table with the same index modulo a million. The circular accuracy counts a
+question only if all its rotations are right; it is what MMBench's server reports. The server reads free-form
+answers with the help of a language model; here they are read by rules, which makes no difference for answers
+of one letter.
 """
 
 from collections import defaultdict
@@ -22,7 +23,8 @@ _MARKS = ".()[],:;!*#{}"
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
-    """Questions with ``gold`` the right letter (None in a table without answers) and ``info`` the other columns.
+    """Questions with ``gold`` the right letter (None in a table without answers) and ``info`` the other
+    columns.
 
     Raises:
         InputError: not a table with MMBench's columns, or a row without a picture.
@@ -38,12 +40,18 @@ def load(folder: Path, question_file: Path) -> list[Question]:
         if not data:
             raise InputError(f"{question_file}: row with index {row['index']} has no image")
         gold = row.get("answer") or None
-        if gold is not None and gold not in options:
+        if gold is not None and gold not in set(LETTERS):
             raise InputError(
-                f"{question_file}: row with index {row['index']} has answer {gold!r}, but options {list(options)}"
+                f"{question_file}: row with index {row['index']} has answer {gold!r}, "
+                f"expected one of {LETTERS}"
             )
         hint = [row["hint"]] if row.get("hint") else []
-        lines = [*hint, row["question"], *(f"{name}. {text}" for name, text in options.items()), LETTER_ANSWER]
+        lines = [
+            *hint,
+            row["question"],
+            *(f"{name}. {text}" for name, text in options.items()),
+            LETTER_ANSWER,
+        ]
         questions.append(
             Question(
                 int(row["index"]),

@@ -1,7 +1,8 @@
 """ScienceQA, test split: the option's letter; accuracy over all questions and over those with a picture.
 
-Reading of answers follows LLaVA's evaluation script, the groups of questions ScienceQA's own. The paper's authors
-prompt this benchmark with template ``v1``; its prompt for one turn is the same text as that of ``qwen``.
+Reading of answers follows LLaVA's evaluation script, the groups of questions ScienceQA's own. The paper's
+authors prompt this benchmark with template ``v1``; its prompt for one turn is the same text as that of
+``qwen``.
 """
 
 import re
@@ -12,7 +13,15 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
-from llava.eval.benchmark import LETTER_ANSWER, Benchmark, Score, accuracies, first_existing, percent, read_json
+from llava.eval.benchmark import (
+    LETTER_ANSWER,
+    Benchmark,
+    Score,
+    accuracies,
+    first_existing,
+    percent,
+    read_json,
+)
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 
@@ -30,7 +39,9 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """
     problems_file = first_existing(folder, ("problems.json",), "annotation of ScienceQA")
     problems = read_json(problems_file)
-    test = read_json(first_existing(folder, ("pid_splits.json",), "list of splits of ScienceQA")).get("test", [])
+    test = read_json(first_existing(folder, ("pid_splits.json",), "list of splits of ScienceQA")).get(
+        "test", []
+    )
     rows = read_json(question_file)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{question_file}: expected a list of questions")
@@ -67,8 +78,8 @@ def load(folder: Path, question_file: Path) -> list[Question]:
 def letter(text: str) -> str | None:
     """The option's letter as LLaVA's script reads it, or None.
 
-    Accepted are the letter alone, a text that begins with letter, full stop and space, and "The answer is X" with
-    any character after it, exactly once. A letter with only a full stop is not.
+    Accepted are the letter alone, a text that begins with letter, full stop and space, and "The answer is X"
+    with any character after it, exactly once. A letter with only a full stop is not.
     """
     if len(text) == 1 and text in LETTERS:
         return text
@@ -87,8 +98,9 @@ def lenient_letter(text: str) -> str | None:
 def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
     """Accuracy over the questions with a picture; missing and unreadable answers are wrong.
 
-    The metrics hold both accuracies, read strictly (as published) and leniently, and ScienceQA's groups: subject
-    (NAT, SOC, LAN), context (TXT: has a hint, IMG: has a picture, NO: neither) and grade (G1-6, G7-12).
+    The metrics hold both accuracies, read strictly (as published) and leniently, and ScienceQA's groups:
+    subject (NAT, SOC, LAN), context (TXT: has a hint, IMG: has a picture, NO: neither) and grade (G1-6,
+    G7-12).
     """
     hits: dict[str, list[bool]] = defaultdict(list)
     groups: dict[str, list[bool]] = defaultdict(list)
@@ -104,7 +116,9 @@ def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
             hits[f"{name}accuracy_lenient"].append(lenient)
         for name in _groups(question.info, has_picture):
             groups[name].append(hit)
-    metrics: dict[str, Any] = {name: percent(sum(values), len(values)) for name, values in sorted(hits.items())}
+    metrics: dict[str, Any] = {
+        name: percent(sum(values), len(values)) for name, values in sorted(hits.items())
+    }
     metrics["count"] = len(hits["accuracy"])
     metrics["image_count"] = len(hits["image_accuracy"])
     metrics["unreadable"] = unread

@@ -1,4 +1,5 @@
-"""TextVQA, validation split: VQA accuracy over ten people's answers, with the M4C evaluator's normalisation."""
+"""TextVQA, validation split: VQA accuracy over ten people's answers, with the M4C evaluator's
+normalisation."""
 
 import re
 from collections.abc import Sequence
@@ -29,7 +30,9 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     if not isinstance(annotation, dict) or "data" not in annotation:
         raise InputError(f"{annotation_file}: expected TextVQA's annotation, an object with 'data'")
     answers = {(row["image_id"], row["question"].lower()): row["answers"] for row in annotation["data"]}
-    images = first_existing(folder, ("train_images", "train_val_images/train_images", "images"), "images of TextVQA")
+    images = first_existing(
+        folder, ("train_images", "train_val_images/train_images", "images"), "images of TextVQA"
+    )
     questions = []
     for row in read_jsonl(question_file, ("question_id", "image", "text")):
         name = (row["question_id"], wording(row["text"]))
@@ -37,8 +40,8 @@ def load(folder: Path, question_file: Path) -> list[Question]:
             raise InputError(f"{annotation_file} has no question {name[1]!r} about image {name[0]!r}")
         if len(answers[name]) != PEOPLE:
             raise InputError(
-                f"{annotation_file}: question {name[1]!r} about image {name[0]!r} has {len(answers[name])} answers; "
-                f"the accuracy is defined for {PEOPLE}"
+                f"{annotation_file}: question {name[1]!r} about image {name[0]!r} has "
+                f"{len(answers[name])} answers; the accuracy is defined for {PEOPLE}"
             )
         questions.append(
             Question(row["question_id"], row["text"], Picture.file(images / row["image"]), gold=answers[name])

@@ -105,8 +105,8 @@ class HFVisionTower(VisionTower):
         missing = sorted(report["missing_keys"])
         if missing:
             raise InputError(
-                f"vision tower {self.name!r} (looked for at {self.source}) lacks {len(missing)} weights that its "
-                f"config.json calls for, among them {missing[0]}"
+                f"vision tower {self.name!r} (looked for at {self.source}) lacks {len(missing)} weights that "
+                f"its config.json calls for, among them {missing[0]}"
             )
         core = self.core
         depth = self.layers_to_run(len(core.encoder.layers))

@@ -68,7 +68,9 @@ def cut_sprite(path: Path) -> Image.Image:
     cell = Image.new("RGBA", (CELL, CELL))
     cell.paste(picture, ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
     # Fully transparent pixels become (0, 0, 0, 0), which compresses best.
-    return Image.composite(cell, Image.new("RGBA", cell.size), cell.getchannel("A").point(lambda a: 255 if a else 0))
+    return Image.composite(
+        cell, Image.new("RGBA", cell.size), cell.getchannel("A").point(lambda a: 255 if a else 0)
+    )
 
 
 def picture_file(package: Path, emojis: dict[str, str], hexcode: str) -> Path:
@@ -80,7 +82,7 @@ def picture_file(package: Path, emojis: dict[str, str], hexcode: str) -> Path:
 
 
 def make(output: Path) -> int:
-    """Write ``atlas.png``, ``concepts.json`` and the licence files into ``output``; returns the number of concepts."""
+    """Write the sheet, ``concepts.json`` and the packages' licences; returns the number of concepts."""
     selection: dict[str, dict[str, str]] = json.loads((HERE / "selection.json").read_text())
     with tempfile.TemporaryDirectory() as temporary:
         pictures, labels = fetch(PICTURES, Path(temporary)), fetch(LABELS, Path(temporary))
@@ -95,10 +97,14 @@ def make(output: Path) -> int:
         concepts = []
         for index, (category, label, name) in enumerate(tqdm(chosen, desc="atlas", unit="sprite")):
             if label not in entries:
-                raise InputError(f"selection.json names {label!r}, which {LABELS} does not have; check the spelling")
+                raise InputError(
+                    f"selection.json names {label!r}, which {LABELS} does not have; check the spelling"
+                )
             entry = entries[label]
             column, row = index % COLUMNS, index // COLUMNS
-            sheet.paste(cut_sprite(picture_file(pictures, files, entry["hexcode"])), (column * CELL, row * CELL))
+            sheet.paste(
+                cut_sprite(picture_file(pictures, files, entry["hexcode"])), (column * CELL, row * CELL)
+            )
             concepts.append(
                 {
                     "name": name,
@@ -112,10 +118,11 @@ def make(output: Path) -> int:
                 }
             )
         sheet.save(output / "atlas.png", optimize=True)
-        table = {"cell_size": CELL, "pictures": PICTURES, "labels": LABELS, "concepts": concepts}
-        lines = ",\n  ".join(json.dumps(concept, ensure_ascii=False) for concept in table.pop("concepts"))
-        head = json.dumps(table, indent=1)[1:-2]
-        (output / "concepts.json").write_text(f'{{{head},\n "concepts": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+        lines = ",\n  ".join(json.dumps(concept, ensure_ascii=False) for concept in concepts)
+        head = json.dumps({"cell_size": CELL, "pictures": PICTURES, "labels": LABELS}, indent=1)[1:-2]
+        (output / "concepts.json").write_text(
+            f'{{{head},\n "concepts": [\n  {lines}\n ]\n}}\n', encoding="utf-8"
+        )
         shutil.copy(labels / "LICENSE", output / "LICENSE-emojibase.txt")
         shutil.copy(pictures / "LICENSE", output / "LICENSE-emoji-datasource.txt")
     return len(concepts)
@@ -124,7 +131,9 @@ def make(output: Path) -> int:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path, default=HERE, help="folder to write into (default: this package)")
+    parser.add_argument(
+        "--output", type=Path, default=HERE, help="folder to write into (default: this package)"
+    )
     print(f"{make(parser.parse_args().output)} concepts written")
 
 

@@ -100,8 +100,8 @@ def _alternate(items: Sequence[Item], first: int) -> list[Item]:
 def blind_accuracy(items: Iterable[Item]) -> float:
     """Accuracy in percent of the best answers that need no picture.
 
-    Yes/no and either-or questions count a half; for the others the guesser knows which answer is the commonest
-    for the kind of question (for "which animal", for each category).
+    Yes/no and either-or questions count a half; for the others the guesser knows which answer is the
+    commonest for the kind of question (for "which animal", for each category).
     """
     expected, total = 0.0, 0
     groups: dict[str, list[str]] = {}

@@ -39,7 +39,7 @@ PLAN: tuple[tuple[Asker, int, tuple[str, str, str]], ...] = (
 
 
 def write(setting: Setting) -> Summary:
-    """Write ``llava_gqa_testdev_balanced.jsonl`` and, under ``data``, questions with answers and the images."""
+    """Write ``llava_gqa_testdev_balanced.jsonl`` and, under ``data``, the answers and the images."""
     rng = random.Random(f"gqa/{setting.seed}")
     scenes = scene_pool(setting.seed, 0, setting.number(2400, least=60))
     types = {asker.__name__: names for asker, _, names in PLAN}

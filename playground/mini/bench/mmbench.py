@@ -54,8 +54,8 @@ HINT_SHARE = 0.15
 def write(setting: Setting) -> Summary:
     """Write ``mmbench_dev_20230712.tsv``.
 
-    The rows of a question's rotations have indices that differ by multiples of 1,000,000; a rotation moves the
-    first option to the end. Fields are separated by tabs, images are PNG in base64.
+    The rows of a question's rotations have indices that differ by multiples of 1,000,000; a rotation moves
+    the first option to the end. Fields are separated by tabs, images are PNG in base64.
     """
     rng = random.Random(f"mmbench/{setting.seed}")
     scenes = scene_pool(setting.seed, 5, setting.number(700, least=60))
@@ -76,7 +76,9 @@ def write(setting: Setting) -> Summary:
         table.writeheader()
         table.writerows(rows)
     items = [item for item, _, _ in chosen]
-    summary = summarise(items, len({item.index for item in items}), {"accuracy": 25.0, "circular": round(100 / 4**4, 1)})
+    # Circular: guessing anew for each of four rotations; someone who sticks to one option's text gets 25.
+    chance = {"row_accuracy": 25.0, "circular_accuracy": round(100 / 4**4, 1)}
+    summary = summarise(items, len({item.index for item in items}), chance)
     summary.questions = len(rows)
     return summary
 
@@ -89,7 +91,11 @@ def _rotations(
     if choice is None:
         raise AssertionError(f"{item.question} has no wrong answers to choose from")
     picture = _base64(item.scene, size)
-    hint = objects_hint(item.scene) if rng.random() < HINT_SHARE and item.question.kind != "count_category" else ""
+    hint = (
+        objects_hint(item.scene)
+        if rng.random() < HINT_SHARE and item.question.kind != "count_category"
+        else ""
+    )
     rows = []
     for turn in range(len(choice.options)):
         options = choice.options[turn:] + choice.options[:turn]

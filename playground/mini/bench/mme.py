@@ -77,7 +77,12 @@ def write(setting: Setting) -> Summary:
         images=len(pictures),
         held_out_pair=sum(line["held_out_pair"] for line in lines),
         # Always "yes": half of the questions and no image with both right, 50 points of a subtask's 200.
-        chance={"perception": 50.0 * perception, "cognition": 50.0 * (len(SUBTASKS) - perception)},
+        chance={
+            "perception": 50.0 * perception,
+            "perception_percent": 25.0,
+            "cognition": 50.0 * (len(SUBTASKS) - perception),
+            "cognition_percent": 25.0,
+        },
         kinds={subtask: sum(line["category"] == subtask for line in lines) for subtask in SUBTASKS},
     )
 
@@ -85,7 +90,7 @@ def write(setting: Setting) -> Summary:
 def _choose(
     scenes: list[Scene], asker: YesNoAsker, number: int, rng: random.Random
 ) -> list[tuple[str, Scene, list[Question]]]:
-    """``number`` scenes with a yes and a no question each, half of them with a held-out pair if there are enough."""
+    """``number`` scenes with a yes and a no question each, up to half of them with a held-out pair."""
     found = []
     for index, scene in enumerate(scenes):
         yes, no = asker(scene, rng, True), asker(scene, rng, False)

@@ -1,6 +1,7 @@
 """ScienceQA in miniature: multiple choice, half about pictures, half about categories and scenes in words."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +63,32 @@ class Problem:
     held_out_pair: bool = False
 
 
+class Letters:
+    """Makes choices of four, four, three and two options in turn; each letter is right equally often."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.turns: Counter[int] = Counter()
+
+    def choice(self, question: Question, rng: random.Random) -> Choice:
+        """The question as multiple choice; questions with few wrong answers get fewer options."""
+        options = min((4, 4, 3, 2)[self.made % 4], len(question.wrong) + 1)
+        choice = as_choice(question, rng, options, right=self.turns[options] % options)
+        if choice is None:
+            raise AssertionError(f"{question} has no wrong answers to choose from")
+        self.made += 1
+        self.turns[options] += 1
+        return choice
+
+
 def write(setting: Setting) -> Summary:
     """Write ``llava_test_CQM-A.json``, ``problems.json``, ``pid_splits.json`` and ``images/test``.
 
-    As in the published file, the prompts end before the suffix that asks for the option's letter: the evaluator
-    adds it. Options are two to four, and every letter is right equally often among questions with as many.
+    As in the published file, the prompts end before the suffix that asks for the option's letter: the
+    evaluator adds it. Options are two to four; among questions with as many every letter is right as often.
     """
-    rng = random.Random(f"scienceqa/{setting.seed}")
-    problems = _picture_problems(setting, rng) + _text_problems(setting, rng)
+    rng, letters = random.Random(f"scienceqa/{setting.seed}"), Letters()
+    problems = _picture_problems(setting, rng, letters) + _text_problems(setting, rng, letters)
     rng.shuffle(problems)
     rows, table, pictures = [], {}, {}
     for number, problem in enumerate(problems, start=1):
@@ -99,44 +118,34 @@ def write(setting: Setting) -> Summary:
     )
 
 
-def _picture_problems(setting: Setting, rng: random.Random) -> list[Problem]:
+def _picture_problems(setting: Setting, rng: random.Random, letters: Letters) -> list[Problem]:
     scenes = scene_pool(setting.seed, 1, setting.number(900, least=40))
     problems = []
     for asker, share, topic in IMAGE_PLAN:
         items = [item for item in candidates(scenes, asker, rng) if item.question.wrong]
         items.sort(key=lambda item: not item.scene.held_out_pair)
         half = setting.number(share) // 2
-        for position, item in enumerate(items[:half] + items[half - setting.number(share) :]):
-            choice = _balanced_choice(item.question, rng, position)
+        for item in items[:half] + items[half - setting.number(share) :]:
+            choice = letters.choice(item.question, rng)
             problems.append(
                 Problem(choice, topic, item.question.sentence, "", item.scene, item.scene.held_out_pair)
             )
     return problems
 
 
-def _text_problems(setting: Setting, rng: random.Random) -> list[Problem]:
+def _text_problems(setting: Setting, rng: random.Random, letters: Letters) -> list[Problem]:
     problems = []
     for fact, share, topic in TEXT_PLAN:
-        for position in range(setting.number(share)):
+        for _ in range(setting.number(share)):
             question = fact(rng)
-            problems.append(Problem(_balanced_choice(question, rng, position), topic, question.sentence))
+            problems.append(Problem(letters.choice(question, rng), topic, question.sentence))
     scenes = scene_pool(setting.seed, 1, setting.number(1200, least=80))[setting.number(900, least=40) :]
     for asker, share, topic in PREMISE_PLAN:
         items = candidates(scenes, asker, rng)
-        for position, item in enumerate(items[: setting.number(share)]):
-            choice = _balanced_choice(item.question, rng, position)
+        for item in items[: setting.number(share)]:
+            choice = letters.choice(item.question, rng)
             problems.append(Problem(choice, topic, item.question.sentence, compact(item.scene)))
     return problems
-
-
-def _balanced_choice(question: Question, rng: random.Random, position: int) -> Choice:
-    """Four, then three, then two options; among as many options every letter is right in turn."""
-    options = (4, 4, 3, 2)[position % 4]
-    options = min(options, len(question.wrong) + 1)
-    choice = as_choice(question, rng, options, right=(position // 4) % options)
-    if choice is None:
-        raise AssertionError(f"{question} has no wrong answers to choose from")
-    return choice
 
 
 def _row(pid: str, problem: Problem) -> dict[str, Any]:

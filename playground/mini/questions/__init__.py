@@ -1,1 +1,1 @@
-"""Questions about scenes, one kind a file: each function takes a scene and a random stream and gives a ``Question``."""
+"""Questions about scenes, one kind a file: functions from a scene and a random stream to a ``Question``."""

@@ -13,7 +13,11 @@ def background_colour(scene: Scene, rng: random.Random) -> Question:
     colour = scene.background.colour
     wrong = [other for other in shuffled(rng, list(COLOURS)) if other != colour][:3]
     return Question(
-        "background_colour", "What color is the background?", colour, f"The background is {colour}.", tuple(wrong)
+        "background_colour",
+        "What color is the background?",
+        colour,
+        f"The background is {colour}.",
+        tuple(wrong),
     )
 
 

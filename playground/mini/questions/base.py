@@ -16,8 +16,8 @@ LETTER_SUFFIX = "\nAnswer with the option's letter from the given choices direct
 class Question:
     """A question with its short answer, the same answer as a sentence, and plausible wrong answers.
 
-    ``kind`` names the function that made it. ``wrong`` is empty for questions that do not suit multiple choice
-    (yes/no, for one), and never holds a right answer.
+    ``kind`` names the function that made it. ``wrong`` is empty for questions that do not suit multiple
+    choice (yes/no, for one), and never holds a right answer.
     """
 
     kind: str
@@ -46,7 +46,9 @@ class Choice:
         return LETTERS[self.right]
 
 
-def as_choice(question: Question, rng: random.Random, options: int = 4, right: int | None = None) -> Choice | None:
+def as_choice(
+    question: Question, rng: random.Random, options: int = 4, right: int | None = None
+) -> Choice | None:
     """Turn a question into a multiple-choice one; the harder (earlier) wrong answers are kept.
 
     Args:

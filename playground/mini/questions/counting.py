@@ -6,7 +6,7 @@ from playground.mini.concepts import categories
 from playground.mini.layout import Scene
 from playground.mini.questions.base import Question, shuffled, wanted, yes_no
 from playground.mini.questions.presence import STRATEGIES, absent_concepts
-from playground.mini.wording import NUMBERS, count, plural
+from playground.mini.wording import NUMBERS, capital, count, plural
 
 
 def count_things(scene: Scene, rng: random.Random) -> Question:
@@ -68,7 +68,10 @@ def is_count(scene: Scene, rng: random.Random, answer: bool | None = None) -> Qu
     verb = "Is" if asked == 1 else "Are"
     truth = f"there {'is' if number == 1 else 'are'} {count(number, noun)} in the picture."
     return Question(
-        "is_count", f"{verb} there {count(asked, noun)} in the picture?", yes_no(value), f"{yes_no(value)}, {truth}"
+        "is_count",
+        f"{verb} there {count(asked, noun)} in the picture?",
+        yes_no(value),
+        f"{yes_no(value)}, {truth}",
     )
 
 
@@ -93,5 +96,5 @@ def sum_of_counts(scene: Scene, rng: random.Random) -> Question | None:
     total = counts[first] + counts[second]
     text = f"How many {plural(first)} and {plural(second)} are there together?"
     wrong = sorted((n for n in range(1, 7) if n != total), key=lambda n: (abs(n - total), n))[:3]
-    sentence = f"There are {count(counts[first], first)} and {count(counts[second], second)}, which makes {total}."
+    sentence = capital(f"{count(counts[first], first)} and {count(counts[second], second)} make {total}.")
     return Question("sum_of_counts", text, str(total), sentence, tuple(str(n) for n in wrong))

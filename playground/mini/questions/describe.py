@@ -1,4 +1,4 @@
-"""Descriptions: a caption of one sentence, a compact statement of all facts, and several sentences of detail."""
+"""Descriptions: a caption of one sentence, a statement of all facts, and several sentences of detail."""
 
 import random
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def _colour_phrase(scene: Scene) -> str:
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One sentence that names the objects, half of the time with their places, and the background's colour."""
+    """One sentence with the objects, half of the time with their places, and the background's colour."""
     if rng.random() < 0.5:
         things = listing([f"{a(item.concept)} {at(item.place)}" for item in scene.objects])
         text = f"{things}, on {_colour_phrase(scene)}"
@@ -57,15 +57,15 @@ def compact(scene: Scene) -> str:
 
 
 def describe(scene: Scene, rng: random.Random) -> str:
-    """Several sentences, at least 40 words: how many objects, each with size and place, sign, relations, totals."""
+    """Several sentences, 40 words or more: how many objects, sizes, places, sign, relations, totals."""
     style = rng.randrange(3)
     number = len(scene.objects)
-    objects = count(number, "object")
+    objects, background = count(number, "object"), background_phrase(scene)
     sentences = [
         (
             f"The picture shows {objects} on {background_phrase(scene)}.",
-            f"There {'is' if number == 1 else 'are'} {objects} in this picture, on {background_phrase(scene)}.",
-            f"This is a picture of {objects}. It has {background_phrase(scene)}.",
+            f"There {'is' if number == 1 else 'are'} {objects} in this picture, on {background}.",
+            f"This is a picture of {objects}. It has {background}.",
         )[style]
     ]
     sentences += [_object_sentence(item, style) for item in scene.objects]
@@ -78,7 +78,9 @@ def describe(scene: Scene, rng: random.Random) -> str:
 
 def _object_sentence(item: SceneObject, style: int) -> str:
     thing, place = f"a {item.size} {item.concept}", at(item.place)
-    return capital((f"{place} there is {thing}.", f"{thing} is {place}.", f"{place} I can see {thing}.")[style])
+    return capital(
+        (f"{place} there is {thing}.", f"{thing} is {place}.", f"{place} I can see {thing}.")[style]
+    )
 
 
 def _sign_sentence(sign: Sign) -> str:

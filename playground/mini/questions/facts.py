@@ -15,14 +15,20 @@ def which_is(rng: random.Random) -> Question:
     listed = shuffled(rng, [name, *others[:2]])
     options = f"{a(listed[0])}, {a(listed[1])} or {a(listed[2])}"
     return Question(
-        "which_is", f"Which of these is {a(category)}: {options}?", name, f"The {name} is {a(category)}.", tuple(others)
+        "which_is",
+        f"Which of these is {a(category)}: {options}?",
+        name,
+        f"The {name} is {a(category)}.",
+        tuple(others),
     )
 
 
 def which_is_choice(rng: random.Random) -> Question:
     """ "Which of these is a fruit?", for multiple choice: the options are not in the question."""
     question = which_is(rng)
-    return Question("which_is", question.text.split(":")[0] + "?", question.answer, question.sentence, question.wrong)
+    return Question(
+        "which_is", question.text.split(":")[0] + "?", question.answer, question.sentence, question.wrong
+    )
 
 
 def kind_of(rng: random.Random) -> Question:

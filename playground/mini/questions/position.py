@@ -14,7 +14,9 @@ def what_at(scene: Scene, rng: random.Random) -> Question:
     place = at(item.place)
     text = rng.choice(("What is {} of the picture?", "What is {}?", "What can be seen {} of the picture?"))
     sentence = capital(f"{a(item.concept)} is {place}.")
-    return Question("what_at", text.format(place), item.concept, sentence, wrong_concepts(scene, rng, item.concept))
+    return Question(
+        "what_at", text.format(place), item.concept, sentence, wrong_concepts(scene, rng, item.concept)
+    )
 
 
 def where(scene: Scene, rng: random.Random) -> Question | None:
@@ -23,18 +25,27 @@ def where(scene: Scene, rng: random.Random) -> Question | None:
     if not candidates:
         return None
     item = rng.choice(candidates)
-    text = rng.choice(("Where is the {}?", "Where in the picture is the {}?", "In which part of the picture is the {}?"))
+    text = rng.choice(
+        ("Where is the {}?", "Where in the picture is the {}?", "In which part of the picture is the {}?")
+    )
     used = [other.place for other in scene.objects if other is not item]
     others = [place for place in PLACES if place != item.place and place not in used]
     wrong = shuffled(rng, used)[:2] + shuffled(rng, others)
     return Question(
-        "where", text.format(item.concept), item.place, f"The {item.concept} is {at(item.place)}.", tuple(wrong[:3])
+        "where",
+        text.format(item.concept),
+        item.place,
+        f"The {item.concept} is {at(item.place)}.",
+        tuple(wrong[:3]),
     )
 
 
-def wrong_concepts(scene: Scene, rng: random.Random, answer: str) -> tuple[str, ...]:
-    """Three wrong answers for "which thing": up to two others in the scene, then absent ones."""
-    inside = [name for name in shuffled(rng, list(scene.counts)) if name != answer][:2]
+def wrong_concepts(scene: Scene, rng: random.Random, answer: str, named: str = "") -> tuple[str, ...]:
+    """Three wrong answers for "which thing": up to two others in the scene, then absent ones.
+
+    ``named`` is a concept that the question itself names, and so no likely answer.
+    """
+    inside = [name for name in shuffled(rng, list(scene.counts)) if name not in (answer, named)][:2]
     similar = absent_concepts(scene, rng, "adversarial")[:1]
     rest = [name for name in absent_concepts(scene, rng, "random") if name not in similar]
     return tuple((inside + similar + rest)[:3])

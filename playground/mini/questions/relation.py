@@ -1,6 +1,6 @@
 """How two objects stand to each other: left, right, above, below, larger.
 
-Objects are compared by the row or column of their places, so that a relation is never a matter of a few pixels.
+Objects are compared by the row or column of their places: a relation is never a matter of a few pixels.
 """
 
 import random
@@ -51,13 +51,12 @@ def what_beside(scene: Scene, rng: random.Random) -> Question | None:
     if not found:
         return None
     direction, item, other = rng.choice(found)
-    wrong = [name for name in wrong_concepts(scene, rng, other.concept) if name != item.concept]
     return Question(
         "what_beside",
         f"What is {direction.phrase} the {item.concept}?",
         other.concept,
         f"{capital(a(other.concept))} is {direction.phrase} the {item.concept}.",
-        tuple(wrong),
+        wrong_concepts(scene, rng, other.concept, named=item.concept),
     )
 
 
@@ -71,7 +70,9 @@ def is_beside(scene: Scene, rng: random.Random, answer: bool | None = None) -> Q
     first, second = rng.choice(pairs)
     asked = direction.phrase if value else direction.opposite
     sentence = f"{yes_no(value)}, the {first.concept} is {direction.phrase} the {second.concept}."
-    return Question("is_beside", f"Is the {first.concept} {asked} the {second.concept}?", yes_no(value), sentence)
+    return Question(
+        "is_beside", f"Is the {first.concept} {asked} the {second.concept}?", yes_no(value), sentence
+    )
 
 
 def which_side(scene: Scene, rng: random.Random) -> Question | None:

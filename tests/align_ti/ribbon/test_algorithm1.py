@@ -65,5 +65,9 @@ def test_attention_that_takes_no_boolean_mask_is_refused(tiny_model, make_batch)
     layout = form(batch.labels, batch.attention_mask, batch.position_ids, torch.full((steps, 1), 3))
     with pytest.raises(InputError, match="found 'eager'"):
         single_pass(
-            model.model, model.get_input_embeddings()(batch.ids), batch.attention_mask, batch.position_ids, layout
+            model.model,
+            model.get_input_embeddings()(batch.ids),
+            batch.attention_mask,
+            batch.position_ids,
+            layout,
         )

@@ -13,7 +13,13 @@ from llava.errors import InputError
 def packed(sample, limit):
     nothing = torch.zeros(len(sample), dtype=torch.long)
     return CandidateLayout(
-        torch.tensor(sample), torch.tensor(limit), nothing, nothing, nothing.float(), torch.zeros(3, 9), len(sample)
+        torch.tensor(sample),
+        torch.tensor(limit),
+        nothing,
+        nothing,
+        nothing.float(),
+        torch.zeros(3, 9),
+        len(sample),
     )
 
 
@@ -39,7 +45,9 @@ def test_attention_against_the_definition(backend, groups):
     geometry = ribbon_geometry(packed(samples, limits), MASK, groups)
     query = torch.randn(kv_heads * groups, 5, width, dtype=torch.float64, requires_grad=True)
     key, value = torch.randn(2, kv_heads, 5, width, dtype=torch.float64).requires_grad_().unbind(0)
-    prefix_key, prefix_value = torch.randn(2, 3, kv_heads, 9, width, dtype=torch.float64).requires_grad_().unbind(0)
+    prefix_key, prefix_value = (
+        torch.randn(2, 3, kv_heads, 9, width, dtype=torch.float64).requires_grad_().unbind(0)
+    )
     output = BACKENDS[backend](geometry)(query, key, value, prefix_key, prefix_value, 0.7, 0.0)
     assert output.shape == (5, kv_heads * groups, width)
     expected = torch.empty_like(output)
@@ -53,7 +61,9 @@ def test_attention_against_the_definition(backend, groups):
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-13)
     leaves = query, key, value, prefix_key, prefix_value
     for ours, wanted in zip(
-        torch.autograd.grad(output.sin().sum(), leaves), torch.autograd.grad(expected.sin().sum(), leaves), strict=True
+        torch.autograd.grad(output.sin().sum(), leaves),
+        torch.autograd.grad(expected.sin().sum(), leaves),
+        strict=True,
     ):
         torch.testing.assert_close(ours, wanted, rtol=1e-11, atol=1e-12)
 
@@ -79,7 +89,9 @@ def ended(make_batch):
     batch = make_batch()
     supervised = supervised_tokens(batch.labels, batch.attention_mask)
     draws = torch.full((len(supervised), 4), 2)
-    return batch, candidate_layout(supervised, draws, batch.attention_mask, batch.position_ids, end_of_turn_ids=[2])
+    return batch, candidate_layout(
+        supervised, draws, batch.attention_mask, batch.position_ids, end_of_turn_ids=[2]
+    )
 
 
 def test_a_pass_with_nothing_to_align_still_runs(tiny_model, ended):

@@ -18,14 +18,15 @@ VOCAB = 31
 class Case:
     """Student and teacher of one family, a batch, and draws of every kind."""
 
-    def __init__(self, family, tiny_model, make_batch, side, exact=True):
-        self.student = tiny_model(family, vocab=VOCAB, hidden=24, layers=2, seed=0, exact=exact)
-        self.teacher = tiny_model(family, vocab=VOCAB + 3, hidden=32, layers=3, heads=4, seed=1, exact=exact)
+    def __init__(self, family, tiny_model, make_batch, side, **kwargs):
+        self.student = tiny_model(family, vocab=VOCAB, hidden=24, layers=2, seed=0, **kwargs)
+        self.teacher = tiny_model(family, vocab=VOCAB + 3, hidden=32, layers=3, heads=4, seed=1, **kwargs)
+        self.dtype = kwargs.get("dtype", torch.float64)
         self.batch = make_batch(side, VOCAB)
         torch.manual_seed(2)
         visual = int(self.batch.visual_mask.sum())
-        self.student_visual = torch.randn(visual, 24, dtype=torch.float64, requires_grad=True)
-        self.teacher_visual = torch.randn(visual, 32, dtype=torch.float64)
+        self.student_visual = torch.randn(visual, 24).to(self.dtype).requires_grad_()
+        self.teacher_visual = torch.randn(visual, 32).to(self.dtype)
         self.supervised = supervised_tokens(self.batch.labels, self.batch.attention_mask)
         self.draws = torch.randint(3, VOCAB, (len(self.supervised), 4))
         self.draws[::2, 1] = self.supervised.label[::2]  # equal to the label, at an end of turn too
@@ -86,7 +87,9 @@ def naive(case: Case) -> Tensor:
             for model, embeds in ((case.student, embeds_s), (case.teacher, embeds_t)):
                 drawn = model.get_input_embeddings()(token)[None]
                 sequence = torch.cat([embeds[sample, :column][real], drawn])
-                logits.append(model.lm_head(model.model(inputs_embeds=sequence[None]).last_hidden_state[0, -1]))
+                logits.append(
+                    model.lm_head(model.model(inputs_embeds=sequence[None]).last_hidden_state[0, -1])
+                )
             total = total + plain_kl(logits[0], logits[1].detach()) / d
     for model in (case.student, case.teacher):
         model.set_attn_implementation("align_ti")
@@ -137,6 +140,13 @@ def fast(case: Case, *, way: str, merge: bool, chunk_rows: int | None = 3) -> Te
     return result.loss
 
 
+def enable_checkpointing(model) -> None:
+    name = "activation_checkpointing_enable"  # transformers' older releases: gradient_checkpointing_enable
+    getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
+    model.train()
+    assert all(layer.gradient_checkpointing for layer in model.model.layers)
+
+
 WAYS = [
     ("algorithm1", False, False),
     ("algorithm1", True, False),
@@ -154,8 +164,7 @@ def test_every_way_equals_one_forward_per_candidate(family, side, tiny_model, ma
     assert expected > 1 and all(gradient.abs().max() > 1e-4 for gradient in expected_gradients[:2])
     for way, merge, checkpointing in WAYS:
         if checkpointing:
-            case.student.gradient_checkpointing_enable({"use_reentrant": False})
-            case.student.train()
+            enable_checkpointing(case.student)
         loss, gradients = case.outcome(fast(case, way=way, merge=merge))
         assert abs(loss - expected) < 1e-12, (way, merge, checkpointing)
         for gradient, wanted in zip(gradients, expected_gradients, strict=True):
@@ -169,6 +178,36 @@ def test_with_the_family_s_own_norms(family, tiny_model, make_batch):
     assert abs(loss - expected) < 1e-6
     for gradient, wanted in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_llava_classes(family, tiny_model, make_batch):
+    case = Case(family, tiny_model, make_batch, "left", llava=True)
+    assert type(case.student).__name__.startswith("Llava")
+    expected, expected_gradients = case.outcome(naive(case))
+    loss, gradients = case.outcome(fast(case, way="prefix", merge=True))
+    assert abs(loss - expected) < 1e-12
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_stays_near_single(autocast, tiny_model, make_batch):
+    """bfloat16 parameters, or float32 ones under autocast: as near to float32 as Algorithm 1 is."""
+    single = Case("qwen2", tiny_model, make_batch, "right", dtype=torch.float32, exact=False)
+    expected, expected_gradients = single.outcome(fast(single, way="prefix", merge=True))
+    dtype = torch.float32 if autocast else torch.bfloat16
+    half = Case("qwen2", tiny_model, make_batch, "right", dtype=dtype, exact=False)
+    errors = []
+    for way in ("prefix", "algorithm1"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = fast(half, way=way, merge=True)
+        loss, gradients = half.outcome(loss)
+        assert loss.dtype == torch.float32
+        assert abs(loss - expected) < 0.02 * expected
+        differences = zip(gradients, expected_gradients, strict=True)
+        errors.append(sum(float((mine.float() - wanted).norm() ** 2) for mine, wanted in differences) ** 0.5)
+    size = sum(float(wanted.norm() ** 2) for wanted in expected_gradients) ** 0.5
+    assert errors[0] < 0.1 * size and errors[0] < 1.5 * errors[1]
 
 
 def test_merging_saves_rows_and_nothing_is_padded(tiny_model, make_batch):

@@ -14,7 +14,7 @@ CORPUS = [
     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
     "USER: What is at the top left? ASSISTANT: A red apple is at the top left.",
     "There are three animals in the picture: a goat, a cat and a dog. Is there a lion? Yes. No.",
-    "USER: Is there a goat? ASSISTANT: Yes.",  # "USER" only at the front: Llama has no piece for it with a space
+    "USER: Is there a goat? ASSISTANT: Yes.",  # "USER" only at the front: no piece has it with a space
 ]
 
 

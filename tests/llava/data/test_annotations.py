@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -158,8 +159,18 @@ def _length(path, results):
     results.put(len(open_annotations(path)))
 
 
-def test_processes_that_start_together_convert_once(write_json, entries, private_cache):
+def test_processes_that_start_together_convert_once(write_json, entries, private_cache, monkeypatch):
     path = write_json(entries * 500)
+    journal = private_cache / "journal.lock"
+    original = arrow_cache._convert
+
+    def slow(*arguments):
+        with journal.open("a") as file:
+            file.write("converted\n")
+        time.sleep(0.3)
+        original(*arguments)
+
+    monkeypatch.setattr(arrow_cache, "_convert", slow)
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     processes = [context.Process(target=_length, args=(path, results)) for _ in range(4)]
@@ -168,6 +179,7 @@ def test_processes_that_start_together_convert_once(write_json, entries, private
     assert [results.get(timeout=60) for _ in processes] == [2000] * 4
     for process in processes:
         process.join()
+    assert journal.read_text() == "converted\n"
     assert len([file for file in private_cache.iterdir() if file.is_dir()]) == 1
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from llava.data.check import main
-from llava.errors import InputError
+from llava.errors import InputError, run_cli
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def messy(write_json, talk, pictures):
 
 def test_everything_is_found_and_the_check_goes_on(check, messy, pictures, tokenizer_folder):
     status, text, report = check(
-        messy, "--image_folder", pictures, "--model_name_or_path", tokenizer_folder, "--model_max_length", 100,
-        "--visual_tokens", 9,
+        messy, "--image_folder", pictures, "--model_name_or_path", tokenizer_folder,
+        "--model_max_length", 100, "--visual_tokens", 9,
     )  # fmt: skip
     assert status == 1
     assert report["errors"] == {
@@ -181,8 +181,8 @@ def test_wrong_usage(write_json, talk, arguments, words):
         main(["--data_path", str(path), *arguments])
 
 
-def test_wrong_usage_exits_with_two():
-    command = [sys.executable, "-m", "llava.data.check", "--data_path", "/no/such.json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: annotation file '/no/such.json' does not exist")
+def test_wrong_usage_exits_with_two(capsys):
+    with pytest.raises(SystemExit) as status:
+        run_cli(lambda: main(["--data_path", "/no/such.json"]))
+    assert status.value.code == 2
+    assert capsys.readouterr().err.startswith("error: annotation file '/no/such.json' does not exist")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-from llava.data.sampler import ModalityLengthSampler
+from llava.data.sampler import ModalityLengthSampler, SetEpoch, ShuffleSampler
 from llava.errors import InputError
 
 
@@ -82,16 +82,16 @@ def test_resumed_training_sees_the_same_batches(tmp_path):
 
         def forward(self, index):
             self.seen.append(index.tolist())
-            return {"loss": (self.weight - index.float().mean()) ** 2}
+            return {"loss": (self.weight - index.float()).square().mean()}
 
     class GroupedTrainer(Trainer):
         def _get_train_sampler(self, train_dataset=None):
             return ModalityLengthSampler(lengths, 3, 2, seed=5)
 
-    def run(folder, resume=None, stop=-1):
+    def run(folder, resume=None):
         arguments = TrainingArguments(
-            str(folder), per_device_train_batch_size=3, num_train_epochs=3, save_steps=7, report_to=[],
-            gradient_accumulation_steps=2, use_cpu=True, disable_tqdm=True, max_steps=stop, remove_unused_columns=False,
+            str(folder), per_device_train_batch_size=3, gradient_accumulation_steps=2, num_train_epochs=3,
+            save_steps=7, report_to=[], use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
         )  # fmt: skip
         model = Model()
         dataset = [{"index": index} for index in range(len(lengths))]
@@ -105,6 +105,48 @@ def test_resumed_training_sees_the_same_batches(tmp_path):
     assert whole[:12] != whole[12:24]
     resumed = run(tmp_path / "whole", resume=str(tmp_path / "whole" / "checkpoint-7"))
     assert resumed == whole[14:]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_epoch_reaches_the_sampler_when_ranks_resume_within_it(ranks):
+    """The loaders that accelerate makes for each rank, stopped after 3 batches of epoch 1 and made anew."""
+    from accelerate.data_loader import prepare_data_loader, skip_first_batches
+    from torch.utils.data import DataLoader
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    def loader_and_callback(rank):
+        sampler = ShuffleSampler(48, seed=1)
+        loader = DataLoader(range(48), batch_size=4, sampler=sampler)
+        loader = prepare_data_loader(loader, num_processes=ranks, process_index=rank, put_on_device=False)
+        return loader, SetEpoch(sampler)
+
+    def epoch_1(loader, callback, fraction):
+        state = TrainerState(epoch=1 + fraction)
+        callback.on_epoch_begin(TrainingArguments(use_cpu=True), state, TrainerControl())
+        loader.set_epoch(1)
+        return [batch.tolist() for batch in loader]
+
+    for rank in range(ranks):
+        whole = epoch_1(*loader_and_callback(rank), fraction=0)
+        loader, callback = loader_and_callback(rank)
+        resumed = epoch_1(skip_first_batches(loader, 3), callback, fraction=3 / len(whole))
+        assert resumed == whole[3:]
+        assert whole != [batch.tolist() for batch in loader_and_callback(rank)[0]], (
+            "epoch 0 has another order"
+        )
+
+
+def test_shuffle_sampler():
+    sampler = ShuffleSampler(50, seed=2)
+    first = list(sampler)
+    assert (
+        sorted(first) == list(range(50)) == sorted(first) and first != list(range(50)) and len(sampler) == 50
+    )
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    with pytest.raises(InputError, match="at least one sample"):
+        ShuffleSampler(0)
 
 
 def test_ranks_take_turns_within_a_step():

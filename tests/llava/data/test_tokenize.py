@@ -1,5 +1,7 @@
 import pytest
 import torch
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast
 
 from llava.conversation import TEMPLATES, get_template
 from llava.data.entry import EntryError
@@ -79,6 +81,24 @@ def test_bos_stands_once_and_belongs_to_nothing(llama_tokenizer, talk):
     assert plain.input_ids[:2].tolist() == [llama_tokenizer.bos_token_id, -200]
     assert plain.labels[:2].tolist() == [-100, -100]
     assert (plain.labels[2:] != -100).all()
+
+
+def test_white_space_at_the_end_stays_with_its_turn(tokenizer, talk):
+    sample = tokenize_conversation(talk("q  ", "A.  "), tokenizer, get_template("v1"), 0)
+    assert text(tokenizer, sample.input_ids[sample.end_of_turn_mask]) == "</s>"
+    assert text(tokenizer, sample.input_ids[sample.labels != -100]) == " A.  </s>"
+    assert text(tokenizer, sample.input_ids[sample.instruction_mask]).startswith(" q ")
+
+
+def test_tokens_that_the_tokenizer_adds_are_no_targets(llama_tokenizer, talk):
+    """A tokenizer that closes every text with EOS of its own."""
+    backend = Tokenizer.from_str(llama_tokenizer.backend_tokenizer.to_str())
+    special = [("<s>", 1), ("</s>", 2)]
+    backend.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=special)
+    closing = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    sample = tokenize_conversation(talk("<image>", "A."), closing, get_template("plain"), 1)
+    assert sample.input_ids[-1] == 2 and sample.labels[-1] == -100
+    assert (sample.labels[3:-1] != -100).all()
 
 
 def test_unused_turns_are_dropped(qwen_tokenizer, talk):

@@ -1,8 +1,9 @@
 """Ids and labels against a slow, separate rendition of LLaVA's published procedure.
 
-The procedure: render the conversation as one string; tokenise it piece by piece around images; then find the masks by
-splitting the string at the turn ends and at `` ASSISTANT: `` and tokenising every piece again to count its tokens.
-Where those counts do not add up (its "tokenization mismatch") it gives up, and there is nothing to compare.
+The procedure: render the conversation as one string; tokenise it piece by piece around images; then find the
+masks by splitting the string at the turn ends and at `` ASSISTANT: `` and tokenising every piece again to
+count its tokens. Where those counts do not add up (its "tokenization mismatch") it gives up, and there is
+nothing to compare.
 """
 
 import random
@@ -18,9 +19,10 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 PIECES = [
-    "goat", "apple", "What", "is", "there", "three", "Yes", "No", "A", "don't", "42", "3.14", "?", ".", "...", "!", ",",
-    ":", "/", "<", ">", "</", "(a)", "🐐", "👩‍👩‍👧", "🇨🇭", "山羊", "ヤギ", "é", "e\u0301", "ß", "\u200b", "\t", "\n",
-    "\n\n", "  ", "   ", "\r\n", "USER", "ASSISTANT", "image", "_", "▁", "\u00a0", "ÀÉ", "1.\n2.", "|im_end|",
+    "goat", "apple", "What", "is", "there", "three", "Yes", "No", "A", "don't", "42", "3.14", "?", ".",
+    "...", "!", ",", ":", "/", "<", ">", "</", "(a)", "🐐", "👩‍👩‍👧", "🇨🇭", "山羊", "ヤギ", "é", "e\u0301",
+    "ß", "\u200b", "\t", "\n", "\n\n", "  ", "   ", "\r\n", "USER", "ASSISTANT", "image", "_", "▁", "\u00a0",
+    "ÀÉ", "1.\n2.", "|im_end|",
 ]  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def tokenizer(request):
     return request.getfixturevalue(request.param)
 
 
-CASES = 400
+CASES = 250
 
 
 @pytest.mark.parametrize(

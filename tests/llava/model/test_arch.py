@@ -48,6 +48,18 @@ def test_padding_does_not_change_logits(make_model, pictures, family, side):
             torch.testing.assert_close(logits[i][batch.attention_mask[i]], alone, atol=1e-10, rtol=1e-8)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_of_a_text_only_batch(make_model, side):
+    model = make_model(dtype=torch.float64)
+    rows = [[9, 10, 11], [5, 6, 7, 8, 12]]
+    ids, mask = pad(rows, side, extra=1)
+    with torch.no_grad():
+        logits = model(ids, mask).logits
+        for i, row in enumerate(rows):
+            alone = model(torch.tensor([row])).logits[0]
+            torch.testing.assert_close(logits[i][mask[i]], alone, atol=1e-10, rtol=1e-8)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_the_plain_language_model_on_its_own_embeddings(make_model, pictures, family, language_folder):
     """The pass is transformers' own, on embeddings put together by hand."""
@@ -153,6 +165,17 @@ def test_images_in_every_accepted_form(make_model, pictures):
         features = model.vision_features(images)
         assert torch.equal(model(ids, vision_features=features).logits, want)
         assert not torch.equal(model(ids, images=images.flip(0)).logits, want)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_tower_does_not_run_on_known_features(make_model, pictures, training):
+    model = make_model().train(training)
+    features = model.vision_features(pictures(1))
+    ran = []
+    model.get_vision_tower().register_forward_hook(lambda *_: ran.append("tower"))
+    ids = torch.tensor([[5, IMG, 6]])
+    model(ids, images=pictures(1), vision_features=features, labels=ids)
+    assert not ran
 
 
 def test_keyword_arguments_reach_the_attention_function(make_model):

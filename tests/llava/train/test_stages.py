@@ -19,11 +19,36 @@ def run(world, monkeypatch):
 
     def run(output: Path, *flags: str, data: Path | None = None) -> list[dict]:
         argv = [
-            "train", "--model_name_or_path", str(world.student_lm), "--vision_tower", str(world.tower),
-            "--mm_projector_type", "mlp2x_gelu", "--data_path", str(data or world.data), "--image_folder", str(world.images),
-            "--version", "qwen", "--output_dir", str(output), "--use_cpu", "True", "--report_to", "none",
-            "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "True", "--learning_rate", "1e-3",
-            "--dataloader_pin_memory", "False", *flags,
+            "train",
+            "--model_name_or_path",
+            str(world.student_lm),
+            "--vision_tower",
+            str(world.tower),
+            "--mm_projector_type",
+            "mlp2x_gelu",
+            "--data_path",
+            str(data or world.data),
+            "--image_folder",
+            str(world.images),
+            "--version",
+            "qwen",
+            "--output_dir",
+            str(output),
+            "--use_cpu",
+            "True",
+            "--report_to",
+            "none",
+            "--logging_steps",
+            "1",
+            "--save_strategy",
+            "no",
+            "--disable_tqdm",
+            "True",
+            "--learning_rate",
+            "1e-3",
+            "--dataloader_pin_memory",
+            "False",
+            *flags,
         ]
         monkeypatch.setattr("sys.argv", argv)
         train.main()
@@ -49,13 +74,22 @@ def test_accumulation_does_not_change_the_training(run, tmp_path):
 def test_loss_is_the_mean_over_the_tokens_of_the_whole_batch(run, tmp_path, world):
     """Two samples of very different lengths, one each micro-batch: long answers count by their tokens."""
     entries = json.loads(world.data.read_text())
-    entries = [entries[0], {**entries[1], "conversations": [entries[1]["conversations"][0], {"from": "gpt", "value": "No."}]}]
+    entries = [
+        entries[0],
+        {**entries[1], "conversations": [entries[1]["conversations"][0], {"from": "gpt", "value": "No."}]},
+    ]
     data = tmp_path / "two.json"
     data.write_text(json.dumps(entries))
     flags = ("--learning_rate", "0", "--max_steps", "1")
     together = run(tmp_path / "a", "--per_device_train_batch_size", "2", *flags, data=data)
     apart = run(
-        tmp_path / "b", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2", *flags, data=data
+        tmp_path / "b",
+        "--per_device_train_batch_size",
+        "1",
+        "--gradient_accumulation_steps",
+        "2",
+        *flags,
+        data=data,
     )
     assert losses(apart) == pytest.approx(losses(together), rel=1e-5)
     assert apart[0]["sft"] == pytest.approx(apart[0]["loss"], rel=1e-5)
@@ -63,7 +97,16 @@ def test_loss_is_the_mean_over_the_tokens_of_the_whole_batch(run, tmp_path, worl
 
 def test_pretraining_trains_the_projector_alone_and_saves_what_llava_saves(run, tmp_path, world):
     out = tmp_path / "pretrain"
-    run(out, "--version", "plain", "--tune_mm_mlp_adapter", "True", "--per_device_train_batch_size", "4", data=world.captions)
+    run(
+        out,
+        "--version",
+        "plain",
+        "--tune_mm_mlp_adapter",
+        "True",
+        "--per_device_train_batch_size",
+        "4",
+        data=world.captions,
+    )
     weights = torch.load(out / "mm_projector.bin", weights_only=True)
     assert set(weights) == {f"model.mm_projector.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
     assert json.loads((out / "config.json").read_text())["model_type"] == "llava_qwen2"
@@ -72,7 +115,15 @@ def test_pretraining_trains_the_projector_alone_and_saves_what_llava_saves(run, 
     assert record["model"]["tune_mm_mlp_adapter"] is True and record["versions"]["torch"]
 
     tuned = tmp_path / "finetune"
-    run(tuned, "--pretrain_mm_mlp_adapter", str(out / "mm_projector.bin"), "--max_steps", "1", "--learning_rate", "0")
+    run(
+        tuned,
+        "--pretrain_mm_mlp_adapter",
+        str(out / "mm_projector.bin"),
+        "--max_steps",
+        "1",
+        "--learning_rate",
+        "0",
+    )
     saved = load_file(tuned / "model.safetensors")
     for name, value in weights.items():
         assert torch.equal(saved[name], value), name
@@ -82,7 +133,16 @@ def test_pretraining_trains_the_projector_alone_and_saves_what_llava_saves(run, 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_run_killed_half_way_resumes_to_the_same_losses(run, tmp_path, world, stage):
     """The second half, from a checkpoint, equals the second half of the uninterrupted run."""
-    flags = ["--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "2", "--learning_rate", "2e-3"]
+    flags = [
+        "--per_device_train_batch_size",
+        "4",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "2",
+        "--learning_rate",
+        "2e-3",
+    ]
     data = world.data
     if stage == "pretrain":
         flags += ["--version", "plain", "--tune_mm_mlp_adapter", "True"]
@@ -147,7 +207,16 @@ def test_bad_samples_are_errors_or_skipped_and_counted(run, tmp_path, world):
 
 def test_old_flag_names_are_accepted(run, tmp_path, world):
     log = run(
-        tmp_path / "out", "--evaluation_strategy", "steps", "--eval_steps", "1", "--eval_data_path", str(world.data),
-        "--per_device_train_batch_size", "8", "--max_steps", "1",
+        tmp_path / "out",
+        "--evaluation_strategy",
+        "steps",
+        "--eval_steps",
+        "1",
+        "--eval_data_path",
+        str(world.data),
+        "--per_device_train_batch_size",
+        "8",
+        "--max_steps",
+        "1",
     )
     assert any("eval_loss" in entry for entry in log)

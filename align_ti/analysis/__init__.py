@@ -1,0 +1,1 @@
+"""Looking at what distillation did: where models look, and how their losses went."""

@@ -1,0 +1,232 @@
+"""Answer and score benchmarks: what the command line does, as functions."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava.conversation import get_template
+from llava.errors import InputError
+from llava.eval.answers import AnswerWriter, merge_parts, write_atomically
+from llava.eval.benchmark import Benchmark
+from llava.eval.records import Answer, Question, chunk, match_answers, subset, with_keys
+from llava.eval.registry import BENCHMARKS
+
+if TYPE_CHECKING:
+    from llava.eval.generate import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+SCORES_FILE = "scores.json"
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+SAMPLES, SAMPLE_BYTES = 16, 4096
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """How a run asks and where it writes; the command line's flags."""
+
+    eval_root: Path
+    output_dir: Path
+    conv_mode: str = "qwen"
+    batch_size: int = 8
+    max_new_tokens: int | None = None  # None: the benchmark's own
+    limit: int | None = None
+    num_chunks: int = 1
+    chunk_idx: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What answers depend on besides the benchmark: which weights, and in which precision."""
+
+    path: str
+    model_id: str
+    fingerprint: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark's questions as loaded from its files."""
+
+    benchmark: Benchmark
+    question_file: Path
+    questions: list[Question]
+
+    @classmethod
+    def load(cls, benchmark: Benchmark, eval_root: Path) -> "Task":
+        """Read questions and annotation.
+
+        Raises:
+            InputError: a file is missing, malformed, or does not belong to the benchmark.
+        """
+        folder, question_file = benchmark.find(eval_root)
+        return cls(benchmark, question_file, with_keys(benchmark.load(folder, question_file)))
+
+    def check_pictures(self, limit: int | None = None) -> None:
+        """See that the pictures are there, before a model is loaded.
+
+        Raises:
+            InputError: some are not; the message counts them and names the first.
+        """
+        asked = subset(self.questions, limit)
+        missing = [q.picture.name for q in asked if q.picture is not None and not q.picture.exists()]
+        if missing:
+            raise InputError(
+                f"{self.benchmark.column}: {len(missing)} of {len(asked)} questions have no picture; "
+                f"first missing: {missing[0]}"
+            )
+
+
+def fingerprint(model_path: str, model_base: str | None = None) -> str:
+    """Tells checkpoints apart by content, so that a retrained one under an old name is noticed.
+
+    Hashes the config and samples of the weight files; a hub name stands for itself.
+    """
+    digest = hashlib.sha256()
+    for path in filter(None, (model_path, model_base)):
+        folder = Path(path)
+        if not folder.is_dir():
+            digest.update(path.encode())
+            continue
+        config = folder / "config.json"
+        digest.update(config.read_bytes() if config.is_file() else b"")
+        for file in sorted(found for pattern in WEIGHT_FILES for found in folder.glob(pattern)):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as weights:
+                for sample in range(SAMPLES):
+                    weights.seek(max(0, size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
+                    digest.update(weights.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dict[str, Any]:
+    """All that an answer depends on; answers made with other settings are never mixed with these."""
+    return {
+        "benchmark": task.benchmark.name,
+        "question_file": task.question_file.name,
+        "questions_sha256": hashlib.sha256(task.question_file.read_bytes()).hexdigest()[:16],
+        "model": checkpoint.model_id,
+        "weights": checkpoint.fingerprint,
+        "dtype": checkpoint.dtype,
+        "conv_mode": task.benchmark.conv_mode or options.conv_mode,
+        "max_new_tokens": options.max_new_tokens or task.benchmark.max_new_tokens,
+    }
+
+
+def answer(
+    task: Task, checkpoint: Checkpoint, options: EvalOptions, load_model: Callable[[], "LoadedModel"]
+) -> int:
+    """Ask this process's share of the questions that have no answer yet; returns how many were asked.
+
+    ``load_model`` is called only if there is something to ask.
+
+    Raises:
+        InputError: answers of another model or other settings are there, or a picture cannot be read.
+    """
+    settings = settings_of(task, checkpoint, options)
+    template = get_template(settings["conv_mode"])
+    share = chunk(subset(task.questions, options.limit), options.num_chunks, options.chunk_idx)
+    folder = options.output_dir / task.benchmark.name
+    with AnswerWriter(
+        folder, settings, checkpoint.model_id, options.chunk_idx, options.num_chunks, options.overwrite
+    ) as writer:
+        todo = [question for question in share if question.key not in writer.done]
+        if not todo:
+            logger.info("%s: all %d answers are there", task.benchmark.column, len(share))
+            return 0
+        from llava.eval.generate import (
+            generate_answers,  # here, since scoring needs neither torch nor a model
+        )
+
+        generate_answers(
+            load_model(),
+            todo,
+            template,
+            max_new_tokens=settings["max_new_tokens"],
+            batch_size=options.batch_size,
+            on_answer=writer.write,
+            description=task.benchmark.column,
+            done=len(share) - len(todo),
+        )
+    return len(todo)
+
+
+def score(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dict[str, Any]:
+    """Join the answers, score them, write ``<benchmark>.json`` and return its content.
+
+    Raises:
+        InputError: no answers, or answers of another model or other settings.
+    """
+    settings = settings_of(task, checkpoint, options)
+    answers = merge_parts(
+        options.output_dir / task.benchmark.name,
+        task.questions,
+        settings,
+        overwrite=options.overwrite,
+        num_chunks=options.num_chunks,
+    )
+    asked = subset(task.questions, options.limit)
+    asked_keys = {question.key for question in asked}
+    mine = [a for a in answers if options.limit is None or a.metadata.get("key") in asked_keys]
+    return score_answers(task.benchmark, asked, mine, options.output_dir, settings, options.limit)
+
+
+def score_answers(
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    output_dir: Path,
+    settings: dict[str, Any],
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Score answers, from this or another program, write ``<benchmark>.json`` and return its content."""
+    matched = match_answers(questions, answers)
+    result = benchmark.score(questions, matched.texts)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    content = {
+        "benchmark": benchmark.name,
+        "column": benchmark.column,
+        "score": result.value,
+        "metrics": result.metrics,
+        "answers": matched.report,
+        "settings": settings,
+        "limit": limit,
+    }
+    if benchmark.write_submission is not None:
+        content["submission"] = benchmark.write_submission(questions, matched.texts, output_dir)
+        logger.info("%s: submission: %s", benchmark.column, content["submission"])
+    for name in ("missing", "empty", "duplicate", "unknown_id", "at_token_limit"):
+        if matched.report[name]:
+            logger.warning(
+                "%s: %d answers are %s (%s)",
+                benchmark.column,
+                matched.report[name],
+                name.replace("_", " "),
+                ", ".join(matched.report["examples"][name]),
+            )
+    write_atomically(output_dir / f"{benchmark.name}.json", json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def write_scores(output_dir: Path, checkpoint: Checkpoint) -> dict[str, float]:
+    """Collect the scores of this checkpoint in ``scores.json``; ``avg`` is there when all six benchmarks
+    are."""
+    scores: dict[str, float] = {}
+    for name in BENCHMARKS:
+        path = output_dir / f"{name}.json"
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("settings", {}).get("weights") == checkpoint.fingerprint:
+            scores[name] = content["score"]
+    if len(scores) == len(BENCHMARKS):
+        scores["avg"] = sum(scores.values()) / len(BENCHMARKS)
+    write_atomically(output_dir / SCORES_FILE, json.dumps(scores, indent=1) + "\n")
+    return scores

@@ -1,0 +1,162 @@
+"""Evaluate a checkpoint on one benchmark or on all.
+
+    python -m llava.eval.run --benchmark all --model-path CHECKPOINT \\
+        --eval-root playground/data/eval --output-dir RUN
+
+With several processes (one a GPU), start each with ``--stage generate --num-chunks N --chunk-idx I``, and
+then one with ``--stage score --num-chunks N``; ``scripts/eval`` does so. A killed run goes on where it was.
+"""
+
+import argparse
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava.errors import InputError, run_cli
+from llava.eval.evaluate import (
+    Checkpoint,
+    EvalOptions,
+    Task,
+    answer,
+    fingerprint,
+    score,
+    score_answers,
+    write_scores,
+)
+from llava.eval.records import read_answers, subset
+from llava.eval.registry import BENCHMARKS, select
+
+if TYPE_CHECKING:
+    from llava.eval.generate import LoadedModel
+
+logger = logging.getLogger("llava.eval")
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line; every flag may be written with dashes or underscores."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+
+    def flag(name: str, **kwargs: Any) -> None:
+        parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
+
+    flag("--benchmark", default="all", help=f"all, or names separated by commas: {', '.join(BENCHMARKS)}")
+    flag("--model-path", help="checkpoint folder or hub name")
+    flag("--model-base", help="language model that a projector-only checkpoint belongs to")
+    flag("--eval-root", type=Path, required=True, help="folder that holds a folder for each benchmark")
+    flag("--output-dir", type=Path, required=True, help="where answers and scores go")
+    flag("--conv-mode", default="qwen", help="prompt template")
+    flag("--batch-size", type=int, default=8, help="questions a batch; does not change the answers")
+    flag("--max-new-tokens", type=int, help="instead of the benchmark's own limit")
+    flag("--limit", type=int, help="ask about this many questions, spread over the benchmark")
+    flag("--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, float32 on a CPU")
+    flag("--device", default="auto", help="auto: the GPU if there is one")
+    flag("--attn-implementation", help="as in transformers")
+    flag("--num-chunks", type=int, default=1, help="number of processes that share the questions")
+    flag("--chunk-idx", type=int, default=0, help="which of them this is")
+    flag("--stage", choices=("all", "generate", "score"), default="all", help="what to do")
+    flag(
+        "--answers-file",
+        type=Path,
+        help="score this file of answers instead (one benchmark; no model needed)",
+    )
+    flag("--overwrite", action="store_true", help="discard answers that are there")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    arguments = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = EvalOptions(
+        eval_root=arguments.eval_root,
+        output_dir=arguments.output_dir,
+        conv_mode=arguments.conv_mode,
+        batch_size=arguments.batch_size,
+        max_new_tokens=arguments.max_new_tokens,
+        limit=arguments.limit,
+        num_chunks=arguments.num_chunks,
+        chunk_idx=arguments.chunk_idx,
+        overwrite=arguments.overwrite,
+    )
+    tasks = [Task.load(benchmark, options.eval_root) for benchmark in select(arguments.benchmark)]
+    if arguments.answers_file is not None:
+        return _score_file(arguments.answers_file, tasks, options)
+    if not arguments.model_path:
+        raise InputError("--model-path is missing: give a checkpoint, or answers with --answers-file")
+    if arguments.stage == "all" and options.num_chunks > 1:
+        raise InputError(
+            f"--num-chunks {options.num_chunks} needs --stage generate for every chunk and then "
+            "--stage score once"
+        )
+    for task in tasks if arguments.stage != "score" else []:
+        task.check_pictures(options.limit)
+    checkpoint, load_model = _checkpoint(arguments)
+    for task in tasks:
+        if arguments.stage != "score":
+            answer(task, checkpoint, options, load_model)
+        if arguments.stage != "generate":
+            content = score(task, checkpoint, options)
+            print(f"{content['column']}: {content['score']:.2f}")
+    if arguments.stage != "generate":
+        scores = write_scores(options.output_dir, checkpoint)
+        if "avg" in scores:
+            print(f"Avg: {scores['avg']:.2f}")
+
+
+def _score_file(path: Path, tasks: list[Task], options: EvalOptions) -> None:
+    if len(tasks) != 1:
+        raise InputError("--answers-file belongs to one benchmark: name it with --benchmark")
+    answers = read_answers(path)
+    target = options.output_dir / f"{tasks[0].benchmark.name}.json"
+    if target.exists() and not options.overwrite:
+        raise InputError(f"{target} exists; pass --overwrite to replace it, or choose another --output-dir")
+    asked = subset(tasks[0].questions, options.limit)
+    settings = {"answers_file": str(path), "models": sorted({answer.model_id for answer in answers})}
+    content = score_answers(tasks[0].benchmark, asked, answers, options.output_dir, settings, options.limit)
+    print(f"{content['column']}: {content['score']:.2f}")
+
+
+def _checkpoint(arguments: argparse.Namespace) -> tuple[Checkpoint, Callable[[], "LoadedModel"]]:
+    """What the answers depend on, and a function that loads the model, once however often it is called."""
+    import torch  # heavy modules are imported when the input is known to be right
+
+    from llava.mm_utils import get_model_name_from_path
+
+    device, dtype = arguments.device, arguments.dtype
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    checkpoint = Checkpoint(
+        path=arguments.model_path,
+        model_id=get_model_name_from_path(arguments.model_path),
+        fingerprint=fingerprint(arguments.model_path, arguments.model_base),
+        dtype=dtype,
+    )
+
+    @cache
+    def load_model() -> "LoadedModel":
+        from llava.eval.generate import LoadedModel
+        from llava.model.builder import load_pretrained_model
+
+        tokenizer, model, image_processor, context_length = load_pretrained_model(
+            checkpoint.path,
+            arguments.model_base,
+            checkpoint.model_id,
+            device_map=device,
+            torch_dtype=getattr(torch, dtype),
+            attn_implementation=arguments.attn_implementation,
+        )
+        return LoadedModel(tokenizer, model, image_processor, context_length, checkpoint.model_id)
+
+    return checkpoint, load_model
+
+
+if __name__ == "__main__":
+    run_cli(main)

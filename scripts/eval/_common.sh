@@ -1,0 +1,55 @@
+# Shared by the evaluation scripts.
+#
+#   bash scripts/eval/all.sh CHECKPOINT [flags of llava.eval.run]
+#
+# Environment: EVAL_ROOT (the benchmarks), OUTPUT_DIR (answers and scores), CONV_MODE (prompt template), BATCH_SIZE,
+# CUDA_VISIBLE_DEVICES (one process for each; all GPUs if not set, the CPU if empty), PYTHON.
+set -euo pipefail
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+if [[ -z "${PYTHON:-}" && -x "$REPO/.venv/bin/python" ]]; then PYTHON=$REPO/.venv/bin/python; fi
+PYTHON=${PYTHON:-python}
+export PYTHONPATH="$REPO${PYTHONPATH:+:$PYTHONPATH}"
+
+visible_gpus() {
+    if [[ -n "${CUDA_VISIBLE_DEVICES+set}" ]]; then
+        echo "${CUDA_VISIBLE_DEVICES//,/ }"
+    elif command -v nvidia-smi >/dev/null 2>&1; then
+        nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | tr '\n' ' ' || true
+    fi
+}
+
+# evaluate BENCHMARK CHECKPOINT FLAGS...
+evaluate() {
+    local benchmark=$1 checkpoint=${2:-}
+    if [[ -z $checkpoint || $checkpoint == -* ]]; then
+        echo "usage: bash $0 CHECKPOINT [flags of llava.eval.run]" >&2
+        exit 2
+    fi
+    shift 2
+    local output=${OUTPUT_DIR:-}
+    if [[ -z $output ]]; then
+        if [[ -d $checkpoint ]]; then output=$checkpoint/eval; else output=$REPO/playground/data/runs/${checkpoint##*/}; fi
+    fi
+    local -a run=("$PYTHON" -m llava.eval.run --benchmark "$benchmark" --model-path "$checkpoint"
+        --eval-root "${EVAL_ROOT:-$REPO/playground/data/eval}" --output-dir "$output"
+        --conv-mode "${CONV_MODE:-qwen}" --batch-size "${BATCH_SIZE:-8}" "$@")
+    local -a gpus pids=()
+    read -r -a gpus <<< "$(visible_gpus)"
+    if (( ${#gpus[@]} <= 1 )); then
+        "${run[@]}"
+        return
+    fi
+    local index failed=0
+    trap 'kill "${pids[@]}" 2>/dev/null || true' INT TERM
+    for index in "${!gpus[@]}"; do
+        CUDA_VISIBLE_DEVICES=${gpus[$index]} "${run[@]}" --stage generate \
+            --num-chunks "${#gpus[@]}" --chunk-idx "$index" &
+        pids+=($!)
+    done
+    for index in "${!pids[@]}"; do
+        wait "${pids[$index]}" || { echo "error: the process on GPU ${gpus[$index]} failed" >&2; failed=1; }
+    done
+    (( failed == 0 )) || exit 1
+    "${run[@]}" --stage score --num-chunks "${#gpus[@]}"
+}

@@ -1,0 +1,197 @@
+"""The LLaVA files: images, turns, suffixes, the mix and its balance; and the text and labels beside them."""
+
+import json
+import random
+import re
+from collections import Counter
+from itertools import combinations
+
+import pytest
+from PIL import Image
+
+from playground.mini.annotations import finetuning_samples, pretraining_sample, text_turn
+from playground.mini.concepts import concepts, is_held_out
+from playground.mini.corpus import documents, text_corpus
+from playground.mini.questions.base import LETTER_SUFFIX, SHORT_SUFFIX
+from playground.mini.questions.describe import DETAIL_REQUESTS, SHORT_REQUESTS
+from playground.mini.scenes import make_scene, make_scenes
+from playground.mini.tower import labels, tower_pairs
+
+NAMES = sorted(concepts(), key=len, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def samples(train_scenes):
+    return [
+        sample
+        for index, scene in enumerate(train_scenes)
+        for sample in finetuning_samples(scene, f"train/{index:06d}.png", f"s{index}", 4)
+    ]
+
+
+def _turns(sample):
+    return [(turn["from"], turn["value"]) for turn in sample["conversations"]]
+
+
+def test_files_have_llavas_form(mini_build):
+    for name, number in (("pretrain.json", 40), ("finetune.json", 240)):
+        rows = json.loads((mini_build / name).read_text())
+        assert len(rows) == number
+        assert len({row["id"] for row in rows}) == number
+        for row in rows:
+            turns = _turns(row)
+            assert [speaker for speaker, _ in turns] == ["human", "gpt"] * (len(turns) // 2)
+            assert all(value == value.strip() and value for _, value in turns)
+            markers = [value.count("<image>") for _, value in turns]
+            assert markers == [int("image" in row)] + [0] * (len(turns) - 1)
+            if "image" in row:
+                assert re.match(r"<image>\n|.+\n<image>$", turns[0][1], re.DOTALL)
+                with Image.open(mini_build / "images" / row["image"]) as picture:
+                    assert picture.size == (80, 80) and picture.mode == "RGB"
+
+
+def test_every_picture_is_used_and_is_the_scene(mini_build, mini_config):
+    from playground.mini.scenes import render
+
+    files = sorted(path.relative_to(mini_build / "images") for path in (mini_build / "images").rglob("*.png"))
+    assert len(files) == mini_config.scenes + mini_config.pretrain_scenes
+    for split in ("train", "pretrain"):
+        with Image.open(mini_build / f"images/{split}/000007.png") as picture:
+            assert picture.tobytes() == render(make_scene(0, split, 7)).tobytes()
+
+
+def test_samples_are_reproducible(train_scenes):
+    first = [list(finetuning_samples(scene, "a.png", "x", 4)) for scene in train_scenes[:20]]
+    assert first == [list(finetuning_samples(scene, "a.png", "x", 4)) for scene in train_scenes[:20]]
+    assert pretraining_sample(train_scenes[0], "a", "b") == pretraining_sample(train_scenes[0], "a", "b")
+
+
+def test_mix(samples):
+    number = len(samples)
+    opening = [_turns(sample)[0][1].replace("<image>", "").strip() for sample in samples]
+    shares = {
+        "description": sum(text in DETAIL_REQUESTS for text in opening) / number,
+        "several turns": sum(len(sample["conversations"]) > 2 for sample in samples) / number,
+        "text": sum("image" not in sample for sample in samples) / number,
+        "choice": sum(text.endswith(LETTER_SUFFIX) for text in opening) / number,
+    }
+    for kind, (low, high) in {
+        "description": (0.19, 0.25),
+        "several turns": (0.22, 0.28),
+        "text": (0.03, 0.06),
+        "choice": (0.08, 0.14),
+    }.items():
+        assert low < shares[kind] < high, shares
+    assert {len(sample["conversations"]) for sample in samples} == {2, 4, 6}
+    assert any("Reference OCR token: " in text for text in opening)
+    assert any(text.startswith("Context: N/A\nQuestion: ") for text in opening)
+
+
+def test_answers_have_the_form_that_the_prompt_asks_for(samples):
+    letters, words, yes_no = Counter(), [], Counter()
+    for sample in samples:
+        turns = [value.replace("<image>\n", "").replace("\n<image>", "") for _, value in _turns(sample)]
+        for question, answer in zip(turns[::2], turns[1::2], strict=True):
+            if question in DETAIL_REQUESTS:
+                words.append(len(answer.split()))
+            elif question.endswith(LETTER_SUFFIX):
+                assert re.fullmatch("[A-D]", answer)
+                marker = rf"\({answer}\) |\n{answer}\. "
+                assert re.search(marker, question), "the letter is one of the options"
+                letters[answer] += 1
+            elif question.endswith(SHORT_SUFFIX):
+                assert len(answer.split()) <= 2 and not answer.endswith(".")
+                yes_no[answer] += answer in ("Yes", "No")
+            else:
+                assert answer.endswith(".")
+    assert min(words) >= 40 and max(words) <= 130
+    assert letters["A"] < 0.45 * letters.total() and letters["D"] > 0.08 * letters.total()
+    assert 0.44 < yes_no["Yes"] / (yes_no["Yes"] + yes_no["No"]) < 0.56
+
+
+def test_captions_are_one_sentence(train_scenes):
+    for index, scene in enumerate(train_scenes[:100]):
+        row = pretraining_sample(scene, f"{index}.png", str(index))
+        (_, question), (_, answer) = _turns(row)
+        assert question.replace("<image>", "").strip() in SHORT_REQUESTS
+        assert answer.count(".") == 1 and answer.endswith(".")
+
+
+def test_text_only_turns_need_no_picture():
+    rng = random.Random(0)
+    turns = [text_turn(rng, f"key/{index}") for index in range(300)]
+    for question, answer in turns:
+        assert "<image>" not in question and answer
+        if "in the picture?" in question or "Where" in question:
+            assert question.startswith("Context: The picture shows ")
+    assert 0.2 < sum(question.startswith("Context: The") for question, _ in turns) / len(turns) < 0.4
+
+
+def test_held_out_pairs_are_in_no_training_text(samples):
+    for text in _said_about_pictures(samples):
+        present = _concepts_in(text)
+        assert not any(is_held_out(x, y) for x, y in combinations(present, 2)), text
+
+
+def _said_about_pictures(samples):
+    """Detailed descriptions, which name all and only what is in a picture."""
+    for sample in samples:
+        turns = _turns(sample)
+        if turns[0][1].replace("<image>", "").strip() in DETAIL_REQUESTS:
+            yield turns[1][1]
+
+
+def _concepts_in(text):
+    found = re.findall(r"(?:small|medium|large) (" + "|".join(NAMES) + r")\b", text)
+    return sorted(set(found))
+
+
+def test_corpus_is_reproducible_and_does_not_depend_on_its_length():
+    documents_20 = list(text_corpus(1, 20))
+    assert documents_20 == list(text_corpus(1, 30))[:20] and documents_20[5:10] == list(documents(1, 5, 10))
+    assert documents_20 != list(text_corpus(2, 20))
+
+
+def test_corpus_speaks_the_language_of_the_tasks():
+    texts = list(text_corpus(0, 600))
+    everything = "\n".join(texts)
+    assert "<image>" not in everything
+    assert set(NAMES) <= {name for name in NAMES if name in everything}
+    for phrase in (
+        SHORT_SUFFIX,
+        LETTER_SUFFIX,
+        "USER: ",
+        "ASSISTANT: ",
+        "\nQ: ",
+        "\nA: ",
+        "Context: ",
+        "Options: (A)",
+    ):
+        assert phrase in everything
+    assert 300 < sum(map(len, texts)) / len(texts) < 900
+    held_out = 0
+    for text in texts:
+        premise = re.search(r"The picture shows (.+?)(?: on an? |, on )", text)
+        present = _concepts_in(premise.group(1)) if premise else []
+        held_out += any(is_held_out(x, y) for x, y in combinations(present, 2))
+    assert held_out == 0
+
+
+def test_tower_labels_are_what_is_in_the_scene(mini_build):
+    pairs = list(tower_pairs(0, 20))
+    for scene, texts in pairs:
+        expected = len(scene.objects) + (scene.sign is not None) + 1
+        assert len(texts) == expected and sorted(texts) == sorted(labels(scene))
+        assert any(scene.background.colour in text for text in texts)
+    assert [scene.key for scene, _ in pairs[:2]] == ["0/train/0", "0/pretrain/0"]
+    rows = [json.loads(line) for line in (mini_build / "tower.jsonl").read_text().splitlines()]
+    assert len(rows) == 100 and all((mini_build / "images" / row["image"]).is_file() for row in rows)
+    scene = make_scene(0, "train", 3)
+    assert next(row["labels"] for row in rows if row["image"] == "train/000003.png") == labels(scene)
+
+
+def test_training_and_test_pictures_differ():
+    seen = {
+        (scene.objects, scene.sign) for split in ("train", "pretrain") for scene in make_scenes(0, split, 400)
+    }
+    assert not any((scene.objects, scene.sign) in seen for scene in make_scenes(0, "test", 400))
