@@ -17,8 +17,8 @@ DEFAULT_TOP_P = 0.95
 """The paper samples by nucleus and names no p; 0.95 keeps nearly all of the mass Eq. 7 draws from while
 never spending a candidate on the far tail."""
 
-LIKELY_TOKENS = 1024
-"""A nucleus is looked for among this many most likely tokens before the whole vocabulary is sorted."""
+LIKELY_TOKENS = 64
+"""A nucleus is looked for among this many most likely tokens first, then among 16 times as many, and so on."""
 
 
 @torch.no_grad()
@@ -100,18 +100,19 @@ def draw(
     probabilities = torch.softmax(logits.to(exact) / temperature, dim=-1)
     if method == "multinomial" or top_p == 1:
         return _invert(probabilities, noise)
-    kept, tokens = _nucleus(probabilities, top_p)
-    return tokens.gather(-1, _invert(kept, noise))
+    return _draw_from_nucleus(probabilities, noise, top_p)
 
 
-def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Probabilities in falling order, 0 outside the nucleus, and their token ids, both ``[rows, <= V]``."""
-    likely = min(LIKELY_TOKENS, probabilities.shape[-1])
-    values, tokens = probabilities.topk(likely, dim=-1)
-    if (values.sum(-1) < top_p).any():
-        values, tokens = probabilities.sort(dim=-1, descending=True)
+def _draw_from_nucleus(probabilities: Tensor, noise: Tensor, top_p: float, likely: int = LIKELY_TOKENS) -> Tensor:
+    """Token ids ``[rows, d]``; rows whose ``likely`` first tokens hold too little mass look among more of them."""
+    values, tokens = probabilities.topk(min(likely, probabilities.shape[-1]), dim=-1)
     before = values.cumsum(-1) - values
-    return values.masked_fill(before >= top_p, 0.0), tokens
+    drawn = tokens.gather(-1, _invert(values.masked_fill(before >= top_p, 0.0), noise))
+    if likely < probabilities.shape[-1]:
+        flat = (values.sum(-1) < top_p).nonzero().flatten()
+        if len(flat):
+            drawn[flat] = _draw_from_nucleus(probabilities[flat], noise[flat], top_p, 16 * likely)
+    return drawn
 
 
 def _invert(mass: Tensor, noise: Tensor) -> Tensor:

@@ -100,12 +100,21 @@ class LlavaForCausalLMMixin(VisionMixin):
         Returns:
             ``CausalLMOutputWithPast``. While training with labels ``logits`` is ``None``: they are computed
             at supervised positions only. In evaluation they are complete, and the loss is there as well.
+
+        Raises:
+            InputError: markers and pictures do not match, or pictures come with ``inputs_embeds`` or a 4D
+                mask.
         """
         if step is not None:
             return step(self)
         decoding = past_key_values is not None and past_key_values.get_seq_length() > 0
         padding_mask = isinstance(attention_mask, Tensor) and attention_mask.dim() == 2
         mergeable = input_ids is not None and not decoding and (padding_mask or attention_mask is None)
+        if images is not None and not mergeable and not decoding:
+            raise InputError(
+                "pictures can be spliced into input_ids with a padding mask [B, T] (or none) only; with "
+                "inputs_embeds or another mask, call splice_inputs() first"
+            )
         if mergeable and self._must_splice(input_ids, images, vision_features):
             assert input_ids is not None
             batch = self.splice_inputs(
@@ -152,9 +161,7 @@ class LlavaForCausalLMMixin(VisionMixin):
     def _warn_nothing_supervised(self) -> None:
         if not getattr(self, "_warned_nothing_supervised", False):
             self._warned_nothing_supervised = True
-            logger.warning(
-                "a batch has no supervised token: its loss is 0; check labels and model_max_length"
-            )
+            logger.warning("a batch has no supervised token: its loss is 0; check labels and model_max_length")
 
     @torch.no_grad()
     def generate(
@@ -203,9 +210,7 @@ class LlavaForCausalLMMixin(VisionMixin):
     # Loading and saving
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, load_tower: bool = True, **kwargs: Any
-    ):
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, load_tower: bool = True, **kwargs: Any):
         """Load a checkpoint of this family, or the plain language model, in LLaVA's or the authors' spelling.
 
         The vision tower is loaded afterwards by its name in the config; weights that the checkpoint carries

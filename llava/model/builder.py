@@ -133,9 +133,7 @@ def _load_on_base(
 ) -> tuple[str, Any]:
     """A projector of the first training stage on the language model it was trained with."""
     if not (folder / PROJECTOR_FILE).is_file():
-        raise InputError(
-            f"{folder} has a config.json but neither weights nor {PROJECTOR_FILE}; is it complete?"
-        )
+        raise InputError(f"{folder} has a config.json but neither weights nor {PROJECTOR_FILE}; is it complete?")
     if model_base is None:
         raise InputError(
             f"{folder} holds a projector only ({PROJECTOR_FILE}): give the language model it was "
@@ -149,9 +147,7 @@ def _load_on_base(
             setattr(model.config, key, value)
     vision = VisionSettings.from_config(config)
     assert vision.tower is not None
-    model.initialize_vision_modules(
-        vision.tower, vision.projector_type, vision.select_layer, vision.select_feature
-    )
+    model.initialize_vision_modules(vision.tower, vision.projector_type, vision.select_layer, vision.select_feature)
     load_projector(model, folder)
     return str(model_base), model
 

@@ -36,8 +36,7 @@ def save_projector(model: Any, folder: str | Path) -> None:
     projector = model.model.mm_projector
     with gathered(projector.parameters()):
         weights = {
-            f"model.mm_projector.{key}": value.detach().cpu().clone()
-            for key, value in projector.named_parameters()
+            f"model.mm_projector.{key}": value.detach().cpu().clone() for key, value in projector.named_parameters()
         }
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +60,7 @@ def load_projector(model: Any, file: str | Path) -> None:
     if file.is_dir():
         file = file / PROJECTOR_FILE
     if not file.is_file():
-        raise InputError(
-            f"no projector weights at {file}; expected the {PROJECTOR_FILE} of a pretraining run"
-        )
+        raise InputError(f"no projector weights at {file}; expected the {PROJECTOR_FILE} of a pretraining run")
     found = {
         re.sub(r"^(.*\.)?mm_projector\.(image_spatial_proj\.)?", "", key): value
         for key, value in torch.load(file, map_location="cpu", weights_only=True).items()

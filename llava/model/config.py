@@ -61,9 +61,7 @@ class VisionSettings:
         """
         feature = getattr(config, "mm_vision_select_feature", None) or "patch"
         if feature not in SELECT_FEATURES:
-            raise InputError(
-                f"mm_vision_select_feature is {feature!r}; expected one of {', '.join(SELECT_FEATURES)}"
-            )
+            raise InputError(f"mm_vision_select_feature is {feature!r}; expected one of {', '.join(SELECT_FEATURES)}")
         merge = getattr(config, "mm_patch_merge_type", None) or "flat"
         if merge != "flat":
             raise InputError(

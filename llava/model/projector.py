@@ -32,9 +32,7 @@ def build_projector(config: Any) -> nn.Module:
     settings = VisionSettings.from_config(config)
     kind, width, hidden = settings.projector_type, settings.hidden_size, config.hidden_size
     if width is None:
-        raise InputError(
-            "the config has no mm_hidden_size: the projector needs the width of the vision features"
-        )
+        raise InputError("the config has no mm_hidden_size: the projector needs the width of the vision features")
     if kind == "linear":
         return nn.Linear(width, hidden)
     if kind == "identity":

@@ -65,9 +65,7 @@ def flatten_images(images: Tensor | Sequence[Tensor] | None) -> Tensor | None:
         return None
     if isinstance(images, Tensor):
         if images.dim() not in (3, 4, 5):
-            raise InputError(
-                f"images of shape {list(images.shape)}; expected [N, 3, H, W], [B, n, 3, H, W] or a list"
-            )
+            raise InputError(f"images of shape {list(images.shape)}; expected [N, 3, H, W], [B, n, 3, H, W] or a list")
         return images.reshape(-1, *images.shape[-3:])
     parts = [flatten_images(part) for part in images]
     found = [part for part in parts if part is not None]
@@ -75,9 +73,7 @@ def flatten_images(images: Tensor | Sequence[Tensor] | None) -> Tensor | None:
         return None
     shapes = {tuple(part.shape[1:]) for part in found}
     if len(shapes) > 1:
-        raise InputError(
-            f"pictures of different sizes in one batch: {sorted(shapes)}; prepare all with one processor"
-        )
+        raise InputError(f"pictures of different sizes in one batch: {sorted(shapes)}; prepare all with one processor")
     return torch.cat(found)
 
 
@@ -119,19 +115,14 @@ def splice(
         ("instruction_mask", instruction_mask),
     ):
         if tensor is not None and tensor.shape != input_ids.shape:
-            raise InputError(
-                f"{name} has shape {list(tensor.shape)}, but input_ids has {list(input_ids.shape)}"
-            )
-    is_token = (
-        torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-    )
+            raise InputError(f"{name} has shape {list(tensor.shape)}, but input_ids has {list(input_ids.shape)}")
+    is_token = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     is_image = (input_ids == IMAGE_TOKEN_INDEX) & is_token
     markers = int(is_image.sum())
     pictures = 0 if visual is None else visual.shape[0]
     if markers != pictures:
         raise InputError(
-            f"{markers} <image> markers in the text but {pictures} pictures in the batch; "
-            "each marker needs one picture"
+            f"{markers} <image> markers in the text but {pictures} pictures in the batch; each marker needs one picture"
         )
     per_picture = 0 if visual is None else visual.shape[1]
 
@@ -144,9 +135,7 @@ def splice(
         place = place - (longest - lengths)
     mask = (place >= 0) & (place < lengths)
     # The column a position comes from is the first whose end lies beyond it.
-    column = torch.searchsorted(ends, place.clamp_min(0).contiguous(), right=True).clamp_max(
-        input_ids.shape[1] - 1
-    )
+    column = torch.searchsorted(ends, place.clamp_min(0).contiguous(), right=True).clamp_max(input_ids.shape[1] - 1)
 
     visual_mask = is_image.gather(1, column) & mask
     text_mask = mask & ~visual_mask

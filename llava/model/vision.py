@@ -122,9 +122,7 @@ class VisionMixin:
             return False
         if self.training and torch.is_grad_enabled():
             return True
-        return is_partitioned(decoder.mm_projector.parameters()) or is_partitioned(
-            decoder.vision_tower.parameters()
-        )
+        return is_partitioned(decoder.mm_projector.parameters()) or is_partitioned(decoder.vision_tower.parameters())
 
     def vision_features(self, images: Tensor | Sequence[Tensor] | None) -> Tensor:
         """The tower's features, before the projector and without gradient.
@@ -209,9 +207,7 @@ def same_tower(one: VisionSettings, other: VisionSettings) -> bool:
         return False
     if one.tower is None or other.tower is None or one.tower == other.tower:
         return one.tower == other.tower
-    return (
-        os.path.isdir(one.tower) and os.path.isdir(other.tower) and os.path.samefile(one.tower, other.tower)
-    )
+    return os.path.isdir(one.tower) and os.path.isdir(other.tower) and os.path.samefile(one.tower, other.tower)
 
 
 def share_vision_tower(student: Any, teacher: Any) -> None:

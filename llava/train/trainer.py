@@ -59,7 +59,9 @@ class LlavaTrainer(Trainer):
         sampler = ShuffleSampler(len(dataset), seed)
         if self.args.group_by_modality_length:
             steps = self.args.world_size * self.args.gradient_accumulation_steps
-            sampler = ModalityLengthSampler(dataset.lengths, self.args.train_batch_size, steps, seed)
+            sampler = ModalityLengthSampler(
+                dataset.lengths, self.args.train_batch_size, steps, seed, self.args.group_window
+            )
         self.add_callback(SetEpoch(sampler))
         return sampler
 

@@ -66,9 +66,7 @@ class VisionTower(nn.Module, ABC):
             InputError: the tower is not loaded, or the pictures have another size than the tower expects.
         """
         if not self.is_loaded:
-            raise InputError(
-                f"the vision tower {self.name!r} has no weights yet: call load_vision_tower() first"
-            )
+            raise InputError(f"the vision tower {self.name!r} has no weights yet: call load_vision_tower() first")
         size = self.image_size
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise InputError(

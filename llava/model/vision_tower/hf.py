@@ -69,9 +69,7 @@ def resolve_tower(name: str, checkpoint_folder: str | None = None) -> str:
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_path:
         places = " and ".join(str(folder) for folder in tried)
-        raise InputError(
-            f"vision tower {name!r} not found: no folder at {places}; set mm_vision_tower to a tower"
-        )
+        raise InputError(f"vision tower {name!r} not found: no folder at {places}; set mm_vision_tower to a tower")
     return name
 
 
@@ -96,9 +94,7 @@ class HFVisionTower(VisionTower):
         self.source = resolve_tower(self.name, self.checkpoint_folder)
         model_class, processor_class = self._family()
         try:
-            self.vision_tower, report = model_class.from_pretrained(
-                self.source, dtype=dtype, output_loading_info=True
-            )
+            self.vision_tower, report = model_class.from_pretrained(self.source, dtype=dtype, output_loading_info=True)
             self.image_processor = processor_class.from_pretrained(self.source)
         except OSError as error:
             raise InputError(f"vision tower {self.name!r} (looked for at {self.source}): {error}") from error

@@ -30,9 +30,7 @@ class OpenClipVisionTower(VisionTower):
                 "one of open_clip's tags or a weight file"
             )
         try:
-            visual = open_clip.create_model(
-                name, pretrained=pretrained or None, require_pretrained=True
-            ).visual
+            visual = open_clip.create_model(name, pretrained=pretrained or None, require_pretrained=True).visual
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"open_clip cannot load the vision tower {self.name!r}: {error}") from error
         if hasattr(visual, "trunk"):  # a timm model inside
@@ -48,9 +46,7 @@ class OpenClipVisionTower(VisionTower):
         self.block = block_index(self, len(blocks))
         data = visual.preprocess_cfg
         size = data["size"] if isinstance(data["size"], (tuple, list)) else (data["size"], data["size"])
-        self.image_processor = square_processor(
-            self.name, size, data["mean"], data["std"], data["interpolation"]
-        )
+        self.image_processor = square_processor(self.name, size, data["mean"], data["std"], data["interpolation"])
         learn_sizes(self)
 
     def _encode(self, images: Tensor) -> Tensor:

@@ -170,3 +170,20 @@ def test_wrong_arguments():
         ModalityLengthSampler([3, 0], 4)
     with pytest.raises(InputError, match="batch_size 0"):
         ModalityLengthSampler([3], 0)
+
+
+def test_a_window_makes_batches_alike_in_length_and_loses_no_sample():
+    """Sixteen mega-batches sorted together: the spread of lengths within a batch shrinks, each sample comes once."""
+    lengths = lengths_of(480, 160)
+    plain = ModalityLengthSampler(lengths, 8, 1, seed=2).order()
+    sorted_ = ModalityLengthSampler(lengths, 8, 1, seed=2, window=16).order()
+    assert sorted(sorted_.tolist()) == list(range(640))
+
+    def spread(order):
+        batches = np.abs(np.asarray(lengths))[order].reshape(-1, 8)
+        return (batches.max(axis=1) - batches.min(axis=1)).mean()
+
+    assert spread(sorted_) < 0.3 * spread(plain)
+    assert np.array_equal(ModalityLengthSampler(lengths, 8, 1, seed=2, window=1).order(), plain)
+    with pytest.raises(InputError, match="window 0"):
+        ModalityLengthSampler(lengths, 8, 1, window=0)

@@ -276,6 +276,10 @@ def test_pictures_and_markers_must_match(make_model, pictures, language_folder):
         model(torch.tensor([[5, IMG]]), images=pictures(2))
     with pytest.raises(InputError, match="1 <image> markers .* 0 pictures"):
         model(torch.tensor([[5, IMG]]))
+    with pytest.raises(InputError, match="splice_inputs"):
+        model(inputs_embeds=torch.zeros(1, 2, 32), images=pictures(1))
+    with pytest.raises(InputError, match="splice_inputs"):
+        model(torch.tensor([[IMG]]), attention_mask=torch.ones(1, 1, 1, 1).bool(), images=pictures(1))
     from llava.model import LlavaQwen2ForCausalLM
 
     blind = LlavaQwen2ForCausalLM.from_pretrained(language_folder("qwen2"))

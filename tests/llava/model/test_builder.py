@@ -121,9 +121,7 @@ def test_a_table_larger_than_the_tokenizer_is_left_alone(full):
 
 
 def test_not_a_llava_checkpoint(language_folder, tmp_path):
-    with pytest.raises(
-        InputError, match="model type 'qwen2'; expected a LLaVA checkpoint of type llava_qwen2"
-    ):
+    with pytest.raises(InputError, match="model type 'qwen2'; expected a LLaVA checkpoint of type llava_qwen2"):
         load_pretrained_model(language_folder("qwen2"), None, "llava-qwen")
     with pytest.raises(InputError, match="no readable config.json"):
         load_pretrained_model(tmp_path, None, "llava")

@@ -71,9 +71,7 @@ def test_shards_and_dtype(make_model, pictures, tmp_path):
     assert torch.equal(logits(loaded, pictures(1)), logits(model, pictures(1)))
 
 
-def test_tower_by_a_path_relative_to_the_checkpoint(
-    make_model, pictures, tower_folder, tmp_path, monkeypatch
-):
+def test_tower_by_a_path_relative_to_the_checkpoint(make_model, pictures, tower_folder, tmp_path, monkeypatch):
     model = make_model()
     want = logits(model, pictures(1))
     model.save_pretrained(tmp_path / "bundle" / "run")
@@ -182,9 +180,7 @@ def test_authors_spelling(make_model, pictures, tmp_path, family):
 
 
 def test_a_plain_language_model_of_another_family(language_folder):
-    with pytest.raises(
-        InputError, match="model type 'qwen2'; LlavaLlamaConfig reads 'llava_llama' or .* 'llama'"
-    ):
+    with pytest.raises(InputError, match="model type 'qwen2'; LlavaLlamaConfig reads 'llava_llama' or .* 'llama'"):
         LlavaLlamaForCausalLM.from_pretrained(language_folder("qwen2"))
 
 
@@ -273,9 +269,7 @@ def test_projector_that_does_not_fit(make_model, tmp_path):
         load_projector(model, tmp_path / "nowhere")
 
 
-def test_pretrained_projector_is_taken_at_initialisation(
-    make_model, language_folder, tower_folder, tmp_path, pictures
-):
+def test_pretrained_projector_is_taken_at_initialisation(make_model, language_folder, tower_folder, tmp_path, pictures):
     model = make_model()
     save_projector(model, tmp_path)
     fresh = LlavaQwen2ForCausalLM.from_pretrained(language_folder("qwen2"))

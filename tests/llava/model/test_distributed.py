@@ -50,9 +50,7 @@ def test_every_mode_equals_one_process(make_model, tmp_path):
 
     losses, projector = one_process(tmp_path)
     assert losses[0] > losses[1] > losses[2]
-    records = {
-        mode: torch.tensor(json.loads((tmp_path / mode / "losses.json").read_text())) for mode in MODES
-    }
+    records = {mode: torch.tensor(json.loads((tmp_path / mode / "losses.json").read_text())) for mode in MODES}
     for mode in MODES:
         torch.testing.assert_close(records[mode][:, 0], torch.tensor(losses), rtol=1e-4, atol=1e-4, msg=mode)
         torch.testing.assert_close(records[mode][:, 1], records["ddp"][:, 1], rtol=1e-4, atol=1e-4, msg=mode)

@@ -73,9 +73,7 @@ def test_right_padded_prompts_and_both_argument_names(make_model, split):
     width = ids.shape[1]
     right = torch.tensor([row + [0] * (width - len(row)) for row in PROMPTS])
     right_mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in PROMPTS]).bool()
-    got = model.generate(
-        input_ids=right, images=images, image_sizes=None, attention_mask=right_mask, **GREEDY
-    )
+    got = model.generate(input_ids=right, images=images, image_sizes=None, attention_mask=right_mask, **GREEDY)
     assert torch.equal(got, want)
 
 

@@ -20,9 +20,7 @@ SIZE, PATCH, WIDTH = 32, 16, 192
 
 
 def settings(name: str, layer: int = -2, feature: str = "patch") -> SimpleNamespace:
-    return SimpleNamespace(
-        mm_vision_tower=name, mm_vision_select_layer=layer, mm_vision_select_feature=feature
-    )
+    return SimpleNamespace(mm_vision_tower=name, mm_vision_select_layer=layer, mm_vision_select_feature=feature)
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +63,11 @@ def open_clip_model(packages, tmp_path_factory) -> tuple[Any, str]:
     torch.manual_seed(0)
     model = packages.open_clip.create_model("ViT-S-32", force_image_size=64).eval()
     folder = tmp_path_factory.mktemp("open_clip")
-    save_file(
-        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     config = packages.open_clip.get_model_config("ViT-S-32")
     config["vision_cfg"]["image_size"] = 64
     preprocess = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpolation": "bilinear"}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
-    )
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
     return model, f"open_clip:local-dir:{folder}"
 
 
@@ -147,9 +141,7 @@ def test_wrong_names(packages, timm_model, open_clip_model):
             build_vision_tower(settings(name, 0))
 
 
-@pytest.mark.parametrize(
-    ("name", "package"), [("timm:vit", "timm"), ("open_clip:ViT-S-32@openai", "open_clip")]
-)
+@pytest.mark.parametrize(("name", "package"), [("timm:vit", "timm"), ("open_clip:ViT-S-32@openai", "open_clip")])
 def test_without_the_package(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     with pytest.raises(InputError, match=f"needs {package}.*pip install align-ti\\[towers\\]"):

@@ -88,9 +88,7 @@ def test_image_processor_needs_no_crop_size(tower_folder):
         tower = build_vision_tower(settings(tower_folder(kind)))
         pixels = tower.image_processor(picture, return_tensors="pt")["pixel_values"]
         assert tower(pixels).shape == (1, 4, 24)
-    assert not getattr(
-        build_vision_tower(settings(tower_folder("siglip"))).image_processor, "crop_size", None
-    )
+    assert not getattr(build_vision_tower(settings(tower_folder("siglip"))).image_processor, "crop_size", None)
 
 
 def test_relative_to_the_checkpoint_and_to_here(tower_folder, tmp_path, monkeypatch, pictures):
@@ -105,9 +103,7 @@ def test_relative_to_the_checkpoint_and_to_here(tower_folder, tmp_path, monkeypa
 
 
 def test_missing_tower_says_where_it_looked(tmp_path):
-    with pytest.raises(
-        InputError, match=f"'nowhere/at/all' not found.*{tmp_path}/nowhere/at/all and nowhere"
-    ):
+    with pytest.raises(InputError, match=f"'nowhere/at/all' not found.*{tmp_path}/nowhere/at/all and nowhere"):
         build_vision_tower(settings("nowhere/at/all", checkpoint=tmp_path))
     with pytest.raises(InputError, match="'./gone' not found"):
         build_vision_tower(settings("./gone"))
