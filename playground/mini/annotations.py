@@ -7,7 +7,7 @@ from typing import Any
 from playground.mini.layout import Scene
 from playground.mini.prompts import Turn, choice_turn, ocr_question, sentence_turn, short_turn
 from playground.mini.questions.background import about_background
-from playground.mini.questions.base import Asker, Question, as_choice
+from playground.mini.questions.base import LETTER_SUFFIX, SHORT_SUFFIX, Asker, Question, as_choice
 from playground.mini.questions.category import about_category, place_of_category
 from playground.mini.questions.counting import count_things, is_count, is_sum, sum_of_counts
 from playground.mini.questions.describe import DETAIL_REQUESTS, SHORT_REQUESTS, caption, compact, describe
@@ -21,8 +21,12 @@ from playground.mini.scenes import make_imagined_scene
 DESCRIPTION_SHARE = 0.22
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
 
-OTHER_KINDS = {"text": 5, "several turns": 32, "choice": 13, "single": 50}
-"""What the other samples are, in percent of them."""
+OTHER_KINDS = {"text": 5, "short answers": 50, "letters": 18, "sentences": 10, "mixed": 12, "single": 5}
+"""What the other samples are, in percent of them. As in LLaVA's own mix, most are several turns about one picture, with
+the suffix that asks for short answers or letters in the first turn alone."""
+
+TURNS = (4, 5, 6, 7)
+"""Numbers of turns of such a conversation."""
 
 SHORT_SHARE = 0.7
 """Share of the questions that ask for a single word or phrase; the others are answered in a sentence."""
@@ -79,13 +83,32 @@ def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -
 def _turns(kind: str, scene: Scene, rng: random.Random, asked: set[str]) -> list[Turn]:
     if kind == "description":
         return [(rng.choice(DETAIL_REQUESTS), describe(scene, rng))]
-    if kind == "choice":
-        hint = objects_hint(scene) if rng.random() < HINT_SHARE else ""
-        question = ask(scene, rng, asked, CHOICE_ASKERS, choice=True)
-        return [letter_turn(question, rng, hint=hint if not question.kind.startswith("count") else "")]
-    if kind == "single":
-        return [_answer(scene, ask(scene, rng, asked), rng)]
-    return [_answer(scene, ask(scene, rng, asked), rng) for _ in range(rng.choice((2, 3)))]
+    number = 1 if kind == "single" else rng.choice(TURNS)
+    if kind == "letters":
+        return without_later_suffixes([_letter_answer(scene, rng, asked) for _ in range(number)])
+    if kind == "sentences":
+        return [sentence_turn(ask(scene, rng, asked)) for _ in range(number)]
+    if kind == "short answers":
+        return without_later_suffixes(
+            [_answer(scene, ask(scene, rng, asked), rng, short_share=1.0) for _ in range(number)]
+        )
+    return [
+        _letter_answer(scene, rng, asked) if rng.random() < 0.2 else _answer(scene, ask(scene, rng, asked), rng)
+        for _ in range(number)
+    ]
+
+
+def without_later_suffixes(turns: list[Turn]) -> list[Turn]:
+    """Turns whose first alone says in which form to answer."""
+    later = [(text.removesuffix(SHORT_SUFFIX).removesuffix(LETTER_SUFFIX), answer) for text, answer in turns[1:]]
+    return [turns[0], *later]
+
+
+def _letter_answer(scene: Scene, rng: random.Random, asked: set[str]) -> Turn:
+    """A multiple-choice turn about the picture, now and then with a hint."""
+    hint = objects_hint(scene) if rng.random() < HINT_SHARE else ""
+    question = ask(scene, rng, asked, CHOICE_ASKERS, choice=True)
+    return letter_turn(question, rng, hint=hint if not question.kind.startswith("count") else "")
 
 
 def text_turn(rng: random.Random, key: str) -> Turn:
@@ -129,11 +152,11 @@ def ask(
     raise AssertionError(f"no question can be asked about scene {scene.key}")
 
 
-def _answer(scene: Scene, question: Question, rng: random.Random) -> Turn:
+def _answer(scene: Scene, question: Question, rng: random.Random, short_share: float = SHORT_SHARE) -> Turn:
     """The turn for a question: with the short-answer suffix a short answer, otherwise a sentence."""
     if question.kind in ("read_sign", "first_letter") and rng.random() < OCR_SHARE:
         return ocr_question(question, ocr_tokens(scene, rng)), question.answer
-    return short_turn(question) if rng.random() < SHORT_SHARE else sentence_turn(question)
+    return short_turn(question) if rng.random() < short_share else sentence_turn(question)
 
 
 def letter_turn(question: Question, rng: random.Random, context: str = "N/A", hint: str = "") -> Turn:

@@ -220,11 +220,35 @@ def pretrain_tower(
         "recall": label_recall(model, LabelledPictures(records[-held_out:], processor), collator),
         "loss": result.training_loss,
     }
+    normalise_scale(model, torch.stack([training[index]["pixel_values"] for index in range(min(64, len(training)))]))
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+@torch.no_grad()
+def normalise_scale(model: SiglipModel, pixels: Tensor) -> None:
+    """Give the last hidden state unit mean square without changing what the model computes.
+
+    Every block reads the residual stream through a layer norm, so the stream may be scaled by scaling what is added to
+    it. A projector then starts with inputs of an ordinary size.
+
+    Args:
+        model: changed in place.
+        pixels: pictures to measure on, ``[N, 3, H, W]``.
+    """
+    vision = model.vision_model
+    states = vision(pixel_values=pixels.to(model.device), output_hidden_states=True).hidden_states
+    factor = states[-1].pow(2).mean().rsqrt()
+    embeddings = vision.embeddings
+    added = [embeddings.patch_embedding.weight, embeddings.patch_embedding.bias, embeddings.position_embedding.weight]
+    for layer in vision.encoder.layers:
+        for linear in (layer.self_attn.out_proj, layer.mlp.fc2):
+            added += [linear.weight, linear.bias]
+    for parameter in added:
+        parameter.mul_(factor)
 
 
 @torch.no_grad()
