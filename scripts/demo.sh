@@ -38,7 +38,7 @@ step student-sft "$CHECKPOINTS/student-sft/model.safetensors" bash scripts/disti
 step student-vanilla-kd "$CHECKPOINTS/student-vanilla-kd/model.safetensors" bash scripts/distill/vanilla_kd.sh
 step student-align-ti "$CHECKPOINTS/student-align-ti/model.safetensors" bash scripts/distill/align_ti.sh
 
-export EVAL_ROOT=$MINI/eval
+export EVAL_ROOT=$MINI/eval BATCH_SIZE=64
 for model in teacher student-sft student-vanilla-kd student-align-ti; do
     export OUTPUT_DIR=$CHECKPOINTS/eval/$model
     step "eval-$model" "$OUTPUT_DIR/scores.json" bash scripts/eval/all.sh "$CHECKPOINTS/$model"

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a small real tokenizer, and one thread so that timings stay steady."""
 
+import logging
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -69,6 +70,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def quiet_root_logger():
+    """Entry points set the root logger's level; the next test starts from the usual one."""
+    yield
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,8 @@ def answer_batch(
         temperature=None,
         top_p=None,
         top_k=None,
+        repetition_penalty=1.0,  # chat models bring one in their generation settings
+        no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
         use_cache=True,
         eos_token_id=stop.ids or None,

@@ -90,6 +90,15 @@ def test_batch_size_does_not_change_answers(checkpoint, questions, dtype):
     assert len(set(one.values())) > 8
 
 
+def test_the_checkpoints_own_generation_settings_do_not_matter(checkpoint, questions):
+    model = LoadedModel(*load_pretrained_model(checkpoint, torch_dtype=torch.float64), model_id="tiny")
+    before = run(model, questions, 4)
+    config = model.model.generation_config
+    config.do_sample, config.temperature, config.top_p, config.top_k = True, 3.0, 0.9, 50
+    config.repetition_penalty, config.no_repeat_ngram_size, config.num_beams = 5.0, 1, 3
+    assert run(model, questions, 4) == before
+
+
 def test_pictures_change_answers(loaded, world):
     asked = [
         Question(colour, "What is it?", Picture.file(world.images / f"{colour}.png"), key=colour)
@@ -138,6 +147,9 @@ def test_end_of_turn_is_cut_and_noticed(loaded, template):
     plain = tokenizer(" A red apple.").input_ids
     assert stop.read(plain, len(plain)) == ("A red apple.", "length")
     assert stop.read([*plain, tokenizer.eos_token_id], 99) == ("A red apple.", "stop")
+    # a row that is over goes on as padding, or as whatever follows, while others in its batch are not
+    assert stop.read([*plain, tokenizer.eos_token_id, *plain], 99) == ("A red apple.", "stop")
+    assert stop.read([*ids, *plain], 99) == ("A red apple.", "stop")
 
 
 def test_end_of_turn_of_several_tokens_stops_generation(loaded, questions):

@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from openpyxl import load_workbook
 
 from llava.errors import InputError
 from llava.eval.benchmarks.mmbench import BENCHMARK, choices, letter, score
@@ -85,9 +84,10 @@ def test_table_without_answers_is_not_scored(eval_root):
 
 
 def test_workbook_holds_every_question_and_raw_answers(eval_root, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl", reason="the `eval` extra")
     task = Task.load(BENCHMARK, eval_root)
     where = write_workbook(task.questions, ["A", "=1+1", "b\x07ell", None, "ответ", "B"], tmp_path)
-    rows = list(load_workbook(where).active.iter_rows(values_only=True))
+    rows = list(openpyxl.load_workbook(where).active.iter_rows(values_only=True))
     assert rows[0] == ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
     assert rows[1] == (5, "Which colour?", "red", "green", "blue", "grey", "A", "A", "dev")
     assert [row[6] or "" for row in rows[1:]] == ["A", "=1+1", "b ell", "", "ответ", "B"]
