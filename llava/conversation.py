@@ -216,9 +216,7 @@ class Conversation:
         for index, (_, message) in enumerate(self.messages):
             if not message:
                 if index + 1 < len(self.messages):
-                    raise InputError(
-                        f"message {index} of the conversation is empty; only the last one may be"
-                    )
+                    raise InputError(f"message {index} of the conversation is empty; only the last one may be")
                 break
             turns.append((HUMAN if index % 2 == 0 else ASSISTANT, message))
         template = replace(self.template, system=self.system)

@@ -67,9 +67,7 @@ def process_images(images: Sequence[Image.Image], image_processor: Any, model_cf
         InputError: no image, or an unknown ``image_aspect_ratio``.
     """
     if not images:
-        raise InputError(
-            "process_images was given no image; leave images out of the call for text-only input"
-        )
+        raise InputError("process_images was given no image; leave images out of the call for text-only input")
     if isinstance(model_cfg, Mapping):
         aspect_ratio = model_cfg.get("image_aspect_ratio")
     else:

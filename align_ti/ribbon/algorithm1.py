@@ -89,9 +89,7 @@ def single_pass(
     """
     implementation = decoder.config._attn_implementation
     if implementation not in ("sdpa", "align_ti"):
-        raise InputError(
-            f"Algorithm 1 needs sdpa or align_ti attention (boolean mask), found {implementation!r}"
-        )
+        raise InputError(f"Algorithm 1 needs sdpa or align_ti attention (boolean mask), found {implementation!r}")
     sequence = ribbon_sequence(layout, attention_mask, position_ids)
     batch, total = sequence.position_ids.shape
     samples = torch.arange(batch, device=inputs_embeds.device)[:, None]

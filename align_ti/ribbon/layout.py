@@ -117,9 +117,7 @@ def candidate_layout(
         matched = equal.view(steps, d).sum(-1)
         main_weight[supervised.sample, supervised.column] = matched.to(dtype) / d
         rest = ~ends & ~equal
-        pairs, counts = torch.unique(
-            torch.stack([step[rest], token[rest]]), dim=1, sorted=True, return_counts=True
-        )
+        pairs, counts = torch.unique(torch.stack([step[rest], token[rest]]), dim=1, sorted=True, return_counts=True)
         step, token, ends = pairs[0], pairs[1], torch.zeros_like(counts, dtype=torch.bool)
     weight = torch.where(ends, 0, counts).to(dtype) / d
     sample, limit = supervised.sample[step], supervised.column[step]

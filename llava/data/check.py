@@ -158,26 +158,16 @@ def _seen(text: str, earlier: set[int]) -> bool:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of the checker."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.data.check", description="Check LLaVA-format training data."
-    )
-    parser.add_argument(
-        "--data_path", required=True, help=".json or .jsonl file, or several separated by commas"
-    )
-    parser.add_argument(
-        "--image_folder", type=Path, help="where image paths start (default: beside the data file)"
-    )
+    parser = argparse.ArgumentParser(prog="python -m llava.data.check", description="Check LLaVA-format training data.")
+    parser.add_argument("--data_path", required=True, help=".json or .jsonl file, or several separated by commas")
+    parser.add_argument("--image_folder", type=Path, help="where image paths start (default: beside the data file)")
     parser.add_argument("--model_name_or_path", help="a model whose tokenizer measures the samples")
     parser.add_argument("--version", default="qwen", help="prompt template (default: %(default)s)")
-    parser.add_argument(
-        "--model_max_length", type=int, help="limit on a sample's positions; needs a tokenizer"
-    )
+    parser.add_argument("--model_max_length", type=int, help="limit on a sample's positions; needs a tokenizer")
     parser.add_argument(
         "--visual_tokens", type=int, default=729, help="positions an image takes (default: %(default)s)"
     )
-    parser.add_argument(
-        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes (0: only this one)"
-    )
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes (0: only this one)")
     parser.add_argument("--no_images", action="store_true", help="do not open images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
     return parser
@@ -195,19 +185,13 @@ def make_checker(args: argparse.Namespace) -> Checker:
     if args.image_folder is not None and not args.image_folder.is_dir():
         raise InputError(f"image folder {str(args.image_folder)!r} does not exist")
     if args.workers < 0 or args.visual_tokens < 1:
-        raise InputError(
-            f"--workers {args.workers} and --visual_tokens {args.visual_tokens} must be 0 or 1 at least"
-        )
+        raise InputError(f"--workers {args.workers} and --visual_tokens {args.visual_tokens} must be 0 or 1 at least")
     get_template(args.version)
     if args.model_name_or_path is not None:
         if not load_tokenizer(args.model_name_or_path).is_fast:
-            raise InputError(
-                f"the tokenizer of {args.model_name_or_path!r} is a slow one; a fast one is needed"
-            )
+            raise InputError(f"the tokenizer of {args.model_name_or_path!r} is a slow one; a fast one is needed")
     elif args.model_max_length is not None:
-        raise InputError(
-            "--model_max_length is counted in tokens; pass --model_name_or_path for the tokenizer"
-        )
+        raise InputError("--model_max_length is counted in tokens; pass --model_name_or_path for the tokenizer")
     settings = Settings(args.model_name_or_path, args.version, args.model_max_length, args.visual_tokens)
     return Checker(files, args.image_folder, settings, args.workers, not args.no_images)
 
@@ -220,9 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout.write(report.as_text() + "\n")
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(
-            json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        args.json.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 1 if report.errors else 0
 
 

@@ -104,8 +104,7 @@ class Report:
                     rows.append((*head, example))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
-            for row in rows
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows
         ]
         if len(rows) == 1:
             lines = ["nothing found"]

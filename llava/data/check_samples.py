@@ -83,9 +83,7 @@ def _image(where: str, file: Path) -> list[Finding]:
     return []
 
 
-def _length(
-    settings: Settings, tokenizer: str, sample: Sample, findings: list[Finding], positions: list[int]
-) -> None:
+def _length(settings: Settings, tokenizer: str, sample: Sample, findings: list[Finding], positions: list[int]) -> None:
     try:
         tokens = tokenize_conversation(
             sample.conversations,
@@ -97,8 +95,6 @@ def _length(
         positions.append(length)
         if settings.max_length is not None and length > settings.max_length:
             tokens.truncate(settings.max_length, settings.visual_tokens)
-            findings.append(
-                Finding(TOO_LONG, sample.where, f"{length} positions, cut to {settings.max_length}")
-            )
+            findings.append(Finding(TOO_LONG, sample.where, f"{length} positions, cut to {settings.max_length}"))
     except EntryError as error:
         findings.append(Finding(error.kind, sample.where, str(error)))

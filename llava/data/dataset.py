@@ -70,15 +70,11 @@ class ConversationDataset(Dataset):
         if on_bad_sample not in ("error", "skip"):
             raise InputError(f"on_bad_sample is {on_bad_sample!r}, expected 'error' or 'skip'")
         if image_aspect_ratio not in ASPECT_RATIOS:
-            raise InputError(
-                f"image_aspect_ratio {image_aspect_ratio!r} is not supported; use 'pad' or 'square'"
-            )
+            raise InputError(f"image_aspect_ratio {image_aspect_ratio!r} is not supported; use 'pad' or 'square'")
         if image_folder is not None and not Path(image_folder).is_dir():
             raise InputError(f"image folder {str(image_folder)!r} does not exist; check --image_folder")
         if image_processor is None and bool((annotations.lengths > 0).any()):
-            raise InputError(
-                "the annotations have images but the model has no vision tower; pass --vision_tower"
-            )
+            raise InputError("the annotations have images but the model has no vision tower; pass --vision_tower")
         self.annotations = annotations
         self.tokenizer = tokenizer
         self.template = template
@@ -112,9 +108,7 @@ class ConversationDataset(Dataset):
             return self._bad(f"{self.annotations.where(index)}: {error}", error)
 
     def _sample(self, index: int, entry: dict[str, Any]) -> dict[str, torch.Tensor]:
-        tokens = tokenize_conversation(
-            entry["conversations"], self.tokenizer, self.template, len(entry["image"])
-        )
+        tokens = tokenize_conversation(entry["conversations"], self.tokenizer, self.template, len(entry["image"]))
         if self.model_max_length is not None:
             tokens = tokens.truncate(self.model_max_length, self.visual_tokens)
         folder = self.image_folder or self.annotations.folder(index)

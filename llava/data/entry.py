@@ -101,9 +101,7 @@ def check_conversation(conversations: Sequence[dict[str, Any]], num_images: int)
     if turns and turns[-1][0] == HUMAN:
         turns = turns[:-1]
     if not turns:
-        raise EntryError(
-            MALFORMED_CONVERSATION, "the conversation has no human turn with an answer (gpt) after it"
-        )
+        raise EntryError(MALFORMED_CONVERSATION, "the conversation has no human turn with an answer (gpt) after it")
     dropped = int(conversations[0]["from"] == ASSISTANT)
     markers = 0
     for index, (who, text) in enumerate(turns):
@@ -135,9 +133,7 @@ def _images(value: Any) -> list[str]:
     paths = value if isinstance(value, list) else [value]
     for path in paths:
         if not isinstance(path, str) or not path:
-            raise EntryError(
-                MALFORMED_ENTRY, f"'image' holds {_kind(path)}, expected a path or a list of paths"
-            )
+            raise EntryError(MALFORMED_ENTRY, f"'image' holds {_kind(path)}, expected a path or a list of paths")
         _text(path, "'image'")
     return paths
 
@@ -169,9 +165,7 @@ def _text(text: str, name: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise EntryError(
-            MALFORMED_ENTRY, f"{name} has half a character (a lone surrogate) at {error.start}"
-        ) from None
+        raise EntryError(MALFORMED_ENTRY, f"{name} has half a character (a lone surrogate) at {error.start}") from None
     return text
 
 

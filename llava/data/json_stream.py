@@ -63,9 +63,7 @@ def require_annotation_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"annotation file {str(path)!r} does not exist; check --data_path")
     if path.suffix not in (".json", ".jsonl"):
-        raise InputError(
-            f"annotation file {str(path)!r} ends in {path.suffix!r}, expected '.json' or '.jsonl'"
-        )
+        raise InputError(f"annotation file {str(path)!r} ends in {path.suffix!r}, expected '.json' or '.jsonl'")
 
 
 def split_paths(path: str | Path) -> list[Path]:
@@ -138,9 +136,7 @@ class _Window:
             yield Row(self._index, line, self._decode_entry())
             mark = self._next_character()
             if mark not in (",", "]"):
-                raise self._broken(
-                    "expected ',' or ']' after the entry" if mark else "the file ends inside the list"
-                )
+                raise self._broken("expected ',' or ']' after the entry" if mark else "the file ends inside the list")
             self._at += 1
             self._index += 1
             if mark == "]":
@@ -155,9 +151,7 @@ class _Window:
                     self._at = end
                     return value
             except json.JSONDecodeError as error:
-                goes_on = (
-                    error.msg.startswith("Unterminated") or error.pos > len(self._text) - _UNSURE_CHARACTERS
-                )
+                goes_on = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _UNSURE_CHARACTERS
                 if self._at_end or not goes_on:
                     raise self._broken(error.msg, error.pos) from None
             except RecursionError:

@@ -75,7 +75,11 @@ class ModalityLengthSampler(ShuffleSampler):
     """
 
     def __init__(
-        self, lengths: Sequence[int] | np.ndarray, batch_size: int, batches_per_step: int = 1, seed: int = 0,
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        batch_size: int,
+        batches_per_step: int = 1,
+        seed: int = 0,
         window: int = 1,
     ):
         super().__init__(len(lengths), seed)

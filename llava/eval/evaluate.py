@@ -120,9 +120,7 @@ def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dic
     }
 
 
-def answer(
-    task: Task, checkpoint: Checkpoint, options: EvalOptions, load_model: Callable[[], "LoadedModel"]
-) -> int:
+def answer(task: Task, checkpoint: Checkpoint, options: EvalOptions, load_model: Callable[[], "LoadedModel"]) -> int:
     """Ask this process's share of the questions that have no answer yet; returns how many were asked.
 
     ``load_model`` is called only if there is something to ask.

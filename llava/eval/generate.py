@@ -103,9 +103,7 @@ def generate_answers(
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; it must be at least 1")
     prompts = [Prompt(q, _encode(q, template, loaded)) for q in questions]
-    prompts.sort(
-        key=lambda p: (len(p.ids) // BUCKET, p.question.picture.identity if p.question.picture else "")
-    )
+    prompts.sort(key=lambda p: (len(p.ids) // BUCKET, p.question.picture.identity if p.question.picture else ""))
     _warn_of_long_prompts(prompts, loaded)
     groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     stop = EndOfTurn.of(template, loaded.tokenizer, loaded.model)
@@ -119,9 +117,7 @@ def generate_answers(
 
 
 @torch.inference_mode()
-def answer_batch(
-    loaded: LoadedModel, batch: Batch, stop: EndOfTurn, max_new_tokens: int
-) -> list[tuple[str, str]]:
+def answer_batch(loaded: LoadedModel, batch: Batch, stop: EndOfTurn, max_new_tokens: int) -> list[tuple[str, str]]:
     """Answers of one batch, each with how it ended (``stop`` or ``length``)."""
     model = loaded.model
     home = model.get_input_embeddings().weight
@@ -169,8 +165,7 @@ def _warn_of_long_prompts(prompts: Sequence[Prompt], loaded: LoadedModel) -> Non
     too_long = sum(length > loaded.context_length for length in lengths)
     if too_long:
         logger.warning(
-            "%d prompts are longer than the model's context of %d tokens (the longest: %d); "
-            "their answers may suffer",
+            "%d prompts are longer than the model's context of %d tokens (the longest: %d); their answers may suffer",
             too_long,
             loaded.context_length,
             max(lengths),

@@ -111,8 +111,7 @@ def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> lis
     """
     if num_chunks < 1 or not 0 <= chunk_idx < num_chunks:
         raise InputError(
-            f"--chunk-idx is {chunk_idx} of --num-chunks {num_chunks}; it must be "
-            "at least 0 and below --num-chunks"
+            f"--chunk-idx is {chunk_idx} of --num-chunks {num_chunks}; it must be at least 0 and below --num-chunks"
         )
     count = len(questions)
     return list(questions[count * chunk_idx // num_chunks : count * (chunk_idx + 1) // num_chunks])
@@ -160,9 +159,7 @@ def match_answers(questions: Sequence[Question], answers: Sequence[Answer]) -> M
     return Matched(texts, report)
 
 
-def _report(
-    questions: Sequence[Question], texts: Sequence[str | None], last: dict[int, Answer]
-) -> dict[str, Any]:
+def _report(questions: Sequence[Question], texts: Sequence[str | None], last: dict[int, Answer]) -> dict[str, Any]:
     kinds: dict[str, list[str]] = {
         name: [] for name in ("missing", "empty", "non_ascii", "very_long", "at_token_limit")
     }
@@ -202,9 +199,7 @@ def parse_answer(line: str, where: str) -> Answer:
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(row, dict) or "question_id" not in row or "text" not in row:
-        raise InputError(
-            f"{where}: expected a JSON object with 'question_id' and 'text', found {line[:80]!r}"
-        )
+        raise InputError(f"{where}: expected a JSON object with 'question_id' and 'text', found {line[:80]!r}")
     text = row["text"]
     return Answer(
         question_id=row["question_id"],

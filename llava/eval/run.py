@@ -91,8 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--model-path is missing: give a checkpoint, or answers with --answers-file")
     if arguments.stage == "all" and options.num_chunks > 1:
         raise InputError(
-            f"--num-chunks {options.num_chunks} needs --stage generate for every chunk and then "
-            "--stage score once"
+            f"--num-chunks {options.num_chunks} needs --stage generate for every chunk and then --stage score once"
         )
     for task in tasks if arguments.stage != "score" else []:
         task.check_pictures(options.limit)

@@ -53,9 +53,7 @@ def read_rows(run: str) -> list[Row]:
     if path.is_dir():
         return [Row(label, _scores_of_folder(path))]
     if not path.is_file():
-        raise InputError(
-            f"{path} does not exist; expected a folder that llava.eval.run wrote, or a JSON file"
-        )
+        raise InputError(f"{path} does not exist; expected a folder that llava.eval.run wrote, or a JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -94,9 +92,7 @@ def as_text(rows: Sequence[Row]) -> str:
     table = [list(HEADINGS), *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
     lines = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
-        )
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
         for line in table
     ]
     lines.insert(1, "-" * len(lines[0]))
@@ -128,9 +124,7 @@ FORMATS = {"text": as_text, "markdown": as_markdown, "latex": as_latex}
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help="folder or JSON file; NAME=RUN gives it a name"
-    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folder or JSON file; NAME=RUN gives it a name")
     parser.add_argument("--published", action="store_true", help="put the paper's rows below")
     parser.add_argument("--format", choices=FORMATS, default="text")
     arguments = parser.parse_args(argv)

@@ -73,7 +73,8 @@ class TrainingArguments(transformers.TrainingArguments):
     mm_projector_lr: float | None = field(default=None, metadata={"help": "learning rate of the projector, if another"})
     group_by_modality_length: bool = field(default=False, metadata={"help": "batches of one modality and like lengths"})
     group_window: int = field(
-        default=1, metadata={"help": "optimizer steps among which group_by_modality_length sorts by length; 1 is LLaVA's"}
+        default=1,
+        metadata={"help": "optimizer steps among which group_by_modality_length sorts by length; 1 is LLaVA's"},
     )
     resume: str = field(default="auto", metadata={"help": "auto: the newest whole checkpoint; never; or a folder"})
     bits: int = field(default=16, metadata={"help": "16 only"})

@@ -126,9 +126,7 @@ def text_turn(rng: random.Random, key: str) -> Turn:
 def objects_hint(scene: Scene) -> str:
     """The hint that goes before some multiple-choice questions."""
     number = len(scene.objects)
-    return (
-        f"There {'is' if number == 1 else 'are'} {number} object{'' if number == 1 else 's'} in the picture."
-    )
+    return f"There {'is' if number == 1 else 'are'} {number} object{'' if number == 1 else 's'} in the picture."
 
 
 def ask(

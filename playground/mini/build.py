@@ -67,9 +67,7 @@ class BuildConfig:
             ("text_documents", 1),
         ):
             if getattr(self, name) < least:
-                raise InputError(
-                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}"
-                )
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
         if not 0 < self.eval_scale <= 10:
             raise InputError(f"--eval-scale is {self.eval_scale}; it must be above 0 and at most 10")
         if not 32 <= self.size <= 1024:
@@ -187,16 +185,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--scenes", type=int, default=default.scenes, help="fine-tuning scenes")
     parser.add_argument("--samples-per-scene", type=int, default=default.samples_per_scene)
-    parser.add_argument(
-        "--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption"
-    )
+    parser.add_argument("--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption")
     parser.add_argument("--text-documents", type=int, default=default.text_documents)
-    parser.add_argument(
-        "--eval-scale", type=float, default=default.eval_scale, help="shrinks or grows the benchmarks"
-    )
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="multiplies all of these, samples per scene aside"
-    )
+    parser.add_argument("--eval-scale", type=float, default=default.eval_scale, help="shrinks or grows the benchmarks")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all of these, samples per scene aside")
     parser.add_argument("--size", type=int, default=default.size, help="side of a picture in pixels")
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--workers", type=int, default=2, help="processes")

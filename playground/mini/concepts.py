@@ -41,9 +41,7 @@ def concepts() -> MappingProxyType[str, Concept]:
     order = sorted((row["name"] for row in table), key=lambda name: zlib.crc32(name.encode()))
     rank = {name: position for position, name in enumerate(order)}
     found = {
-        row["name"]: Concept(
-            row["name"], row["category"], tuple(row["cell"]), (rank[row["name"]] + 8) ** -0.6
-        )
+        row["name"]: Concept(row["name"], row["category"], tuple(row["cell"]), (rank[row["name"]] + 8) ** -0.6)
         for row in table
     }
     return MappingProxyType(found)

@@ -60,6 +60,4 @@ def _layout(premise: str, turns: list[Turn], rng: random.Random) -> str:
         if premise:
             said[0] = f"USER: {premise}\n{said[0].removeprefix('USER: ')}"
         return " ".join(said)
-    return "\n".join(
-        [premise] * bool(premise) + [f"Q: {question}\nA: {answer}" for question, answer in turns]
-    )
+    return "\n".join([premise] * bool(premise) + [f"Q: {question}\nA: {answer}" for question, answer in turns])

@@ -74,9 +74,7 @@ def run_pictures(job: PictureJob) -> PictureRows:
 
 def run_text(job: TextJob) -> list[str]:
     """The documents of a job as JSON lines."""
-    return [
-        json.dumps({"text": text}, ensure_ascii=False) for text in documents(job.seed, job.start, job.stop)
-    ]
+    return [json.dumps({"text": text}, ensure_ascii=False) for text in documents(job.seed, job.start, job.stop)]
 
 
 def chunks(total: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:

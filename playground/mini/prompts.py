@@ -33,9 +33,7 @@ def lettered(choice: Choice, hint: str = "") -> str:
 
 def science(choice: Choice, context: str = "N/A") -> str:
     """Context, question and options in ScienceQA's form, without the suffix."""
-    options = " ".join(
-        f"({letter}) {option}" for letter, option in zip(LETTERS, choice.options, strict=False)
-    )
+    options = " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, choice.options, strict=False))
     return f"Context: {context}\nQuestion: {choice.text}\nOptions: {options}"
 
 

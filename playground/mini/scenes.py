@@ -136,9 +136,7 @@ def _overlap(first: Box, second: Box) -> float:
 def _place(rng: random.Random, names: Sequence[str], sign: Sign | None) -> tuple[SceneObject, ...] | None:
     """Give every concept a place, a size and a box; None when they do not fit."""
     taken = [sign.box] if sign else []
-    free = [
-        place for i, place in enumerate(PLACES) if not sign or ("top", "middle", "bottom")[i // 3] != sign.row
-    ]
+    free = [place for i, place in enumerate(PLACES) if not sign or ("top", "middle", "bottom")[i // 3] != sign.row]
     objects: list[SceneObject] = []
     for name in names:
         for _ in range(12):
@@ -170,8 +168,7 @@ def _choose_background(rng: random.Random, names: Sequence[str], sign: Sign | No
     colours = [
         name
         for name, colour in COLOURS.items()
-        if (sign is None or name != sign.colour)
-        and all(share_of_colour(n, colour) < MAX_CAMOUFLAGE for n in names)
+        if (sign is None or name != sign.colour) and all(share_of_colour(n, colour) < MAX_CAMOUFLAGE for n in names)
     ]
     if not colours:
         return None

@@ -122,9 +122,7 @@ SAMPLES = {
 def make_batch() -> Callable[..., Batch]:
     """``make_batch(side, vocab, names)``: the samples above, padded on one side."""
 
-    def build(
-        side: str = "right", vocab: int = 31, names: tuple[str, ...] = tuple(SAMPLES), seed: int = 1
-    ) -> Batch:
+    def build(side: str = "right", vocab: int = 31, names: tuple[str, ...] = tuple(SAMPLES), seed: int = 1) -> Batch:
         torch.manual_seed(seed)
         kinds = [SAMPLES[name] for name in names]
         length = max(map(len, kinds)) + 1  # no sample fills the row

@@ -45,9 +45,7 @@ class Heads:
         logits = self.hidden @ self.head.T
         teacher_logits = self.teacher[0] @ self.teacher[1].T
         common = min(logits.shape[1], teacher_logits.shape[1])
-        divergence = get_divergence(name)(
-            logits[:, :common] / temperature, teacher_logits[:, :common] / temperature
-        )
+        divergence = get_divergence(name)(logits[:, :common] / temperature, teacher_logits[:, :common] / temperature)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         ce = cross_entropy(logits, self.targets, reduction="none", ignore_index=-100)
         return (self.weights * divergence).sum() + (self.ce_weights * ce).sum(), divergence, ce
@@ -63,9 +61,7 @@ def test_equals_plain_version(name, chunk_rows):
     result = heads.chunked(divergence=name, chunk_rows=chunk_rows, temperature=1.7)
     loss, divergence, ce = heads.plain(name, temperature=1.7)
     torch.testing.assert_close(result.loss, loss, rtol=1e-12, atol=0)
-    torch.testing.assert_close(
-        result.divergence, divergence.where(heads.weights != 0, 0), rtol=1e-11, atol=1e-13
-    )
+    torch.testing.assert_close(result.divergence, divergence.where(heads.weights != 0, 0), rtol=1e-11, atol=1e-13)
     torch.testing.assert_close(result.cross_entropy, ce.where(heads.ce_weights != 0, 0), rtol=1e-12, atol=0)
     assert not result.divergence.requires_grad and not result.cross_entropy.requires_grad
     for ours, plain in zip(heads.gradients(result.loss, 0.3), heads.gradients(loss, 0.3), strict=True):
@@ -145,9 +141,7 @@ def test_all_weights_zero_gives_zero_gradients():
 def test_no_rows():
     heads = Heads(rows=10)
     empty = torch.empty(0, D_S, dtype=torch.float64, requires_grad=True)
-    result = linear_divergence(
-        empty, heads.head, heads.teacher[0][:0], heads.teacher[1], weights=torch.empty(0)
-    )
+    result = linear_divergence(empty, heads.head, heads.teacher[0][:0], heads.teacher[1], weights=torch.empty(0))
     gradient, _ = torch.autograd.grad(result.loss, (empty, heads.head))
     assert result.loss == 0 and gradient.shape == (0, D_S)
 

@@ -17,9 +17,7 @@ def test_score_against_the_expectation_over_all_pairs():
     torch.manual_seed(0)
     vectors = torch.rand(6, 3, 5, dtype=torch.float64) ** torch.tensor([0.1, 1.0, 4.0])[:, None]
     pairs = [(one, two) for one in range(6) for two in range(6) if one != two]
-    expected = 1 - torch.stack(
-        [cosine_similarity(vectors[one], vectors[two], dim=-1) for one, two in pairs]
-    ).mean(0)
+    expected = 1 - torch.stack([cosine_similarity(vectors[one], vectors[two], dim=-1) for one, two in pairs]).mean(0)
     scores = irs(vectors, pairs=20_000, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(scores, expected, atol=0.01, rtol=0)
     assert expected.argsort().tolist() == [0, 1, 2]
@@ -42,9 +40,7 @@ def test_known_scores():
 def model(world):
     torch.manual_seed(0)
     built = language_model_class("qwen2").from_pretrained(world.teacher_lm)
-    built.initialize_vision_modules(
-        str(world.tower), mm_projector_type="mlp2x_gelu", mm_vision_select_layer=-1
-    )
+    built.initialize_vision_modules(str(world.tower), mm_projector_type="mlp2x_gelu", mm_vision_select_layer=-1)
     for parameter in built.model.mm_projector.parameters():
         parameter.data *= 5
     built.eval()

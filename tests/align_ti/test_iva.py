@@ -20,9 +20,7 @@ def test_the_term_against_eager_attention_and_plain_divergences(tiny_model, make
     batch, layer = make_batch("right"), 1  # eager takes no left padding in float64
     student, teacher = tiny_model(seed=0), tiny_model(seed=1, layers=3, hidden=32, vocab=34)
     common = {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids, "use_cache": False}
-    capture = AttentionCapture(
-        maps=MapRequest(frozenset({layer}), batch.instruction_mask, batch.attention_mask)
-    )
+    capture = AttentionCapture(maps=MapRequest(frozenset({layer}), batch.instruction_mask, batch.attention_mask))
     student_hidden = student.model(input_ids=batch.ids, **common).last_hidden_state
     with torch.no_grad():
         teacher_hidden = teacher.model(input_ids=batch.ids, capture=capture, **common).last_hidden_state
@@ -34,9 +32,7 @@ def test_the_term_against_eager_attention_and_plain_divergences(tiny_model, make
 
     teacher.set_attn_implementation("eager")
     with torch.no_grad():
-        eager = (
-            teacher.model(input_ids=batch.ids, output_attentions=True, **common).attentions[layer].double()
-        )
+        eager = teacher.model(input_ids=batch.ids, output_attentions=True, **common).attentions[layer].double()
     expected = 0.0
     for sample in range(len(batch.ids)):
         instruction = batch.instruction_mask[sample].nonzero().flatten().tolist()

@@ -48,12 +48,8 @@ def test_bounds_and_limits(logits):
     assert skew_kl(student, teacher, alpha=0.1).max() <= -math.log(0.1) + 1e-12
     torch.testing.assert_close(jsd(student, teacher), jsd(teacher, student))  # symmetric at one half
     student, teacher = logits
-    torch.testing.assert_close(
-        skew_kl(student, teacher, alpha=1e-9), forward_kl(student, teacher), rtol=1e-5, atol=0
-    )
-    torch.testing.assert_close(
-        jsd(student, teacher, beta=1e-9) / 1e-9, forward_kl(student, teacher), rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(skew_kl(student, teacher, alpha=1e-9), forward_kl(student, teacher), rtol=1e-5, atol=0)
+    torch.testing.assert_close(jsd(student, teacher, beta=1e-9) / 1e-9, forward_kl(student, teacher), rtol=1e-4, atol=0)
 
 
 def test_extreme_logits_stay_finite_with_finite_gradients():
@@ -69,9 +65,7 @@ def test_half_precision_logits_are_compared_in_float32(logits):
     student, teacher = (tensor.bfloat16() for tensor in logits)
     value = forward_kl(student, teacher)
     assert value.dtype == torch.float32
-    torch.testing.assert_close(
-        value.double(), forward_kl(student.double(), teacher.double()), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(value.double(), forward_kl(student.double(), teacher.double()), rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_by_name(logits):

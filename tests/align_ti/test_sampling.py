@@ -32,9 +32,7 @@ def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     return kept / kept.sum()
 
 
-@pytest.mark.parametrize(
-    "method, top_p", [("multinomial", 0.3), ("nucleus", 1.0), ("nucleus", 0.9), ("nucleus", 0.5)]
-)
+@pytest.mark.parametrize("method, top_p", [("multinomial", 0.3), ("nucleus", 1.0), ("nucleus", 0.9), ("nucleus", 0.5)])
 @pytest.mark.parametrize("likely", [1024, 4])
 def test_proportions(method, top_p, likely, monkeypatch):
     monkeypatch.setattr(sampling, "LIKELY_TOKENS", likely)  # 4: falls back to the whole vocabulary
@@ -76,9 +74,7 @@ def test_noise_decides_the_draw():
     noise = torch.tensor([[0.0, 0.19, 0.21, 0.69, 0.71, 1 - 2**-53]], dtype=torch.float64)
     assert draw(logits, 6, method="multinomial", noise=noise).tolist() == [[0, 0, 2, 2, 3, 3]]
     assert draw(logits, 6, method="nucleus", top_p=0.75, noise=noise).tolist() == [[2, 2, 2, 3, 3, 3]]
-    assert (
-        draw(torch.tensor([[0.7, 0.3, 0.0]]).log(), 1, method="multinomial", noise=noise[:, -1:]).item() == 1
-    )
+    assert draw(torch.tensor([[0.7, 0.3, 0.0]]).log(), 1, method="multinomial", noise=noise[:, -1:]).item() == 1
 
 
 @pytest.mark.parametrize("method", ["nucleus", "multinomial", "greedy"])
@@ -90,9 +86,7 @@ def test_rows_in_chunks_equal_rows_at_once(method):
     chunked = draw_candidates(hidden, head, 4, method=method, noise=noise, vocabulary=45, chunk_rows=3)
     assert torch.equal(chunked, at_once)
     first = draw_candidates(hidden, head, 4, method=method, generator=torch.Generator().manual_seed(3))
-    again = draw_candidates(
-        hidden, head, 4, method=method, generator=torch.Generator().manual_seed(3), chunk_rows=2
-    )
+    again = draw_candidates(hidden, head, 4, method=method, generator=torch.Generator().manual_seed(3), chunk_rows=2)
     assert torch.equal(first, again)
 
 

@@ -194,7 +194,5 @@ def test_tower_labels_are_what_is_in_the_scene(mini_build):
 
 
 def test_training_and_test_pictures_differ():
-    seen = {
-        (scene.objects, scene.sign) for split in ("train", "pretrain") for scene in make_scenes(0, split, 400)
-    }
+    seen = {(scene.objects, scene.sign) for split in ("train", "pretrain") for scene in make_scenes(0, split, 400)}
     assert not any((scene.objects, scene.sign) in seen for scene in make_scenes(0, "test", 400))

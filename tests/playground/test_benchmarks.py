@@ -45,9 +45,7 @@ def test_gqa(folder):
     assert set(structural) == {"query", "choose", "compare", "verify", "logical"}
     said = Counter(entry["answer"] for entry in answers.values())
     assert abs(said["yes"] - said["no"]) <= 4
-    places = Counter(
-        entry["answer"] for entry in answers.values() if entry["types"]["detailed"] == "positionQuery"
-    )
+    places = Counter(entry["answer"] for entry in answers.values() if entry["types"]["detailed"] == "positionQuery")
     assert len(places) == 9 and max(places.values()) <= 2 * min(places.values()), places
 
 
@@ -60,9 +58,7 @@ def test_scienceqa(folder):
     places = defaultdict(Counter)
     for row in rows:
         problem, (human, gpt) = problems[row["id"]], row["conversations"]
-        options = " ".join(
-            f"({letter}) {text}" for letter, text in zip("ABCD", problem["choices"], strict=False)
-        )
+        options = " ".join(f"({letter}) {text}" for letter, text in zip("ABCD", problem["choices"], strict=False))
         context = problem["hint"] or "N/A"
         text = f"Context: {context}\nQuestion: {problem['question']}\nOptions: {options}"
         assert human["value"] == ("<image>\n" if "image" in row else "") + text

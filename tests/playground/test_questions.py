@@ -137,9 +137,7 @@ def test_sentences_say_the_same_as_the_short_answer(questions):
         words = question.sentence
         if question.answer.isdigit():
             number = int(question.answer)
-            assert re.search(rf"\b({NUMBERS[number]}|{number}{'|no' if number == 0 else ''})\b", words), (
-                question
-            )
+            assert re.search(rf"\b({NUMBERS[number]}|{number}{'|no' if number == 0 else ''})\b", words), question
         elif question.answer in ("Yes", "No"):
             assert words.startswith(question.answer + ", ")
         else:

@@ -37,9 +37,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
             raise InputError(
                 f"question {name} of {question_file} is not in {annotation_file}; do they belong together?"
             )
-        questions.append(
-            Question(name, row["text"], Picture.file(images / row["image"]), gold=annotations[name])
-        )
+        questions.append(Question(name, row["text"], Picture.file(images / row["image"]), gold=annotations[name]))
     return questions
 
 

@@ -42,8 +42,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
         gold = row.get("answer") or None
         if gold is not None and gold not in set(LETTERS):
             raise InputError(
-                f"{question_file}: row with index {row['index']} has answer {gold!r}, "
-                f"expected one of {LETTERS}"
+                f"{question_file}: row with index {row['index']} has answer {gold!r}, expected one of {LETTERS}"
             )
         hint = [row["hint"]] if row.get("hint") else []
         lines = [

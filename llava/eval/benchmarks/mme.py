@@ -81,9 +81,7 @@ def _release_answers(folder: Path, stem: str) -> dict[str, str]:
             continue
         fields = line.strip().split("\t")
         if len(fields) != 2 or fields[1].strip().lower() not in ("yes", "no"):
-            raise InputError(
-                f"{path}, line {number}: expected a question, a tab and Yes or No, found {line!r}"
-            )
+            raise InputError(f"{path}, line {number}: expected a question, a tab and Yes or No, found {line!r}")
         found[_wording(fields[0])] = fields[1].strip().lower()
     return found
 
@@ -106,9 +104,7 @@ def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
         said = "" if text is None else prediction(text)
         other += said == "other"
         pictures[question.category][question.group].append(said == question.gold)
-    subtasks = {
-        name: _subtask(list(pictures[name].values())) for name in PERCEPTION + COGNITION if name in pictures
-    }
+    subtasks = {name: _subtask(list(pictures[name].values())) for name in PERCEPTION + COGNITION if name in pictures}
     metrics: dict = {"subtasks": subtasks, "neither_yes_nor_no": other}
     for kind, names in (("perception", PERCEPTION), ("cognition", COGNITION)):
         present = [subtasks[name]["score"] for name in names if name in subtasks]

@@ -39,9 +39,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """
     problems_file = first_existing(folder, ("problems.json",), "annotation of ScienceQA")
     problems = read_json(problems_file)
-    test = read_json(first_existing(folder, ("pid_splits.json",), "list of splits of ScienceQA")).get(
-        "test", []
-    )
+    test = read_json(first_existing(folder, ("pid_splits.json",), "list of splits of ScienceQA")).get("test", [])
     rows = read_json(question_file)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{question_file}: expected a list of questions")
@@ -62,9 +60,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
             images = first_existing(folder, ("images/test", "images"), "image folder of ScienceQA")
             picture = Picture.file(images / row["image"])
         problem = problems[name]
-        questions.append(
-            Question(name, f"{words}\n{LETTER_ANSWER}", picture, gold=problem["answer"], info=problem)
-        )
+        questions.append(Question(name, f"{words}\n{LETTER_ANSWER}", picture, gold=problem["answer"], info=problem))
     asked = {question.question_id for question in questions}
     absent = [name for name in test if str(name) not in asked]
     if absent:
@@ -116,9 +112,7 @@ def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
             hits[f"{name}accuracy_lenient"].append(lenient)
         for name in _groups(question.info, has_picture):
             groups[name].append(hit)
-    metrics: dict[str, Any] = {
-        name: percent(sum(values), len(values)) for name, values in sorted(hits.items())
-    }
+    metrics: dict[str, Any] = {name: percent(sum(values), len(values)) for name, values in sorted(hits.items())}
     metrics["count"] = len(hits["accuracy"])
     metrics["image_count"] = len(hits["image_accuracy"])
     metrics["unreadable"] = unread

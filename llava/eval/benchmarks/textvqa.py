@@ -30,9 +30,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     if not isinstance(annotation, dict) or "data" not in annotation:
         raise InputError(f"{annotation_file}: expected TextVQA's annotation, an object with 'data'")
     answers = {(row["image_id"], row["question"].lower()): row["answers"] for row in annotation["data"]}
-    images = first_existing(
-        folder, ("train_images", "train_val_images/train_images", "images"), "images of TextVQA"
-    )
+    images = first_existing(folder, ("train_images", "train_val_images/train_images", "images"), "images of TextVQA")
     questions = []
     for row in read_jsonl(question_file, ("question_id", "image", "text")):
         name = (row["question_id"], wording(row["text"]))

@@ -68,9 +68,7 @@ def cut_sprite(path: Path) -> Image.Image:
     cell = Image.new("RGBA", (CELL, CELL))
     cell.paste(picture, ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
     # Fully transparent pixels become (0, 0, 0, 0), which compresses best.
-    return Image.composite(
-        cell, Image.new("RGBA", cell.size), cell.getchannel("A").point(lambda a: 255 if a else 0)
-    )
+    return Image.composite(cell, Image.new("RGBA", cell.size), cell.getchannel("A").point(lambda a: 255 if a else 0))
 
 
 def picture_file(package: Path, emojis: dict[str, str], hexcode: str) -> Path:
@@ -97,14 +95,10 @@ def make(output: Path) -> int:
         concepts = []
         for index, (category, label, name) in enumerate(tqdm(chosen, desc="atlas", unit="sprite")):
             if label not in entries:
-                raise InputError(
-                    f"selection.json names {label!r}, which {LABELS} does not have; check the spelling"
-                )
+                raise InputError(f"selection.json names {label!r}, which {LABELS} does not have; check the spelling")
             entry = entries[label]
             column, row = index % COLUMNS, index // COLUMNS
-            sheet.paste(
-                cut_sprite(picture_file(pictures, files, entry["hexcode"])), (column * CELL, row * CELL)
-            )
+            sheet.paste(cut_sprite(picture_file(pictures, files, entry["hexcode"])), (column * CELL, row * CELL))
             concepts.append(
                 {
                     "name": name,
@@ -120,9 +114,7 @@ def make(output: Path) -> int:
         sheet.save(output / "atlas.png", optimize=True)
         lines = ",\n  ".join(json.dumps(concept, ensure_ascii=False) for concept in concepts)
         head = json.dumps({"cell_size": CELL, "pictures": PICTURES, "labels": LABELS}, indent=1)[1:-2]
-        (output / "concepts.json").write_text(
-            f'{{{head},\n "concepts": [\n  {lines}\n ]\n}}\n', encoding="utf-8"
-        )
+        (output / "concepts.json").write_text(f'{{{head},\n "concepts": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
         shutil.copy(labels / "LICENSE", output / "LICENSE-emojibase.txt")
         shutil.copy(pictures / "LICENSE", output / "LICENSE-emoji-datasource.txt")
     return len(concepts)
@@ -131,9 +123,7 @@ def make(output: Path) -> int:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--output", type=Path, default=HERE, help="folder to write into (default: this package)"
-    )
+    parser.add_argument("--output", type=Path, default=HERE, help="folder to write into (default: this package)")
     print(f"{make(parser.parse_args().output)} concepts written")
 
 

@@ -91,11 +91,7 @@ def _rotations(
     if choice is None:
         raise AssertionError(f"{item.question} has no wrong answers to choose from")
     picture = _base64(item.scene, size)
-    hint = (
-        objects_hint(item.scene)
-        if rng.random() < HINT_SHARE and item.question.kind != "count_category"
-        else ""
-    )
+    hint = objects_hint(item.scene) if rng.random() < HINT_SHARE and item.question.kind != "count_category" else ""
     rows = []
     for turn in range(len(choice.options)):
         options = choice.options[turn:] + choice.options[:turn]

@@ -47,9 +47,7 @@ def write(setting: Setting) -> Summary:
                 )
         write_lines(folder / "coco" / f"coco_pope_{strategy}.json", labels)
     write_lines(folder / "llava_pope_test.jsonl", lines)
-    save_pictures(
-        {folder / "val2014" / f"COCO_val2014_{i:012d}.png": scene for i, scene in chosen}, setting.size
-    )
+    save_pictures({folder / "val2014" / f"COCO_val2014_{i:012d}.png": scene for i, scene in chosen}, setting.size)
     return Summary(
         questions=len(lines),
         images=len(chosen),

@@ -127,9 +127,7 @@ def _picture_problems(setting: Setting, rng: random.Random, letters: Letters) ->
         half = setting.number(share) // 2
         for item in items[:half] + items[half - setting.number(share) :]:
             choice = letters.choice(item.question, rng)
-            problems.append(
-                Problem(choice, topic, item.question.sentence, "", item.scene, item.scene.held_out_pair)
-            )
+            problems.append(Problem(choice, topic, item.question.sentence, "", item.scene, item.scene.held_out_pair))
     return problems
 
 

@@ -32,6 +32,4 @@ def run_benchmark(job: BenchmarkJob) -> Summary:
 
 def write_summary(setting: Setting, summaries: dict[str, Summary]) -> None:
     """``summary.json``: numbers of questions and what is scored without looking, by benchmark."""
-    write_json(
-        setting.folder / "summary.json", {name: summary.to_json() for name, summary in summaries.items()}
-    )
+    write_json(setting.folder / "summary.json", {name: summary.to_json() for name, summary in summaries.items()})

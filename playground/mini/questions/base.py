@@ -46,9 +46,7 @@ class Choice:
         return LETTERS[self.right]
 
 
-def as_choice(
-    question: Question, rng: random.Random, options: int = 4, right: int | None = None
-) -> Choice | None:
+def as_choice(question: Question, rng: random.Random, options: int = 4, right: int | None = None) -> Choice | None:
     """Turn a question into a multiple-choice one; the harder (earlier) wrong answers are kept.
 
     Args:

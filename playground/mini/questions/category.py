@@ -40,9 +40,7 @@ def is_category_at(scene: Scene, rng: random.Random, answer: bool | None = None)
     """ "Is the object at the top left a fruit?", yes/no."""
     value, item = wanted(rng, answer), rng.choice(scene.objects)
     asked = item.category if value else rng.choice([name for name in categories() if name != item.category])
-    sentence = (
-        f"{yes_no(value)}, the object {at(item.place)} is {a(item.concept)}, which is {a(item.category)}."
-    )
+    sentence = f"{yes_no(value)}, the object {at(item.place)} is {a(item.concept)}, which is {a(item.category)}."
     return Question(
         "is_category_at",
         f"Is the object {at(item.place)} of the picture {a(asked)}?",

@@ -78,9 +78,7 @@ def describe(scene: Scene, rng: random.Random) -> str:
 
 def _object_sentence(item: SceneObject, style: int) -> str:
     thing, place = f"a {item.size} {item.concept}", at(item.place)
-    return capital(
-        (f"{place} there is {thing}.", f"{thing} is {place}.", f"{place} I can see {thing}.")[style]
-    )
+    return capital((f"{place} there is {thing}.", f"{thing} is {place}.", f"{place} I can see {thing}.")[style])
 
 
 def _sign_sentence(sign: Sign) -> str:

@@ -26,9 +26,7 @@ def which_is(rng: random.Random) -> Question:
 def which_is_choice(rng: random.Random) -> Question:
     """ "Which of these is a fruit?", for multiple choice: the options are not in the question."""
     question = which_is(rng)
-    return Question(
-        "which_is", question.text.split(":")[0] + "?", question.answer, question.sentence, question.wrong
-    )
+    return Question("which_is", question.text.split(":")[0] + "?", question.answer, question.sentence, question.wrong)
 
 
 def kind_of(rng: random.Random) -> Question:

@@ -14,9 +14,7 @@ def what_at(scene: Scene, rng: random.Random) -> Question:
     place = at(item.place)
     text = rng.choice(("What is {} of the picture?", "What is {}?", "What can be seen {} of the picture?"))
     sentence = capital(f"{a(item.concept)} is {place}.")
-    return Question(
-        "what_at", text.format(place), item.concept, sentence, wrong_concepts(scene, rng, item.concept)
-    )
+    return Question("what_at", text.format(place), item.concept, sentence, wrong_concepts(scene, rng, item.concept))
 
 
 def where(scene: Scene, rng: random.Random) -> Question | None:

@@ -31,9 +31,7 @@ def absent_concepts(scene: Scene, rng: random.Random, strategy: str) -> list[str
     elif strategy == "adversarial":
         pool = [name for category in scene.category_counts for name in categories()[category]]
     else:
-        raise InputError(
-            f"unknown strategy {strategy!r} for negatives; expected one of {', '.join(STRATEGIES)}"
-        )
+        raise InputError(f"unknown strategy {strategy!r} for negatives; expected one of {', '.join(STRATEGIES)}")
     return shuffled(rng, [name for name in pool if name not in scene.counts])
 
 
@@ -70,9 +68,7 @@ def both(scene: Scene, rng: random.Random, answer: bool | None = None) -> Questi
         missing = absent_concepts(scene, rng, rng.choice(STRATEGIES))[0]
         pair = shuffled(rng, [present[0], missing])
         sentence = f"No, there is {a(present[0])} but no {missing} in the image."
-    return Question(
-        "both", f"Are there both {a(pair[0])} and {a(pair[1])} in the image?", yes_no(value), sentence
-    )
+    return Question("both", f"Are there both {a(pair[0])} and {a(pair[1])} in the image?", yes_no(value), sentence)
 
 
 def which_present(scene: Scene, rng: random.Random) -> Question:
@@ -80,6 +76,4 @@ def which_present(scene: Scene, rng: random.Random) -> Question:
     name = rng.choice(list(scene.counts))
     wrong = absent_concepts(scene, rng, "popular")[:1]
     wrong += [other for other in absent_concepts(scene, rng, "random") if other not in wrong][:2]
-    return Question(
-        "which_present", "Which of these is in the picture?", name, f"There is {a(name)}.", tuple(wrong)
-    )
+    return Question("which_present", "Which of these is in the picture?", name, f"There is {a(name)}.", tuple(wrong))

@@ -70,9 +70,7 @@ def is_beside(scene: Scene, rng: random.Random, answer: bool | None = None) -> Q
     first, second = rng.choice(pairs)
     asked = direction.phrase if value else direction.opposite
     sentence = f"{yes_no(value)}, the {first.concept} is {direction.phrase} the {second.concept}."
-    return Question(
-        "is_beside", f"Is the {first.concept} {asked} the {second.concept}?", yes_no(value), sentence
-    )
+    return Question("is_beside", f"Is the {first.concept} {asked} the {second.concept}?", yes_no(value), sentence)
 
 
 def which_side(scene: Scene, rng: random.Random) -> Question | None:

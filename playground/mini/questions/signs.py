@@ -13,9 +13,7 @@ def read_sign(scene: Scene, rng: random.Random) -> Question | None:
     if scene.sign is None:
         return None
     word = scene.sign.word
-    text = rng.choice(
-        ("What does the sign say?", "What word is on the sign?", "What is written on the sign?")
-    )
+    text = rng.choice(("What does the sign say?", "What word is on the sign?", "What is written on the sign?"))
     wrong = [other for other in shuffled(rng, SIGN_WORDS) if other != word]
     # Words of the same length first: they are the harder wrong answers.
     wrong.sort(key=lambda other: len(other) != len(word))
@@ -65,13 +63,9 @@ def sign_place(scene: Scene, rng: random.Random) -> Question | None:
     row = scene.sign.row
     wrong = tuple(other for other in shuffled(rng, ROWS) if other != row)
     sentence = f"The sign is {'in' if row == 'middle' else 'at'} the {row} of the picture."
-    return Question(
-        "sign_place", "Is the sign at the top, in the middle or at the bottom?", row, sentence, wrong
-    )
+    return Question("sign_place", "Is the sign at the top, in the middle or at the bottom?", row, sentence, wrong)
 
 
 def about_sign(scene: Scene, rng: random.Random) -> Question | None:
     """Mostly reading, now and then colour, place or yes/no."""
-    return rng.choices((read_sign, first_letter, sign_says, sign_colour, sign_place), (6, 1, 2, 1, 1))[0](
-        scene, rng
-    )
+    return rng.choices((read_sign, first_letter, sign_says, sign_colour, sign_place), (6, 1, 2, 1, 1))[0](scene, rng)

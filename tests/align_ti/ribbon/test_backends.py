@@ -45,9 +45,7 @@ def test_attention_against_the_definition(backend, groups):
     geometry = ribbon_geometry(packed(samples, limits), MASK, groups)
     query = torch.randn(kv_heads * groups, 5, width, dtype=torch.float64, requires_grad=True)
     key, value = torch.randn(2, kv_heads, 5, width, dtype=torch.float64).requires_grad_().unbind(0)
-    prefix_key, prefix_value = (
-        torch.randn(2, 3, kv_heads, 9, width, dtype=torch.float64).requires_grad_().unbind(0)
-    )
+    prefix_key, prefix_value = torch.randn(2, 3, kv_heads, 9, width, dtype=torch.float64).requires_grad_().unbind(0)
     output = BACKENDS[backend](geometry)(query, key, value, prefix_key, prefix_value, 0.7, 0.0)
     assert output.shape == (5, kv_heads * groups, width)
     expected = torch.empty_like(output)
@@ -89,9 +87,7 @@ def ended(make_batch):
     batch = make_batch()
     supervised = supervised_tokens(batch.labels, batch.attention_mask)
     draws = torch.full((len(supervised), 4), 2)
-    return batch, candidate_layout(
-        supervised, draws, batch.attention_mask, batch.position_ids, end_of_turn_ids=[2]
-    )
+    return batch, candidate_layout(supervised, draws, batch.attention_mask, batch.position_ids, end_of_turn_ids=[2])
 
 
 def test_a_pass_with_nothing_to_align_still_runs(tiny_model, ended):

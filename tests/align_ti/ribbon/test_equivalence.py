@@ -87,9 +87,7 @@ def naive(case: Case) -> Tensor:
             for model, embeds in ((case.student, embeds_s), (case.teacher, embeds_t)):
                 drawn = model.get_input_embeddings()(token)[None]
                 sequence = torch.cat([embeds[sample, :column][real], drawn])
-                logits.append(
-                    model.lm_head(model.model(inputs_embeds=sequence[None]).last_hidden_state[0, -1])
-                )
+                logits.append(model.lm_head(model.model(inputs_embeds=sequence[None]).last_hidden_state[0, -1]))
             total = total + plain_kl(logits[0], logits[1].detach()) / d
     for model in (case.student, case.teacher):
         model.set_attn_implementation("align_ti")

@@ -77,9 +77,7 @@ def trimming_tokenizer(qwen_tokenizer) -> PreTrainedTokenizerFast:
     """The Qwen-like tokenizer with offsets that leave out white space (as Llama 3's do)."""
     tokenizer = Tokenizer.from_str(qwen_tokenizer.backend_tokenizer.to_str())
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
 
 
 @pytest.fixture(scope="session")

@@ -88,9 +88,7 @@ def test_malformed_entries_are_kept_apart(write_json, entries):
     path = write_json([entries[0], {"id": "bad", "conversations": []}, 5, entries[1]])
     annotations = open_annotations(path)
     assert annotations[3]["id"] == "2"
-    with pytest.raises(
-        InputError, match=r"data\.json, entry 1 \(id 'bad', line \d+\): the conversation has no human"
-    ):
+    with pytest.raises(InputError, match=r"data\.json, entry 1 \(id 'bad', line \d+\): the conversation has no human"):
         annotations[1]
     problems = annotations.problems()
     assert [index for index, _ in problems] == [1, 2]
@@ -192,9 +190,7 @@ def test_conversion_streams(tmp_path):
             question = "<image>\nWhat is it?" if index % 3 else "What is it?"
             answer = f"number {index} " + "word " * (index % 400)
             turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-            file.write(
-                ("," if index else "[") + json.dumps({"id": index, **image, "conversations": turns}) + "\n"
-            )
+            file.write(("," if index else "[") + json.dumps({"id": index, **image, "conversations": turns}) + "\n")
         file.write("]")
     size = path.stat().st_size
     assert size > 50e6

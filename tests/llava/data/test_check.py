@@ -21,9 +21,7 @@ def check(tmp_path, capsys):
 
     def run(path, *arguments):
         report = tmp_path / "report" / "check.json"
-        status = main(
-            ["--data_path", str(path), "--json", str(report), "--workers", "0", *map(str, arguments)]
-        )
+        status = main(["--data_path", str(path), "--json", str(report), "--workers", "0", *map(str, arguments)])
         return status, capsys.readouterr().out, json.loads(report.read_text())
 
     return run

@@ -49,9 +49,7 @@ def test_items_are_tokens_and_pixels(make, entries, pictures, qwen_tokenizer, si
     assert dataset.lengths.tolist() == [5, -2, 4]
     for index, names in enumerate([["a.png"], [], ["b.png", "c.jpg"]]):
         item = dataset[index]
-        tokens = tokenize_conversation(
-            entries[index]["conversations"], qwen_tokenizer, dataset.template, len(names)
-        )
+        tokens = tokenize_conversation(entries[index]["conversations"], qwen_tokenizer, dataset.template, len(names))
         for name, tensor in vars(tokens).items():
             assert torch.equal(item[name], tensor)
         assert len(item["images"]) == len(names)
@@ -81,9 +79,7 @@ def test_bad_images_are_errors_that_name_entry_and_file(make, entries, pictures,
     name, words = BAD[kind]
     entries[0]["image"] = name
     dataset = make(entries)
-    with pytest.raises(
-        InputError, match=rf"data\.json, entry 0 \(id 'one', line 2\): image .*{name}.* {words}"
-    ):
+    with pytest.raises(InputError, match=rf"data\.json, entry 0 \(id 'one', line 2\): image .*{name}.* {words}"):
         dataset[0]
     dataset[1]
     skipping = make(entries, on_bad_sample="skip")
@@ -95,9 +91,7 @@ def test_bad_images_are_errors_that_name_entry_and_file(make, entries, pictures,
 
 def test_malformed_entries_are_refused_before_training(make, entries, talk):
     entries += [{"id": "x", "conversations": talk("q", "")}, {"id": "y", "conversations": "none"}]
-    with pytest.raises(
-        InputError, match="2 of 5 entries are malformed.*id 'x'.*is empty.*id 'y'.*llava.data.check"
-    ):
+    with pytest.raises(InputError, match="2 of 5 entries are malformed.*id 'x'.*is empty.*id 'y'.*llava.data.check"):
         make(entries)
     dataset = make(entries, on_bad_sample="skip")
     assert "is empty" in dataset[3].reason and "id 'x'" in dataset[3].reason
@@ -172,9 +166,7 @@ def test_workers_give_the_same_batches(make, entries, qwen_tokenizer):
     dataset = make(entries * 2)
     collator = ConversationCollator(qwen_tokenizer.pad_token_id)
     here = list(DataLoader(dataset, batch_size=2, collate_fn=collator))
-    there = list(
-        DataLoader(dataset, batch_size=2, collate_fn=collator, num_workers=1, multiprocessing_context="fork")
-    )
+    there = list(DataLoader(dataset, batch_size=2, collate_fn=collator, num_workers=1, multiprocessing_context="fork"))
     for expected, batch in zip(here, there, strict=True):
         assert expected.keys() == batch.keys()
         for key in expected:

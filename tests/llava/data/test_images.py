@@ -102,9 +102,7 @@ def test_text_chunk_bombs_are_errors(tmp_path):
         load_image(path)
 
 
-@pytest.mark.parametrize(
-    ("size", "box"), [((6, 2), (0, 2, 6, 4)), ((2, 6), (2, 0, 4, 6)), ((5, 2), (0, 1, 5, 3))]
-)
+@pytest.mark.parametrize(("size", "box"), [((6, 2), (0, 2, 6, 4)), ((2, 6), (2, 0, 4, 6)), ((5, 2), (0, 1, 5, 3))])
 def test_expand_to_square(size, box):
     square = expand_to_square(Image.new("RGB", size, "red"), (1, 2, 3))
     assert square.size == (max(size),) * 2

@@ -36,9 +36,7 @@ def test_same_values_as_the_whole_file_at_once(tmp_path, window, seed):
     values = [random_value(rng) for _ in range(rng.randint(0, 12))]
     text = json.dumps(values, indent=rng.choice([None, 1]), ensure_ascii=rng.random() < 0.5)
     path = tmp_path / "x.json"
-    path.write_text(
-        rng.choice(["", " \n", "\ufeff"]) + text + rng.choice(["", "\n", "  \r\n"]), encoding="utf-8"
-    )
+    path.write_text(rng.choice(["", " \n", "\ufeff"]) + text + rng.choice(["", "\n", "  \r\n"]), encoding="utf-8")
     rows = list(iter_rows(path))
     assert [row.value for row in rows] == values
     assert [row.index for row in rows] == list(range(len(values)))

@@ -34,9 +34,7 @@ def test_mega_batches_have_one_modality_and_leftovers_come_last():
 def test_batches_of_a_step_cost_about_the_same():
     lengths = lengths_of(1600, 0)
     batches = list(BatchSampler(ModalityLengthSampler(lengths, 8, 4), 8, drop_last=False))
-    steps = np.array(
-        [[lengths[batch].sum() for batch in batches[i : i + 4]] for i in range(0, len(batches), 4)]
-    )
+    steps = np.array([[lengths[batch].sum() for batch in batches[i : i + 4]] for i in range(0, len(batches), 4)])
     spread = (steps.max(axis=1) / steps.min(axis=1)).mean()
     shuffled = np.random.default_rng(0).permutation(1600).reshape(-1, 4, 8)
     random_steps = lengths[shuffled].sum(axis=2)
@@ -131,17 +129,13 @@ def test_epoch_reaches_the_sampler_when_ranks_resume_within_it(ranks):
         loader, callback = loader_and_callback(rank)
         resumed = epoch_1(skip_first_batches(loader, 3), callback, fraction=3 / len(whole))
         assert resumed == whole[3:]
-        assert whole != [batch.tolist() for batch in loader_and_callback(rank)[0]], (
-            "epoch 0 has another order"
-        )
+        assert whole != [batch.tolist() for batch in loader_and_callback(rank)[0]], "epoch 0 has another order"
 
 
 def test_shuffle_sampler():
     sampler = ShuffleSampler(50, seed=2)
     first = list(sampler)
-    assert (
-        sorted(first) == list(range(50)) == sorted(first) and first != list(range(50)) and len(sampler) == 50
-    )
+    assert sorted(first) == list(range(50)) == sorted(first) and first != list(range(50)) and len(sampler) == 50
     assert list(sampler) == first
     sampler.set_epoch(1)
     assert list(sampler) != first

@@ -39,9 +39,7 @@ def test_masks_spell_the_right_words(tokenizer, talk):
 
 
 def test_chatml_targets_leave_out_the_newline_after_the_turn(qwen_tokenizer, talk):
-    sample = tokenize_conversation(
-        talk("<image>\nWhat?", "A goat."), qwen_tokenizer, get_template("qwen_2"), 1
-    )
+    sample = tokenize_conversation(talk("<image>\nWhat?", "A goat."), qwen_tokenizer, get_template("qwen_2"), 1)
     assert text(qwen_tokenizer, sample.input_ids[sample.labels != -100]) == "A goat.<|im_end|>"
     assert sample.labels[-1] == -100
     assert text(qwen_tokenizer, sample.input_ids[-1:]) == "\n"

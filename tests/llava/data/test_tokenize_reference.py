@@ -153,9 +153,7 @@ def test_chat_templates_equal_llava(tokenizer, version, turn_end):
 def test_plain_equals_llava(tokenizer):
     for seed in range(CASES):
         conversation, _ = random_conversation(seed)
-        conversation = [
-            turn for turn in conversation if turn["from"] != "gpt" or turn["value"] != "Welcome."
-        ][:2]
+        conversation = [turn for turn in conversation if turn["from"] != "gpt" or turn["value"] != "Welcome."][:2]
         images = conversation[0]["value"].count("<image>")
         ids, labels = reference_plain(conversation, tokenizer)
         sample = tokenize_conversation(conversation, tokenizer, get_template("plain"), images)

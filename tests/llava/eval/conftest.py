@@ -114,14 +114,10 @@ def pope(root: Path) -> None:
     rows = []
     for offset, category in ((0, "adversarial"), (1000000, "popular"), (2000000, "random")):
         labels = []
-        for index, (thing, label) in enumerate(
-            (("cat", "yes"), ("car", "no"), ("dog", "yes"), ("cup", "no")), 1
-        ):
+        for index, (thing, label) in enumerate((("cat", "yes"), ("car", "no"), ("dog", "yes"), ("cup", "no")), 1):
             image, text = f"COCO_{index % 2}.jpg", f"Is there a {thing} in the image?"
             labels.append({"question_id": index, "image": image, "text": text, "label": label})
-            rows.append(
-                {"question_id": offset + index, "image": image, "text": text + SHORT, "category": category}
-            )
+            rows.append({"question_id": offset + index, "image": image, "text": text + SHORT, "category": category})
         write_lines(root / f"pope/coco/coco_pope_{category}.json", labels)
     write_lines(root / "pope/llava_pope_test.jsonl", rows)
     paint(root / "pope/val2014", ["COCO_0.jpg", "COCO_1.jpg"])
@@ -141,9 +137,7 @@ def mme(root: Path) -> None:
         lines = []
         for text, answer in ((f"Is it {stem}?", "Yes"), (f"Is it not {stem}?", "No")):
             identifier = f"{subtask}/{stem}.png"
-            rows.append(
-                {"question_id": identifier, "image": image, "text": text + SHORT, "category": subtask}
-            )
+            rows.append({"question_id": identifier, "image": image, "text": text + SHORT, "category": subtask})
             spaces = "  " if answer == "No" else " "
             lines.append(f"{text}{spaces}Please answer yes or no.\t{answer}\n")
         texts = release / subtask / ("questions_answers_YN" if folder else "") / f"{stem}.txt"
@@ -199,9 +193,7 @@ def checkpoint(world, qwen_tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "llava-tiny"
     model = language_model_class("qwen2").from_pretrained(world.student_lm, dtype=torch.float32)
     torch.manual_seed(5)
-    model.initialize_vision_modules(
-        str(world.tower), mm_projector_type="mlp2x_gelu", mm_vision_select_layer=-1
-    )
+    model.initialize_vision_modules(str(world.tower), mm_projector_type="mlp2x_gelu", mm_vision_select_layer=-1)
     model.config.image_aspect_ratio = "pad"
     with torch.no_grad():
         for parameter in model.model.mm_projector.parameters():

@@ -58,9 +58,7 @@ def test_processes_share_the_work_and_are_merged_in_order(tmp_path):
     merged = merge_parts(tmp_path, QUESTIONS, SETTINGS)
     assert [a.metadata["key"] for a in merged] == ["a", "b", "a#2", "c"]
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    assert [json.loads(line)["text"] for line in lines] == [
-        f"answer to {key}" for key in ("a", "b", "a#2", "c")
-    ]
+    assert [json.loads(line)["text"] for line in lines] == [f"answer to {key}" for key in ("a", "b", "a#2", "c")]
     # with another number of processes nothing is asked again
     assert AnswerWriter(tmp_path, SETTINGS, "tiny", 0, 3).done == {"a", "b", "a#2", "c"}
 
@@ -82,9 +80,7 @@ def test_overwrite_begins_anew(tmp_path):
     write(tmp_path, ["c"], chunk_idx=1, num_chunks=2)
     other = {**SETTINGS, "model": "big"}
     for index in (0, 1):
-        writer = write(
-            tmp_path, ["a", "b", "a#2", "c"][index::2], other, chunk_idx=index, num_chunks=2, overwrite=True
-        )
+        writer = write(tmp_path, ["a", "b", "a#2", "c"][index::2], other, chunk_idx=index, num_chunks=2, overwrite=True)
         assert writer.done <= {"a", "a#2"}
     merged = merge_parts(tmp_path, QUESTIONS, other, overwrite=True, num_chunks=2)
     assert {a.metadata["settings"] for a in merged} == {settings_id(other)}

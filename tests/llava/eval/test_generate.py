@@ -33,9 +33,7 @@ def questions(world) -> list[Question]:
     for index in range(13):
         colour = ("red", "green", "blue", "red")[index % 4]
         picture = None if index % 5 == 3 else Picture.file(world.images / f"{colour}.png")
-        asked.append(
-            Question(f"q{index % 11}", "Is there a goat? " * (index % 4) + f"What is {index}?", picture)
-        )
+        asked.append(Question(f"q{index % 11}", "Is there a goat? " * (index % 4) + f"What is {index}?", picture))
     return with_keys(asked)
 
 
@@ -131,9 +129,7 @@ def test_prompt_text(loaded):
     class Marked:
         mm_use_im_start_end = True
 
-    assert "USER: <im_start><image><im_end>\nWhat is it?" in prompt_text(
-        question, get_template("qwen"), Marked
-    )
+    assert "USER: <im_start><image><im_end>\nWhat is it?" in prompt_text(question, get_template("qwen"), Marked)
 
 
 @pytest.mark.parametrize("template", ["qwen", "v1", "qwen_2"])

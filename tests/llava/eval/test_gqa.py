@@ -63,12 +63,8 @@ def test_unbalanced_questions_do_not_count():
 def test_question_without_annotation(eval_root):
     path = eval_root / "gqa/data/testdev_balanced_questions.json"
     path.write_text(json.dumps({"1": json.loads(path.read_text())["1"]}))
-    with pytest.raises(
-        InputError, match="question 2 of .*llava_gqa_testdev_balanced.jsonl is not in .*testdev"
-    ):
+    with pytest.raises(InputError, match="question 2 of .*llava_gqa_testdev_balanced.jsonl is not in .*testdev"):
         Task.load(BENCHMARK, eval_root)
     path.unlink()
-    with pytest.raises(
-        InputError, match="annotation of GQA not found: expected .*testdev_balanced_questions.json"
-    ):
+    with pytest.raises(InputError, match="annotation of GQA not found: expected .*testdev_balanced_questions.json"):
         Task.load(BENCHMARK, eval_root)

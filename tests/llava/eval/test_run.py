@@ -216,9 +216,7 @@ def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
 def test_missing_pictures_are_found_before_the_model_is_loaded(arguments, eval_root, monkeypatch):
     (eval_root / "pope/val2014/COCO_1.jpg").unlink()
     monkeypatch.setattr("llava.model.builder.load_pretrained_model", None)
-    with pytest.raises(
-        InputError, match="POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg"
-    ):
+    with pytest.raises(InputError, match="POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg"):
         main(arguments())
 
 
@@ -280,9 +278,7 @@ def test_script_with_one_process_and_its_errors(checkpoint, eval_root, tmp_path)
     done = script("sqa", checkpoint, eval_root, tmp_path / "run", tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("SQA: ")
-    wrong = script(
-        "sqa", checkpoint, eval_root, tmp_path / "run", tmp_path, "--limit", "0", CUDA_VISIBLE_DEVICES=""
-    )
+    wrong = script("sqa", checkpoint, eval_root, tmp_path / "run", tmp_path, "--limit", "0", CUDA_VISIBLE_DEVICES="")
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[-1].startswith("error: --limit is 0")
     assert script("sqa", "--limit", eval_root, tmp_path, tmp_path).returncode == 2
