@@ -1,0 +1,82 @@
+"""What the shell scripts would run: presets, the batch arithmetic, launchers, and their refusals."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = (
+    "teacher/pretrain", "teacher/finetune", "student/pretrain", "distill/sft", "distill/vanilla_kd", "distill/align_ti",
+)  # fmt: skip
+PRESETS = sorted(path.stem for path in (ROOT / "scripts/presets").glob("[!_]*.sh"))
+
+
+def show(script: str, *flags: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script with PRINT_ONLY, from another folder, as a user would."""
+    variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PRINT_ONLY": "1", "PYTHON": "python", **environment}
+    command = ["bash", str(ROOT / "scripts" / f"{script}.sh"), *flags]
+    return subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True, timeout=60)
+
+
+def flags_of(done: subprocess.CompletedProcess) -> dict[str, str]:
+    """``--flag value`` pairs of the printed command; the last value of a flag counts, as it does for the parser."""
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    return {word: words[index + 1] for index, word in enumerate(words[:-1]) if word.startswith("--")}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_of_every_preset_prints_a_command(preset, stage):
+    flags = flags_of(show(stage, PRESET=preset, NUM_GPUS="0" if preset == "mini" else "8"))
+    assert flags["--model_name_or_path"] and flags["--data_path"] and flags["--vision_tower"]
+    assert flags["--version"] == ("plain" if stage.endswith("pretrain") else "qwen")
+
+
+def test_align_ti_has_the_papers_settings():
+    flags = flags_of(show("distill/align_ti", NUM_GPUS="16"))
+    assert flags["--losses"] == "sft,kd,iva,tpa" and flags["--tpa_d"] == "4" and flags["--iva_layer"] == "auto"
+    assert flags["--learning_rate"] == "2e-5" and flags["--lr_scheduler_type"] == "cosine" and flags["--bf16"] == "True"
+    assert flags["--vision_tower"] == "google/siglip-so400m-patch14-384"
+
+
+@pytest.mark.parametrize(
+    "stage, batch", [("distill/align_ti", 128), ("teacher/finetune", 128), ("student/pretrain", 256)]
+)
+@pytest.mark.parametrize("gpus", [1, 2, 8, 16])
+def test_the_global_batch_is_kept_on_any_number_of_gpus(stage, batch, gpus):
+    flags = flags_of(show(stage, NUM_GPUS=str(gpus)))
+    per_device = int(flags["--per_device_train_batch_size"])
+    assert per_device * int(flags["--gradient_accumulation_steps"]) * gpus == batch
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    done = show("distill/align_ti", NUM_GPUS="7")
+    assert done.returncode == 2 and "not a multiple of 4 samples x 7 processes" in done.stderr and not done.stdout
+
+
+def test_an_unknown_preset_names_the_known_ones():
+    done = show("distill/align_ti", PRESET="qwen9")
+    assert done.returncode == 2 and "qwen9" in done.stderr and all(preset in done.stderr for preset in PRESETS)
+
+
+def test_variables_and_flags_override_the_preset():
+    done = show("distill/align_ti", "--tpa_d", "8", NUM_GPUS="8", FINETUNE_LR="1e-5", TEACHER="/models/teacher")
+    flags = flags_of(done)
+    assert flags["--learning_rate"] == "1e-5" and flags["--teacher_path"] == "/models/teacher"
+    assert flags["--tpa_d"] == "8"
+
+
+def test_launchers():
+    eight = show("distill/align_ti", NUM_GPUS="8").stdout
+    assert "deepspeed.launcher.runner --num_gpus 8" in eight and "--deepspeed scripts/deepspeed/zero2.json" in eight
+    torchrun = show("distill/align_ti", NUM_GPUS="8", LAUNCHER="torchrun").stdout
+    assert "torch.distributed.run" in torchrun and "--nproc_per_node 8" in torchrun
+    nodes = show("distill/align_ti", NUM_GPUS="8", NUM_NODES="2", HOSTFILE="hosts", MASTER_ADDR="node0")
+    assert "--hostfile hosts" in nodes.stdout and "--gradient_accumulation_steps 2" in nodes.stdout
+    assert show("distill/align_ti", NUM_GPUS="8", NUM_NODES="2").returncode != 0  # no host file
+    assert show("teacher/finetune", NUM_GPUS="8").stdout.rstrip().endswith("scripts/deepspeed/zero3.json")
+    assert show("distill/align_ti", NUM_GPUS="8", LAUNCHER="rocket").returncode == 2
