@@ -1,12 +1,23 @@
 # The three stages, each in one place: projector pretraining, instruction tuning, distillation.
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
-# pretrain_projector ROLE LM DATA IMAGES FLAGS...: stage 1, everything frozen but the projector.
-pretrain_projector() {
+# With PRETRAIN_FULL=1 stage 1 trains the language model as well (as MobileVLM V2 does) and stage 2 starts from its result;
+# otherwise stage 1 is LLaVA's: the projector alone.
+stage_two_start() {  # ROLE LM: where stage 2 starts from
+    if [[ -n ${PRETRAIN_FULL:-} ]]; then
+        echo "--model_name_or_path $CHECKPOINTS/$1-pretrain"
+    else
+        echo "--model_name_or_path $2 --pretrain_mm_mlp_adapter $CHECKPOINTS/$1-pretrain/mm_projector.bin"
+    fi
+}
+
+# pretrain ROLE LM DATA IMAGES FLAGS...: stage 1, on captions.
+pretrain() {
     local role=$1 language_model=$2 data=$3 images=$4 batch; shift 4
     batch=$(batch_flags "$PRETRAIN_BATCH" "$PRETRAIN_PER_DEVICE")
     launch llava.train.train \
-        --model_name_or_path "$language_model" --version plain --tune_mm_mlp_adapter True \
+        --model_name_or_path "$language_model" --version plain \
+        --tune_mm_mlp_adapter "$([[ -n ${PRETRAIN_FULL:-} ]] && echo False || echo True)" \
         --data_path "$data" --image_folder "$images" \
         "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" \
         --learning_rate "$PRETRAIN_LR" $batch \
@@ -18,8 +29,7 @@ finetune() {
     local role=$1 language_model=$2 data=$3 images=$4 rate=$5 batch; shift 5
     batch=$(batch_flags "$FINETUNE_BATCH" "$FINETUNE_PER_DEVICE")
     launch llava.train.train \
-        --model_name_or_path "$language_model" --version "$TEMPLATE" \
-        --pretrain_mm_mlp_adapter "$CHECKPOINTS/${role%%-*}-pretrain/mm_projector.bin" \
+        $(stage_two_start "${role%%-*}" "$language_model") --version "$TEMPLATE" \
         --data_path "$data" --image_folder "$images" --group_by_modality_length True \
         "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" \
         --learning_rate "$rate" $batch \
@@ -32,8 +42,7 @@ distill() {
     batch=$(batch_flags "$FINETUNE_BATCH" "$DISTILL_PER_DEVICE")
     launch align_ti.train \
         --teacher_path "${TEACHER:-$CHECKPOINTS/teacher}" --losses "$losses" \
-        --model_name_or_path "$STUDENT_LM" --version "$TEMPLATE" \
-        --pretrain_mm_mlp_adapter "$CHECKPOINTS/student-pretrain/mm_projector.bin" \
+        $(stage_two_start student "$STUDENT_LM") --version "$TEMPLATE" \
         --data_path "$STUDENT_FINETUNE_DATA" --image_folder "$STUDENT_FINETUNE_IMAGES" --group_by_modality_length True \
         "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" "${STUDENT_FINETUNE_EXTRA[@]}" \
         --learning_rate "$FINETUNE_LR" $batch \

@@ -31,12 +31,12 @@ step() {
 step data "$MINI/manifest.json" "$PYTHON" -m playground.mini.build --out "$MINI" "${BUILD_FLAGS[@]}"
 step base-models "$MINI/models/figures.json" "$PYTHON" -m playground.mini.base_models --data "$MINI" "${BASE_FLAGS[@]}"
 
-step teacher-pretrain "$CHECKPOINTS/teacher-pretrain/mm_projector.bin" bash scripts/teacher/pretrain.sh
-step teacher "$CHECKPOINTS/teacher/model.safetensors" bash scripts/teacher/finetune.sh
-step student-pretrain "$CHECKPOINTS/student-pretrain/mm_projector.bin" bash scripts/student/pretrain.sh
-step student-sft "$CHECKPOINTS/student-sft/model.safetensors" bash scripts/distill/sft.sh
-step student-vanilla-kd "$CHECKPOINTS/student-vanilla-kd/model.safetensors" bash scripts/distill/vanilla_kd.sh
-step student-align-ti "$CHECKPOINTS/student-align-ti/model.safetensors" bash scripts/distill/align_ti.sh
+step teacher-pretrain "$CHECKPOINTS/teacher-pretrain/trainer_state.json" bash scripts/teacher/pretrain.sh
+step teacher "$CHECKPOINTS/teacher/trainer_state.json" bash scripts/teacher/finetune.sh
+step student-pretrain "$CHECKPOINTS/student-pretrain/trainer_state.json" bash scripts/student/pretrain.sh
+step student-sft "$CHECKPOINTS/student-sft/trainer_state.json" bash scripts/distill/sft.sh
+step student-vanilla-kd "$CHECKPOINTS/student-vanilla-kd/trainer_state.json" bash scripts/distill/vanilla_kd.sh
+step student-align-ti "$CHECKPOINTS/student-align-ti/trainer_state.json" bash scripts/distill/align_ti.sh
 
 export EVAL_ROOT=$MINI/eval BATCH_SIZE=64
 for model in teacher student-sft student-vanilla-kd student-align-ti; do

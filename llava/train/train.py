@@ -55,10 +55,10 @@ def main() -> None:
 
 
 def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
-    """Save the trainer's state and the finished model into the output folder."""
-    trainer.save_state()
+    """Save the finished model and, last, the trainer's state into the output folder."""
     model.config.use_cache = True
     trainer.save_model()
+    trainer.save_state()
     if trainer.bad_samples:
         logger.warning("%d bad samples were left out on this process; see the log for the first", trainer.bad_samples)
 

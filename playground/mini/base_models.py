@@ -28,15 +28,15 @@ logger = logging.getLogger("playground.mini.base_models")
 LANGUAGE_MODELS = {
     "teacher-lm": {
         "hidden_size": 160,
-        "layers": 5,
+        "layers": 4,
         "heads": 5,
-        "kv_heads": 1,
+        "kv_heads": 5,
         "vocab_multiple": 128,
         "learning_rate": 2e-3,
     },
     "student-lm": {
         "hidden_size": 64,
-        "layers": 2,
+        "layers": 3,
         "heads": 4,
         "kv_heads": 2,
         "vocab_multiple": 64,
@@ -134,10 +134,10 @@ def main() -> None:
     parser.add_argument(
         "--teacher-epochs",
         type=float,
-        default=0.5,
+        default=0.25,
         help="passes of the teacher's language model over the text",
     )
-    parser.add_argument("--student-epochs", type=float, default=1.0)
+    parser.add_argument("--student-epochs", type=float, default=0.5)
     parser.add_argument("--vocab-size", type=int, default=1200)
     parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
     arguments = parser.parse_args()

@@ -34,7 +34,7 @@ OTHER_CODE = ("pretrain_", "base_models", "report")
 class BuildConfig:
     """What to build. Sizes are numbers of scenes, samples or documents."""
 
-    scenes: int = 8000  # fine-tuning scenes
+    scenes: int = 6000  # fine-tuning scenes
     samples_per_scene: int = 2
     pretrain_scenes: int = 6000  # one caption each
     text_documents: int = 16000
