@@ -33,25 +33,15 @@ class AlignTITrainer(LlavaTrainer):
         tokens = super().global_counts(batches)
         return torch.cat([tokens, samples.to(tokens.device)])
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        inputs = dict(inputs)
-        self.bad_samples += int(inputs.pop("skipped", 0))
-        if num_items_in_batch is None:
-            num_items_in_batch = self._get_num_items_in_batch([inputs], self.args.device)
-        tokens, samples = num_items_in_batch.clamp(min=1).unbind()
+    def micro_batch_loss(
+        self, model: nn.Module, inputs: dict[str, Any], counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Any]:
+        """The objective's loss and terms; see ``LlavaTrainer.micro_batch_loss``."""
+        tokens, samples = counts.unbind()
 
         def step(student: Any) -> dict[str, Tensor]:
             return self.objective(student, inputs, tokens, samples, step=self.state.global_step)
 
         terms = model(step=step)
         loss = terms.pop("loss")
-        if model.training:
-            self.record_terms(terms)
-        loss = loss * self.rank_scale
-        return (loss, {"loss": loss}) if return_outputs else loss
+        return loss, terms, {"loss": loss}

@@ -116,11 +116,27 @@ class LlavaTrainer(Trainer):
         self.bad_samples += int(inputs.pop("skipped", 0))
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], self.args.device)
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch[0].clamp(min=1))
+        loss, terms, outputs = self.micro_batch_loss(model, inputs, num_items_in_batch.clamp(min=1))
         if model.training:
-            self.record_terms({"sft": outputs.loss})
-        loss = outputs.loss * self.rank_scale
+            self.record_terms(terms)
+        loss = loss * self.rank_scale
         return (loss, outputs) if return_outputs else loss
+
+    def micro_batch_loss(
+        self, model: nn.Module, inputs: dict[str, Any], counts: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Any]:
+        """What a subclass changes: the loss of one micro-batch.
+
+        Args:
+            model: the student, wrapped as it is trained.
+            inputs: a collated batch.
+            counts: denominators over the global batch, as ``global_counts`` orders them, at least 1 each.
+
+        Returns:
+            The micro-batch's share of the loss, its named terms, and the outputs that evaluation asks for.
+        """
+        outputs = model(**inputs, num_items_in_batch=counts[0])
+        return outputs.loss, {"sft": outputs.loss}, outputs
 
     @property
     def rank_scale(self) -> int:
