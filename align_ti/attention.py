@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from align_ti.attention_maps import MapRequest, mean_instruction_attention
-from align_ti.ribbon.backends import RibbonPass
+from align_ti.ribbon.geometry import RibbonPass
 from llava.errors import InputError
 
 NAME = "align_ti"

@@ -57,7 +57,7 @@ def main() -> None:
     )
     setup_logging(arguments)
     check_model_arguments(model_arguments)
-    resolve_backend(distill.ribbon_backend)
+    resolve_backend(distill.ribbon_backend, compute_dtype(arguments))
     set_seed(arguments.seed)
     resume = find_checkpoint(arguments.output_dir, arguments.resume)
     tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)

@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align_ti.attention import AttentionCapture, anything_4d, require_align_ti_attention
-from align_ti.ribbon.backends import BACKENDS, RibbonPass, resolve_backend, ribbon_geometry
+from align_ti.ribbon.backends import BACKENDS, resolve_backend
+from align_ti.ribbon.geometry import RibbonPass, ribbon_geometry
 from align_ti.ribbon.layout import CandidateLayout
 from llava.errors import InputError
 
@@ -43,7 +44,8 @@ def candidate_pass(
             "the main pass of this decoder with capture=AttentionCapture(keep_prefix=True)"
         )
     groups = config.num_attention_heads // config.num_key_value_heads
-    attention = BACKENDS[resolve_backend(backend)](ribbon_geometry(layout, attention_mask, groups))
+    name = resolve_backend(backend, prefix.keys[0].dtype)
+    attention = BACKENDS[name].make(ribbon_geometry(layout, attention_mask, groups))
     output = decoder(
         inputs_embeds=decoder.get_input_embeddings()(layout.token[None]),
         attention_mask=anything_4d(layout.token),

@@ -1,7 +1,8 @@
 """Pretrain a small SigLIP on the miniature's pictures and labels with the sigmoid loss (Zhai et al., 2023).
 
 The loss is taken twice: between whole pictures and labels, as published, and between the nine places of a picture and
-the names of things, so that patch features, which is what a vision-language model reads, learn what stands where.
+the names of things and of the places, so that patch features, which is what a vision-language model reads, tell what
+stands there and where that is.
 """
 
 import json
@@ -62,9 +63,10 @@ class LabelledPictures(Dataset):
 
 
 class LabelCollator:
-    """A batch of pictures against all labels, and their places against the names of things.
+    """A batch of pictures against all labels, and their places against the names of things and of places.
 
-    A label "a goat at the top left" is taken apart: the whole picture matches "a goat", its top left as well.
+    A label "a goat at the top left" is taken apart: the whole picture matches "a goat", its top left as well. Each place
+    matches its own name ("at the top left"), whatever stands there.
 
     Args:
         labels: every label there is.
@@ -79,27 +81,29 @@ class LabelCollator:
             for row, place in enumerate(PLACES)
         }
         self.names = list(names)
-        texts = [*names, *sorted(set(labels) - set(self.parts) - set(names))]
-        self.column = {text: index for index, text in enumerate(texts)}
+        of_picture = [*names, *sorted(set(labels) - set(self.parts) - set(names))]
+        self.column = {text: index for index, text in enumerate(of_picture)}
+        texts = [*of_picture, *(at(place) for place in PLACES)]
         self.ids = tokenizer(texts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")[
             "input_ids"
         ]
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         picture = torch.full((len(items), len(self.column)), -1.0)
-        places = torch.full((len(items), len(PLACES), len(self.names)), -1.0)
+        things = torch.full((len(items), len(PLACES), len(self.names)), -1.0)
         for index, item in enumerate(items):
             for label in item["labels"]:
                 if label in self.parts:
                     row, column = self.parts[label]
-                    places[index, row, column] = picture[index, column] = 1.0
+                    things[index, row, column] = picture[index, column] = 1.0
                 else:
                     picture[index, self.column[label]] = 1.0
+        own_place = (2 * torch.eye(len(PLACES)) - 1).expand(len(items), -1, -1)
         return {
             "pixel_values": torch.stack([item["pixel_values"] for item in items]),
             "input_ids": self.ids,
             "picture_targets": picture,
-            "place_targets": places,
+            "place_targets": torch.cat([things, own_place], dim=-1),
         }
 
 
@@ -135,9 +139,10 @@ class SigmoidTrainer(Trainer):
         vision = model.vision_model(pixel_values=inputs["pixel_values"])
         patches = vision.last_hidden_state
         places = place_weights(int(patches.shape[1] ** 0.5)).to(patches) @ patches
-        names = inputs["place_targets"].shape[-1]
-        of_picture = inputs["picture_targets"] * sigmoid_logits(model, vision.pooler_output, texts)
-        of_places = inputs["place_targets"] * sigmoid_logits(model, places, texts[:names])
+        things = inputs["place_targets"].shape[-1] - len(PLACES)
+        of_picture = inputs["picture_targets"] * sigmoid_logits(model, vision.pooler_output, texts[: -len(PLACES)])
+        place_texts = torch.cat([texts[:things], texts[-len(PLACES) :]])
+        of_places = inputs["place_targets"] * sigmoid_logits(model, places, place_texts)
         loss = -(F.logsigmoid(of_picture).sum(-1) + F.logsigmoid(of_places).sum((-1, -2))).mean()
         return (loss, vision) if return_outputs else loss
 

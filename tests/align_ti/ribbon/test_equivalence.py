@@ -7,9 +7,12 @@ from torch.nn.functional import cross_entropy
 
 from align_ti.attention import AttentionCapture
 from align_ti.divergence import linear_divergence
+from align_ti.ribbon import backends, prefix
 from align_ti.ribbon.algorithm1 import single_pass
+from align_ti.ribbon.flash import FlashRibbon
 from align_ti.ribbon.layout import candidate_layout, supervised_tokens
 from align_ti.tpa import transitions
+from tests.align_ti.ribbon.emulated import EmulatedVarlen
 
 END = 2
 VOCAB = 31
@@ -167,6 +170,22 @@ def test_every_way_equals_one_forward_per_candidate(family, side, tiny_model, ma
         assert abs(loss - expected) < 1e-12, (way, merge, checkpointing)
         for gradient, wanted in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient, wanted, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_flash_merge_in_whole_models(family, side, merge, tiny_model, make_batch, monkeypatch):
+    """The algebra of the flash backend, forward and backward, with the varlen call written out."""
+    case = Case(family, tiny_model, make_batch, side)
+    expected, expected_gradients = case.outcome(fast(case, way="prefix", merge=merge))
+    kernel = EmulatedVarlen()
+    emulated = backends.Backend(lambda geometry: FlashRibbon(geometry, kernel), lambda: None)
+    monkeypatch.setattr(prefix, "BACKENDS", {"flash": emulated})
+    monkeypatch.setattr(prefix, "resolve_backend", lambda *_: "flash")
+    loss, gradients = case.outcome(fast(case, way="prefix", merge=merge))
+    assert kernel.scores > 0 and abs(loss - expected) < 1e-12
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-9, rtol=1e-9)
 
 
 def test_with_the_family_s_own_norms(family, tiny_model, make_batch):
