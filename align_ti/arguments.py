@@ -34,9 +34,13 @@ class DistillArguments:
         default="prefix",
         metadata={"help": "prefix: candidates attend to the main pass's keys; algorithm1: the paper's single pass"},
     )
-    ribbon_backend: str = field(default="auto", metadata={"help": "attention of the candidate pass: auto or sdpa"})
+    ribbon_backend: str = field(default="auto", metadata={"help": "attention of the candidate pass: auto, sdpa, flash or flex"})
     merge_draws: bool = field(
         default=True, metadata={"help": "equal draws share one row; draws equal to the label need none"}
+    )
+
+    packing: bool = field(
+        default=False, metadata={"help": "lay the samples of a batch one after the other instead of padding them"}
     )
 
     def __post_init__(self) -> None:
@@ -57,6 +61,8 @@ class DistillArguments:
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"--{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if self.packing and self.ribbon == "algorithm1":
+            raise InputError("--packing works with --ribbon prefix; Algorithm 1's dense mask is over padded samples")
         if self.iva_layer != "auto" and not self.iva_layer.isdigit():
             raise InputError(f"--iva_layer {self.iva_layer!r}: expected a layer number from 0, or auto")
         if self.kd_temperature <= 0:

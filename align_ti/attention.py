@@ -1,11 +1,12 @@
 """The attention implementation ``"align_ti"``: stock SDPA that can also be watched and extended.
 
 Registered with transformers under that name, so it is chosen like any other
-(``attn_implementation="align_ti"`` or ``use_align_ti_attention``). Two keyword arguments, given to
+(``attn_implementation="align_ti"`` or ``use_align_ti_attention``). Keyword arguments, given to
 ``decoder(...)`` and handed through its layers, change what it does:
 
 - ``capture``: an ``AttentionCapture`` that keeps keys and values, or attention maps, while SDPA runs;
-- ``ribbon``: a ``RibbonPass`` that answers the attention of a candidate pass in SDPA's place.
+- ``ribbon``: a ``RibbonPass`` that answers the attention of a candidate pass in SDPA's place;
+- ``packed``: a ``PackedAttention`` that does so for a row of samples without padding.
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from align_ti.attention_maps import MapRequest, mean_instruction_attention
+from align_ti.packing import PackedAttention
 from align_ti.ribbon.geometry import RibbonPass
 from llava.errors import InputError
 
@@ -52,7 +54,7 @@ class AttentionCapture:
         if self.request is not None and layer in self.request.layers and layer not in self.maps:
             request = self.request
             self.maps[layer] = mean_instruction_attention(
-                query, key, request.instruction_mask, request.attention_mask, scaling
+                query, key, request.instruction_mask, request.attention_mask, scaling, request.spans
             )
 
 
@@ -66,15 +68,18 @@ def align_ti_attention(
     dropout: float = 0.0,
     capture: AttentionCapture | None = None,
     ribbon: RibbonPass | None = None,
+    packed: PackedAttention | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer as transformers calls it: ``[B, H, S, D]`` in, ``[B, S, H, D]`` out."""
-    if capture is not None or ribbon is not None:
+    if capture is not None or ribbon is not None or packed is not None:
         _refuse_sliding_window(module)
     if ribbon is not None:
         return ribbon.attend(_layer(module), query, key, value, scaling, dropout), None
     if capture is not None:
         capture.record(_layer(module), query, key, value, scaling)
+    if packed is not None:
+        return packed(query, key, value, scaling, dropout), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
 
 

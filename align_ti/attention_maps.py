@@ -7,6 +7,7 @@ size ``S x S`` is made.
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 ROWS_AT_ONCE = 256
@@ -21,16 +22,23 @@ class MapRequest:
         layers: decoder layers, counted from 0.
         instruction_mask: bool ``[B, S]``, the rows whose attention is averaged.
         attention_mask: bool ``[B, S]``, True at real tokens.
+        spans: of a packed row ``[1, T]``: ``(start, stop)`` of each of its samples.
     """
 
     layers: frozenset[int]
     instruction_mask: Tensor
     attention_mask: Tensor
+    spans: tuple[tuple[int, int], ...] | None = None
 
 
 @torch.no_grad()
 def mean_instruction_attention(
-    query: Tensor, key: Tensor, instruction_mask: Tensor, attention_mask: Tensor, scaling: float | None = None
+    query: Tensor,
+    key: Tensor,
+    instruction_mask: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    spans: tuple[tuple[int, int], ...] | None = None,
 ) -> Tensor:
     """Mean over heads and instruction rows of causal attention, ``(1/N_i) sum_u A(u, k)`` of Eq. 4.
 
@@ -43,9 +51,10 @@ def mean_instruction_attention(
         instruction_mask: bool ``[B, S]``.
         attention_mask: bool ``[B, S]``, True at real tokens.
         scaling: of the scores; ``D ** -0.5`` by default.
+        spans: of a packed row (then ``B`` is 1): where each sample lies; a sample sees itself alone.
 
     Returns:
-        ``[B, S]``, each row sums to 1; zeros for a sample without instruction tokens.
+        ``[B, S]``, each sample sums to 1; zeros for a sample without instruction tokens.
     """
     batch, heads, length, width = query.shape
     groups = heads // key.shape[1]
@@ -53,14 +62,16 @@ def mean_instruction_attention(
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     instruction_mask = instruction_mask & attention_mask
     weights = torch.zeros(batch, length, dtype=dtype, device=query.device)
-    columns = torch.arange(length, device=query.device)
-    for sample in range(batch):
-        rows = instruction_mask[sample].nonzero().flatten()
-        keys = key[sample].to(dtype)[:, None].transpose(-1, -2)  # [H_kv, 1, D, S]
+    places = [(row, 0, length) for row in range(batch)] if spans is None else [(0, *span) for span in spans]
+    for row, start, stop in places:
+        rows = instruction_mask[row, start:stop].nonzero().flatten()
+        keys = rearrange(key[row, :, start:stop].to(dtype), "kv s d -> kv 1 d s")
+        columns = torch.arange(stop - start, device=query.device)
+        total = torch.zeros(stop - start, dtype=dtype, device=query.device)
         for block in rows.split(ROWS_AT_ONCE):
-            queries = query[sample][:, block].to(dtype).unflatten(0, (-1, groups))  # [H_kv, groups, rows, D]
-            visible = (columns <= block[:, None]) & attention_mask[sample]
+            queries = rearrange(query[row][:, start + block].to(dtype), "(kv g) r d -> kv g r d", g=groups)
+            visible = (columns <= block[:, None]) & attention_mask[row, start:stop]
             scores = (queries @ keys * scaling).masked_fill(~visible, -torch.inf)
-            weights[sample] += scores.softmax(-1).sum((0, 1, 2))
-        weights[sample] /= max(1, len(rows)) * heads
+            total += scores.softmax(-1).sum((0, 1, 2))
+        weights[row, start:stop] = total / (max(1, len(rows)) * heads)
     return weights

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align_ti.attention import AttentionCapture
+from align_ti.attention import AttentionCapture, anything_4d
 from align_ti.attention_maps import MapRequest
 from align_ti.divergence import linear_divergence
 from align_ti.iva import iva_rows
 from align_ti.noise import draw_noise
+from align_ti.packing import Packing, pack, packed_attention
 from align_ti.ribbon.algorithm1 import single_pass
+from align_ti.ribbon.backends import attention_dtype, resolve_backend
 from align_ti.ribbon.layout import CandidateLayout, SupervisedTokens, candidate_layout, supervised_tokens
 from align_ti.sampling import draw_candidates
 from align_ti.tpa import transitions
@@ -37,6 +39,7 @@ class ObjectiveSettings:
         d, sampling, top_p, draws_from: TPA's candidates, see ``align_ti.sampling``.
         ribbon: ``prefix`` or ``algorithm1``; both give the same numbers.
         backend, merge_draws: of the ribbon.
+        packing: lay the samples of a micro-batch in one row, without padding; the numbers stay the same.
         end_of_turn_ids: tokens after which nothing is generated.
         seed: of the draws.
     """
@@ -52,6 +55,7 @@ class ObjectiveSettings:
     ribbon: str = "prefix"
     backend: str = "auto"
     merge_draws: bool = True
+    packing: bool = False
     end_of_turn_ids: Collection[int] = field(default_factory=frozenset)
     seed: int = 0
 
@@ -121,8 +125,15 @@ class Objective:
                 self.settings.seed,
                 step,
             ).to(supervised.label.device)
-        run = self.run_algorithm1 if self.settings.ribbon == "algorithm1" else self.run_prefix
-        passes = run(student, student_inputs, teacher_inputs, supervised, noise)
+        packing = None
+        if self.settings.packing:
+            student_inputs, packing = pack(student_inputs)
+            teacher_inputs, _ = pack(teacher_inputs)
+            supervised = supervised_tokens(student_inputs.labels, student_inputs.attention_mask)
+        if self.settings.ribbon == "algorithm1":
+            passes = self.run_algorithm1(student, student_inputs, teacher_inputs, supervised, noise)
+        else:
+            passes = self.run_prefix(student, student_inputs, teacher_inputs, supervised, noise, packing)
         return self.losses(student, student_inputs, supervised, passes, tokens, iva_samples)
 
     def splice(self, student: Any, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
@@ -142,22 +153,36 @@ class Objective:
                 teacher_inputs = teacher.splice_inputs(**inputs, images=images)
         return student_inputs, teacher_inputs
 
-    def main_pass(self, model: Any, inputs: SplicedBatch, capture: AttentionCapture | None) -> Tensor:
+    def main_pass(
+        self, model: Any, inputs: SplicedBatch, capture: AttentionCapture | None, packing: Packing | None = None
+    ) -> Tensor:
         """Last hidden states ``[B, S, D]`` of the plain forward pass."""
+        extra = {}
+        if packing is not None:
+            backend = resolve_backend(self.settings.backend, attention_dtype(inputs.inputs_embeds))
+            extra = {"packed": packed_attention(packing, backend)}
         return model.model(
             inputs_embeds=inputs.inputs_embeds,
-            attention_mask=inputs.attention_mask,
+            attention_mask=inputs.attention_mask if packing is None else anything_4d(inputs.labels),
             position_ids=inputs.position_ids,
             use_cache=False,
             capture=capture,
+            **extra,
         ).last_hidden_state
 
-    def teacher_capture(self, inputs: SplicedBatch, keep_prefix: bool) -> AttentionCapture | None:
+    def teacher_capture(
+        self, inputs: SplicedBatch, keep_prefix: bool, packing: Packing | None = None
+    ) -> AttentionCapture | None:
         """What the teacher's main pass has to leave behind."""
         maps = None
         if "iva" in self.settings.weights:
             assert self.settings.iva_layer is not None
-            maps = MapRequest(frozenset([self.settings.iva_layer]), inputs.instruction_mask, inputs.attention_mask)
+            maps = MapRequest(
+                frozenset([self.settings.iva_layer]),
+                inputs.instruction_mask,
+                inputs.attention_mask,
+                None if packing is None else packing.spans,
+            )
         return AttentionCapture(keep_prefix, maps) if keep_prefix or maps is not None else None
 
     def map_of(self, capture: AttentionCapture | None) -> Tensor | None:
@@ -174,14 +199,15 @@ class Objective:
         teacher_inputs: SplicedBatch,
         supervised: SupervisedTokens,
         noise: Tensor | None,
+        packing: Packing | None = None,
     ) -> Passes:
         """Main passes that keep their keys and values, then the candidates alone."""
         tpa = "tpa" in self.settings.weights
-        teacher_capture = self.teacher_capture(teacher_inputs, keep_prefix=tpa)
+        teacher_capture = self.teacher_capture(teacher_inputs, keep_prefix=tpa, packing=packing)
         with torch.no_grad():
-            teacher_main = self.main_pass(self.teacher, teacher_inputs, teacher_capture)
+            teacher_main = self.main_pass(self.teacher, teacher_inputs, teacher_capture, packing)
         student_capture = AttentionCapture(keep_prefix=True) if tpa else None
-        student_main = self.main_pass(student, student_inputs, student_capture)
+        student_main = self.main_pass(student, student_inputs, student_capture, packing)
         passes = Passes(student_main.flatten(0, 1), teacher_main.flatten(0, 1), attention=self.map_of(teacher_capture))
         if tpa:
             assert student_capture is not None and teacher_capture is not None
@@ -194,6 +220,7 @@ class Objective:
                 passes.layout,
                 student_inputs.attention_mask,
                 self.settings.backend,
+                None if packing is None else packing.bounds,
             )
         return passes
 

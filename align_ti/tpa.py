@@ -31,6 +31,7 @@ def transitions(
     layout: CandidateLayout,
     attention_mask: Tensor,
     backend: str = "auto",
+    bounds: Tensor | None = None,
 ) -> Transitions:
     """Run the candidates through both decoders on their kept prefixes.
 
@@ -40,10 +41,11 @@ def transitions(
         layout: the candidates.
         attention_mask: bool ``[B, S]`` of the main passes.
         backend: of the ribbon attention.
+        bounds: of packed main passes, see ``ribbon_geometry``.
     """
     with torch.no_grad():
-        teacher_hidden = candidate_pass(teacher, teacher_prefix, layout, attention_mask, backend)
-    student_hidden = candidate_pass(student, student_prefix, layout, attention_mask, backend)
+        teacher_hidden = candidate_pass(teacher, teacher_prefix, layout, attention_mask, backend, bounds)
+    student_hidden = candidate_pass(student, student_prefix, layout, attention_mask, backend, bounds)
     return Transitions(student_hidden, teacher_hidden)
 
 

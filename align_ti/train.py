@@ -121,6 +121,7 @@ def build_settings(
         ribbon=distill.ribbon,
         backend=distill.ribbon_backend,
         merge_draws=distill.merge_draws,
+        packing=distill.packing,
         end_of_turn_ids=end_of_turn_ids(tokenizer, template),
         seed=seed,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from align_ti.ribbon.flash import FlashRibbon
 from align_ti.ribbon.flex import FlexRibbon, why_not_flex
@@ -29,6 +30,12 @@ BACKENDS: Mapping[str, Backend] = {
     "sdpa": Backend(SdpaRibbon, lambda: None),
 }
 HALF = (torch.bfloat16, torch.float16)
+
+
+def attention_dtype(like: Tensor) -> torch.dtype:
+    """The precision in which attention over tensors like this one runs: autocast's where it is on."""
+    device = like.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
 
 
 def resolve_backend(name: str = "auto", dtype: torch.dtype = torch.bfloat16) -> str:

@@ -77,28 +77,34 @@ class RibbonPass:
         return self.attention(query[0], key[0], value[0], prefix_key, prefix_value, scaling, dropout)[None]
 
 
-def ribbon_geometry(layout: CandidateLayout, attention_mask: Tensor, groups: int) -> RibbonGeometry:
+def ribbon_geometry(
+    layout: CandidateLayout, attention_mask: Tensor, groups: int, bounds: Tensor | None = None
+) -> RibbonGeometry:
     """Work out each sample's candidates and columns.
 
     Args:
         layout: the candidates, in the order of their samples.
         attention_mask: bool ``[B, S]``; the real tokens of a sample are one block.
         groups: query heads a key head.
+        bounds: of a packed row (then ``B`` is 1): long ``[N + 1]``, where its samples begin and the last ends.
 
     Raises:
         InputError: padding inside a sample.
     """
     mask = attention_mask.long()
     batch, length = mask.shape
-    starts = mask.argmax(1)
-    stops = starts + mask.sum(1)
-    if not torch.equal(mask.cumsum(1).argmax(1) + 1, stops):
-        raise InputError("attention_mask has padding between real tokens; expected it on one side only")
-    candidates = torch.bincount(layout.sample, minlength=batch)
-    furthest = starts.scatter_reduce(0, layout.sample, layout.limit, "amax")
-    numbers = torch.stack([candidates, starts, furthest], dim=1).tolist()
-    spans = tuple(SampleSpan(sample, *row) for sample, row in enumerate(numbers))
-    return RibbonGeometry(spans, layout.limit, length, groups)
+    if bounds is None:
+        sample, rows = layout.sample, torch.arange(batch, device=mask.device)
+        starts = mask.argmax(1)
+        if not torch.equal(mask.cumsum(1).argmax(1) + 1, starts + mask.sum(1)):
+            raise InputError("attention_mask has padding between real tokens; expected it on one side only")
+    else:
+        sample, starts = torch.searchsorted(bounds, layout.limit, right=True) - 1, bounds[:-1]
+        rows = torch.zeros_like(starts)
+    candidates = torch.bincount(sample, minlength=len(starts))
+    furthest = starts.scatter_reduce(0, sample, layout.limit, "amax")
+    numbers = torch.stack([rows, candidates, starts, furthest], dim=1).tolist()
+    return RibbonGeometry(tuple(SampleSpan(*row) for row in numbers), layout.limit, length, groups)
 
 
 def refuse_dropout(backend: str, dropout: float) -> None:

@@ -20,6 +20,7 @@ def candidate_pass(
     layout: CandidateLayout,
     attention_mask: Tensor,
     backend: str = "auto",
+    bounds: Tensor | None = None,
 ) -> Tensor:
     """Run the candidates of a batch through a decoder whose main pass filled ``prefix``.
 
@@ -29,6 +30,7 @@ def candidate_pass(
         layout: the candidates.
         attention_mask: bool ``[B, S]`` of the main pass.
         backend: see ``resolve_backend``.
+        bounds: of a packed main pass, see ``ribbon_geometry``.
 
     Returns:
         last hidden states after the final norm, ``[C, D]``, in the layout's order.
@@ -45,7 +47,7 @@ def candidate_pass(
         )
     groups = config.num_attention_heads // config.num_key_value_heads
     name = resolve_backend(backend, prefix.keys[0].dtype)
-    attention = BACKENDS[name].make(ribbon_geometry(layout, attention_mask, groups))
+    attention = BACKENDS[name].make(ribbon_geometry(layout, attention_mask, groups, bounds))
     output = decoder(
         inputs_embeds=decoder.get_input_embeddings()(layout.token[None]),
         attention_mask=anything_4d(layout.token),

@@ -131,13 +131,16 @@ def test_weights_scale_their_terms(run, tmp_path):
 
 @pytest.mark.parametrize("sampling", ["nucleus", "greedy"])
 def test_ribbon_forms_train_alike(run, tmp_path, sampling):
-    """Shared prefix with merged draws = shared prefix = Algorithm 1, over a whole run of steps."""
+    """Shared prefix with merged draws = shared prefix = Algorithm 1 = packed samples, over a whole run of steps."""
     flags = ("--per_device_train_batch_size", "8", "--iva_layer", "1", "--tpa_sampling", sampling)
     merged = steps(run(tmp_path / "merged", *flags), *TERMS)
     plain = steps(run(tmp_path / "plain", *flags, "--merge_draws", "False"), *TERMS)
     paper = steps(run(tmp_path / "paper", *flags, "--merge_draws", "False", "--ribbon", "algorithm1"), *TERMS)
-    for ours, unmerged, single in zip(merged, plain, paper, strict=True):  # float32, drifting apart over the steps
+    packed = steps(run(tmp_path / "packed", *flags, "--packing", "True"), *TERMS)
+    # float32, drifting apart over the steps
+    for ours, unmerged, single, row in zip(merged, plain, paper, packed, strict=True):
         assert unmerged == pytest.approx(ours, rel=1e-3)
+        assert row == pytest.approx(ours, rel=1e-3)
         assert single == pytest.approx(ours, rel=1e-3)
 
 
@@ -213,6 +216,7 @@ def test_the_teacher_is_left_alone(run, tmp_path, teacher):
         (("--iva_layer", "last"), "a layer number"),
         (("--tpa_top_p", "0"), "probability"),
         (("--ribbon_backend", "teleport"), "sdpa"),
+        (("--packing", "True", "--ribbon", "algorithm1"), "dense mask"),
         (("--divergence", "chi2"), "forward_kl"),
         (("--version", "nope"), "qwen"),
     ],
