@@ -1,5 +1,7 @@
 """The ribbon through PyTorch's attention with a boolean mask: runs everywhere, and is what others must equal."""
 
+from dataclasses import replace
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -8,24 +10,33 @@ from torch.nn.functional import scaled_dot_product_attention
 from align_ti.ribbon.geometry import RibbonGeometry, SampleSpan
 
 
+BLOCK = 64
+"""Candidates of one sample that share a call: each sees its prefix and, behind the mask, its block's own keys."""
+
+
 class SdpaRibbon:
-    """Sample by sample over exactly the keys it needs.
+    """Sample by sample, a block of candidates at a time, over exactly the keys they need.
 
     Query heads that share a key head are laid along the rows, so keys are never repeated and every SDPA
-    kernel can be used.
+    kernel can be used. Blocks keep the cost linear in the number of candidates.
     """
 
     def __init__(self, geometry: RibbonGeometry):
-        self.geometry = geometry
-        self.candidates = [span.candidates for span in geometry.spans]
+        self.groups = geometry.groups
+        self.blocks = [
+            replace(span, candidates=min(BLOCK, span.candidates - first))
+            for span in geometry.spans
+            for first in range(0, span.candidates, BLOCK)
+        ]
+        self.candidates = [block.candidates for block in self.blocks]
         limits = geometry.limits.split(self.candidates)
-        self.masks = [self._mask(span, mine) for span, mine in zip(geometry.spans, limits, strict=True)]
+        self.masks = [self._mask(block, mine) for block, mine in zip(self.blocks, limits, strict=True)]
 
-    def _mask(self, span: SampleSpan, limits: Tensor) -> Tensor:
+    def _mask(self, block: SampleSpan, limits: Tensor) -> Tensor:
         """Bool ``[groups * candidates, keys + candidates]``: the prefix before each limit, and the candidate itself."""
-        columns = torch.arange(span.start, span.stop, device=limits.device)
-        own = torch.eye(span.candidates, dtype=torch.bool, device=limits.device)
-        return torch.cat([columns < limits[:, None], own], dim=1).repeat(self.geometry.groups, 1)
+        columns = torch.arange(block.start, block.stop, device=limits.device)
+        own = torch.eye(block.candidates, dtype=torch.bool, device=limits.device)
+        return torch.cat([columns < limits[:, None], own], dim=1).repeat(self.groups, 1)
 
     def __call__(
         self,
@@ -38,21 +49,18 @@ class SdpaRibbon:
         dropout: float,
     ) -> Tensor:
         """See ``RibbonAttention``."""
-        groups = self.geometry.groups
         queries, keys, values = (tensor.split(self.candidates, dim=1) for tensor in (query, key, value))
         prefix_keys, prefix_values = prefix_key.unbind(0), prefix_value.unbind(0)
         outputs = []
-        for index, (span, mask) in enumerate(zip(self.geometry.spans, self.masks, strict=True)):
-            if not span.candidates:
-                continue
-            seen = slice(span.start, span.stop)
+        for index, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
+            seen = slice(block.start, block.stop)
             output = scaled_dot_product_attention(
-                rearrange(queries[index], "(kv g) c d -> 1 kv (g c) d", g=groups),
-                torch.cat([prefix_keys[span.row][:, seen], keys[index]], dim=1)[None],
-                torch.cat([prefix_values[span.row][:, seen], values[index]], dim=1)[None],
+                rearrange(queries[index], "(kv g) c d -> 1 kv (g c) d", g=self.groups),
+                torch.cat([prefix_keys[block.row][:, seen], keys[index]], dim=1)[None],
+                torch.cat([prefix_values[block.row][:, seen], values[index]], dim=1)[None],
                 attn_mask=mask,
                 dropout_p=dropout,
                 scale=scaling,
             )
-            outputs.append(rearrange(output, "1 kv (g c) d -> c (kv g) d", g=groups))
+            outputs.append(rearrange(output, "1 kv (g c) d -> c (kv g) d", g=self.groups))
         return torch.cat(outputs)

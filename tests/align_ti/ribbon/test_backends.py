@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from align_ti.attention import AttentionCapture
-from align_ti.ribbon import backends
+from align_ti.ribbon import backends, sdpa
 from align_ti.ribbon.backends import BACKENDS, resolve_backend
 from align_ti.ribbon.flash import FlashRibbon
 from align_ti.ribbon.flex import FlexRibbon
@@ -119,7 +119,20 @@ def test_a_long_response_costs_its_neighbours_nothing():
     spans = (SampleSpan(0, long, 0, 100), SampleSpan(1, short, 0, 20), SampleSpan(2, 0, 0, 0))
     attention = SdpaRibbon(RibbonGeometry(spans, torch.full((long + short,), 20), length=100, groups=1))
     sizes = [mask.numel() for mask in attention.masks]
-    assert sizes == [long * (100 + long), short * (20 + short), 0]
+    assert sizes == [long * (100 + long), short * (20 + short)]
+
+
+def test_many_candidates_cost_no_square(monkeypatch):
+    """Blocks of candidates see the prefix and their own block, and give what one block gives."""
+    torch.manual_seed(0)
+    samples, limits = [0] * 9 + [1] * 5, sorted([3, 3, 3, 3, 5, 6, 6, 2, 2]) + [4, 4, 8, 8, 8]
+    geometry = ribbon_geometry(packed(samples, limits), MASK, 2)
+    tensors = torch.randn(4, 14, 4), *torch.randn(2, 2, 14, 4), *torch.randn(2, 3, 2, 9, 4)
+    whole = SdpaRibbon(geometry)(*tensors, None, 0.0)
+    monkeypatch.setattr(sdpa, "BLOCK", 4)
+    blocks = SdpaRibbon(geometry)
+    assert blocks.candidates == [4, 4, 1, 4, 1]
+    torch.testing.assert_close(blocks(*tensors, None, 0.0), whole)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")

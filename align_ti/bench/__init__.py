@@ -1,0 +1,1 @@
+"""What a training step costs, by method: counted FLOPs, wall time, peak memory."""

@@ -1,0 +1,85 @@
+"""The sizes a benchmark runs at."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A Qwen2-shaped language model."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int
+    tied: bool = False
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Models and batch of a benchmark.
+
+    Attributes:
+        prompt: tokens before the response, the visual ones among them.
+        visual, instruction: of the prompt, how many are visual, and how many (its last) are instruction.
+        responses: supervised tokens of each sample; their number is the batch size.
+        d: draws a step. rows: candidate rows a step that merging leaves.
+        dtype: of parameters and activations.
+        rounds: timed rounds by default.
+    """
+
+    teacher: Decoder
+    student: Decoder
+    prompt: int
+    visual: int
+    instruction: int
+    responses: tuple[int, ...]
+    d: int = 4
+    rows: float = 1.0
+    dtype: torch.dtype = torch.float32
+    rounds: int = 5
+
+    @property
+    def tokens(self) -> int:
+        """Main-path tokens of a batch."""
+        return sum(self.prompt + response for response in self.responses)
+
+    def with_changes(self, **changes: object) -> "Geometry":
+        """A copy with the given fields; None leaves one as it is."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+PRESETS = {
+    # About the paper's proportions (prompt, response, 14 : 1) at a size that a laptop runs in minutes.
+    "laptop": Geometry(
+        teacher=Decoder(512, 12, 8, 8, 1536, 8192),
+        student=Decoder(160, 8, 5, 5, 480, 8192, tied=True),
+        prompt=780,
+        visual=729,
+        instruction=20,
+        responses=(100, 100),
+    ),
+    # What `playground/mini` trains: short prompts, several short answers.
+    "miniature": Geometry(
+        teacher=Decoder(128, 4, 4, 4, 384, 1280, tied=True),
+        student=Decoder(64, 3, 4, 2, 192, 1216, tied=True),
+        prompt=70,
+        visual=25,
+        instruction=12,
+        responses=(10, 12, 20, 24, 60, 70, 10, 10),
+    ),
+    # Qwen2-7B to Qwen2-0.5B, SigLIP so400m at 384 px; for one large GPU.
+    "paper": Geometry(
+        teacher=Decoder(3584, 28, 28, 4, 18944, 152064),
+        student=Decoder(896, 24, 14, 2, 4864, 151936, tied=True),
+        prompt=780,
+        visual=729,
+        instruction=20,
+        responses=(100,) * 8,
+        dtype=torch.bfloat16,
+        rounds=10,
+    ),
+}
