@@ -34,7 +34,9 @@ class DistillArguments:
         default="prefix",
         metadata={"help": "prefix: candidates attend to the main pass's keys; algorithm1: the paper's single pass"},
     )
-    ribbon_backend: str = field(default="auto", metadata={"help": "attention of the candidate pass: auto, sdpa, flash or flex"})
+    ribbon_backend: str = field(
+        default="auto", metadata={"help": "attention of the candidate pass: auto, sdpa, flash or flex"}
+    )
     merge_draws: bool = field(
         default=True, metadata={"help": "equal draws share one row; draws equal to the label need none"}
     )

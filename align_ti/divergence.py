@@ -155,7 +155,7 @@ class _ChunkedHeads(torch.autograd.Function):
                 if hidden_grad is not None:
                     hidden_grad[rows] = (logits_grad @ head).to(hidden.dtype)
                 if weight_grad is not None:
-                    weight_grad += logits_grad.T @ block
+                    _add_product(weight_grad, logits_grad, block)
         if weight_grad is not None:
             weight_grad = weight_grad.to(weight.dtype)
         ctx.save_for_backward(hidden_grad, weight_grad)
@@ -171,6 +171,16 @@ class _ChunkedHeads(torch.autograd.Function):
             hidden_grad = None if hidden_grad is None else hidden_grad * scale
             weight_grad = None if weight_grad is None else weight_grad * scale
         return hidden_grad, weight_grad, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """``total += left.T @ right`` without a second tensor of ``total``'s size, ``[V, D]``."""
+    if total.dtype == left.dtype:
+        total.addmm_(left.T, right)
+        return
+    rows = max(1, CHUNK_BYTES // (4 * total.shape[1]))
+    for start in range(0, len(total), rows):
+        total[start : start + rows] += left[:, start : start + rows].T @ right
 
 
 def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: Tensor, ce: Tensor) -> Tensor:

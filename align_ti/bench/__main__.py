@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from align_ti.bench.geometry import PRESETS, Geometry
+from align_ti.bench.heads import head_memory
 from align_ti.bench.measure import flop_counter, peak_memory, ratio, seconds
 from align_ti.bench.methods import METHODS, Bench
 from llava.errors import InputError, run_cli
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", help="of the ribbon: auto, sdpa, flash or flex")
     parser.add_argument("--packing", action="store_true", help="no padding in the main pass")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing of the student")
+    parser.add_argument("--heads", action="store_true", help="also the divergence's memory at 1,000 rows x 152k")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -169,6 +171,12 @@ def main() -> None:
     shown = ("device", "dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "parameters")
     print("\n".join(f"{name}: {report[name]}" for name in shown))
     print(table(report))
+    if arguments.heads:
+        report["head_memory"] = head_memory(torch.device(arguments.device))
+        print(
+            "divergence at 1,000 rows x 152,064, MiB beyond its inputs: {plain:.0f} plain, {chunked:.0f} chunked, "
+            "ratio {ratio:.2f}".format(**report["head_memory"])
+        )
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({"preset": arguments.preset, **report}, indent=2) + "\n")

@@ -48,7 +48,7 @@ def build_decoder(shape: Decoder, dtype: torch.dtype, device: torch.device, seed
 
 
 def build_batch(geometry: Geometry, hidden: int, device: torch.device, seed: int = 0) -> SplicedBatch:
-    """A batch of random embeddings, padded on the right. Labels depend on ``seed`` alone, embeddings on ``hidden`` too."""
+    """A batch of random embeddings, padded on the right. Labels depend on ``seed`` alone."""
     generator = torch.Generator().manual_seed(seed)
     lengths = [geometry.prompt + response for response in geometry.responses]
     shape = len(lengths), max(lengths)

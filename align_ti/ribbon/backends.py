@@ -57,5 +57,7 @@ def resolve_backend(name: str = "auto", dtype: torch.dtype = torch.bfloat16) -> 
     if name not in BACKENDS:
         raise InputError(f"ribbon backend {name!r} is unknown; there are: auto, {', '.join(sorted(BACKENDS))}")
     if name not in available:
-        raise InputError(f"ribbon backend {name!r} is not available: {reasons[name]}. Here: auto, {', '.join(available)}")
+        raise InputError(
+            f"ribbon backend {name!r} is not available: {reasons[name]}. Here: auto, {', '.join(available)}"
+        )
     return name

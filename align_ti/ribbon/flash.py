@@ -197,6 +197,4 @@ class FlashRibbon:
         seen_key, seen_value = (
             rearrange(tensor, "b h s d -> (b s) h d")[self.grid.columns] for tensor in (prefix_key, prefix_value)
         )
-        return PrefixAndSelf.apply(
-            own_query, own_key, own_value, seen_key, seen_value, self.grid, self.kernel, scale
-        )
+        return PrefixAndSelf.apply(own_query, own_key, own_value, seen_key, seen_value, self.grid, self.kernel, scale)

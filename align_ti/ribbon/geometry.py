@@ -111,5 +111,6 @@ def refuse_dropout(backend: str, dropout: float) -> None:
     """Raise ``InputError`` if a backend that has no dropout is asked for some."""
     if dropout:
         raise InputError(
-            f"the {backend} ribbon has no dropout, found attention_dropout {dropout}: use --ribbon_backend sdpa or set it 0"
+            f"the {backend} ribbon has no dropout, found attention_dropout {dropout}: "
+            "use --ribbon_backend sdpa or set it 0"
         )

@@ -9,7 +9,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from align_ti.ribbon.geometry import RibbonGeometry, SampleSpan
 
-
 BLOCK = 64
 """Candidates of one sample that share a call: each sees its prefix and, behind the mask, its block's own keys."""
 

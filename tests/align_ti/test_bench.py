@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 
+from align_ti import divergence
 from align_ti.bench import __main__ as entry
 from align_ti.bench.geometry import PRESETS, Decoder, Geometry
+from align_ti.bench.heads import head_memory
 from align_ti.bench.measure import LiveBytes, flop_counter, peak_memory, ratio, seconds
 from align_ti.bench.methods import METHODS, Bench, chosen_draws
 from llava.errors import InputError
@@ -133,6 +135,12 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     report = json.loads(file.read_text())
     assert report["methods"]["vanilla_kd"]["flops_ratio"] == 1.0 == report["methods"]["vanilla_kd"]["time_ratio"]
     assert report["methods"]["align_ti"]["flops_ratio"] > 1 and report["tokens_per_step"] == SMALL.tokens
+
+
+def test_chunked_heads_take_a_fraction_of_the_memory(monkeypatch):
+    monkeypatch.setattr(divergence, "CHUNK_BYTES", 2**20)
+    used = head_memory(CPU, rows=600, vocabulary=6_000, student_hidden=64, teacher_hidden=96)
+    assert used["ratio"] < 0.25 and used["plain"] * 2**20 > 4 * 600 * 6_000 * 4
 
 
 @pytest.mark.parametrize(
