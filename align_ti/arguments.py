@@ -13,6 +13,9 @@ class DistillArguments:
     """Who teaches, and with which losses (Eq. 8)."""
 
     teacher_path: str = field(metadata={"help": "a finished LLaVA-style checkpoint: folder or hub name"})
+    teacher_zero3: bool = field(
+        default=False, metadata={"help": "split the teacher over the ranks (DeepSpeed ZeRO-3) instead of copying it"}
+    )
     losses: str = field(default="sft,kd,iva,tpa", metadata={"help": "comma-separated subset of sft, kd, iva, tpa"})
     sft_weight: float = field(default=1.0, metadata={"help": "factor of the supervised loss"})
     kd_weight: float = field(default=1.0, metadata={"help": "factor of the next-token KD loss (Eq. 2)"})

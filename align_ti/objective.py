@@ -6,6 +6,7 @@ rows that some loss weighs.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from align_ti.attention import AttentionCapture, anything_4d
 from align_ti.attention_maps import MapRequest
-from align_ti.divergence import linear_divergence
+from align_ti.divergence import LinearDivergence, linear_divergence
 from align_ti.iva import iva_rows
 from align_ti.noise import draw_noise
 from align_ti.packing import Packing, pack, packed_attention
@@ -25,6 +26,7 @@ from align_ti.sampling import draw_candidates
 from align_ti.tpa import transitions
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.model.head import with_weight
 from llava.model.splice import SplicedBatch
 
 
@@ -279,16 +281,16 @@ class Objective:
         if settings.draws_from == "teacher":
             assert passes.teacher_main is not None
             drawer, hidden = self.teacher, passes.teacher_main
-        vocabulary = min(student.lm_head.weight.shape[0], self.teacher.lm_head.weight.shape[0])
-        draws = draw_candidates(
-            hidden[supervised.predicting],
-            drawer.lm_head.weight,
-            settings.d,
+        draw = partial(
+            draw_candidates,
+            d=settings.d,
             method=settings.sampling,
             top_p=settings.top_p,
-            vocabulary=vocabulary,
+            vocabulary=min(student.lm_head.out_features, self.teacher.lm_head.out_features),
             noise=noise,
         )
+        with torch.no_grad():
+            draws = with_weight(drawer.lm_head, hidden[supervised.predicting], draw)
         return candidate_layout(
             supervised,
             draws,
@@ -332,16 +334,13 @@ class Objective:
         ce_weights = weights["sft"] * terms["sft"] if "sft" in terms else nothing
         divergence_weights = sum((weights[name] * terms[name] for name in terms if name != "sft"), start=nothing)
         used = ((ce_weights != 0) | (divergence_weights != 0)).nonzero().flatten()
-        result = linear_divergence(
+        result = self.divergences(
+            student,
             _rows(passes.student_main, passes.student_candidates, used),
-            student.lm_head.weight,
             None if passes.teacher_main is None else _rows(passes.teacher_main, passes.teacher_candidates, used),
-            self.teacher.lm_head.weight,
             weights=divergence_weights[used],
             targets=targets[used],
             ce_weights=ce_weights[used],
-            divergence=self.settings.divergence,
-            temperature=self.settings.temperature,
         )
         out = {"loss": result.loss}
         for name, weight in terms.items():
@@ -351,6 +350,23 @@ class Objective:
             ran = (passes.layout.weight > 0).sum() if self.settings.merge_draws else torch.tensor(len(passes.layout))
             out["candidate_rows"] = ran.to(tokens.device) / tokens
         return out
+
+    def divergences(
+        self, student: Any, student_rows: Tensor, teacher_rows: Tensor | None, **weights: Tensor
+    ) -> LinearDivergence:
+        """``linear_divergence`` of the rows, run inside both heads so that ZeRO-3 has their weights whole."""
+
+        def both(hidden: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+            settings = {"divergence": self.settings.divergence, "temperature": self.settings.temperature, **weights}
+            if teacher_rows is None:
+                return tuple(linear_divergence(hidden, weight, **settings))
+            return with_weight(
+                self.teacher.lm_head,
+                teacher_rows,
+                lambda taught, head: tuple(linear_divergence(hidden, weight, taught, head, **settings)),
+            )
+
+        return LinearDivergence(*with_weight(student.lm_head, student_rows, both))
 
 
 def iva_samples(batch: Mapping[str, Any]) -> Tensor:

@@ -1,6 +1,8 @@
 """Loading the frozen teacher, and what must hold between it and the student before training starts."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,14 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 def load_teacher(
-    path: str, dtype: torch.dtype, device: torch.device
+    path: str, dtype: torch.dtype, device: torch.device, sharded: bool = False
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """A finished checkpoint as a frozen teacher.
 
     Args:
         path: folder or hub name.
         dtype: of its weights.
-        device: where it stands; every rank holds a whole copy.
+        device: where it stands.
+        sharded: every rank holds a piece of each weight and gathers it when it is used (ZeRO-3); otherwise a whole
+            copy, whatever becomes of the student.
 
     Returns:
         Its tokenizer, and the model in eval mode, no parameter trainable.
@@ -30,13 +34,53 @@ def load_teacher(
     Raises:
         InputError: if it is not a LLaVA-style checkpoint.
     """
-    tokenizer, model, image_processor, _ = load_pretrained_model(
-        path, None, get_model_name_from_path(path), device_map=None, torch_dtype=dtype
-    )
+    config = zero3_config(dtype) if sharded else None
+    with deepspeed_config(config):
+        tokenizer, model, image_processor, _ = load_pretrained_model(
+            path, None, get_model_name_from_path(path), device_map=None, torch_dtype=dtype
+        )
     if image_processor is None:
         raise InputError(f"the teacher at {path!r} has no vision tower; expected a finished LLaVA-style checkpoint")
     model.requires_grad_(False)
+    if config is not None:
+        import deepspeed
+
+        return tokenizer, deepspeed.initialize(model=model.eval(), config=config)[0].module
     return tokenizer, model.eval().to(device)
+
+
+def zero3_config(dtype: torch.dtype) -> dict[str, Any]:
+    """DeepSpeed's settings of a frozen model in pieces: no optimizer, only gathering."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "fp16": {"enabled": dtype == torch.float16},
+        "zero_optimization": {"stage": 3},
+    }
+
+
+@contextmanager
+def deepspeed_config(config: dict[str, Any] | None) -> Iterator[None]:
+    """Let transformers load models under these DeepSpeed settings (None: under none), then under the former ones.
+
+    transformers splits whatever is loaded while ZeRO-3 settings are alive; the student's must not reach the teacher.
+    """
+    try:
+        from transformers.integrations import deepspeed as integration
+    except ImportError:  # no accelerate: nothing to shield from
+        yield
+        return
+    reference = integration._hf_deepspeed_config_weak_ref
+    former = reference() if reference is not None else None
+    integration.unset_hf_deepspeed_config()
+    kept_alive = None if config is None else integration.HfDeepSpeedConfig(config)
+    try:
+        yield
+    finally:
+        del kept_alive
+        integration.unset_hf_deepspeed_config()
+        if former is not None:
+            integration.set_hf_deepspeed_config(former)
 
 
 def check_same_tokenizer(

@@ -26,7 +26,7 @@ from align_ti.teacher import (
 )
 from align_ti.trainer import AlignTITrainer
 from llava.conversation import get_template
-from llava.errors import run_cli
+from llava.errors import InputError, run_cli
 from llava.train.arguments import (
     DataArguments,
     ModelArguments,
@@ -42,6 +42,7 @@ from llava.train.setup import (
     load_tokenizer,
     load_trainable_model,
     setup_logging,
+    start_deepspeed,
 )
 from llava.train.train import finish
 
@@ -56,15 +57,20 @@ def main() -> None:
         DistillArguments, ModelArguments, DataArguments, TrainingArguments
     )
     setup_logging(arguments)
+    start_deepspeed(arguments)
     check_model_arguments(model_arguments)
+    if distill.teacher_zero3 and not arguments.deepspeed:
+        raise InputError("--teacher_zero3 splits the teacher with DeepSpeed: give --deepspeed CONFIG as well")
     resolve_backend(distill.ribbon_backend, compute_dtype(arguments))
-    set_seed(arguments.seed)
     resume = find_checkpoint(arguments.output_dir, arguments.resume)
     tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
-    teacher_tokenizer, teacher = load_teacher(distill.teacher_path, compute_dtype(arguments), arguments.device)
+    teacher_tokenizer, teacher = load_teacher(
+        distill.teacher_path, compute_dtype(arguments), arguments.device, distill.teacher_zero3
+    )
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
     check_same_template(teacher, model_arguments.version)
     layer = resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
+    set_seed(arguments.seed)  # after the teacher: a new projector must not depend on how that was loaded
     student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
     check_visual_tokens(student, teacher)
     shared = share_tower(student, teacher)

@@ -227,10 +227,10 @@ class Conversation:
         return replace(self, messages=[list(message) for message in self.messages])
 
 
-def _two_separators(name: str, end_of_turn: str) -> Template:
+def _two_separators(name: str, end_of_turn: str, system: str = _CHAT + " ") -> Template:
     return Template(
         name=name,
-        system=_CHAT + " ",
+        system=system,
         user_role="USER",
         assistant_role="ASSISTANT",
         role_end=":",
@@ -243,6 +243,7 @@ def _two_separators(name: str, end_of_turn: str) -> Template:
 _PLAIN = Template(name="plain", end_of_turn="\n", captions_only=True, style=SeparatorStyle.PLAIN)
 _V1 = _two_separators("v1", "</s>")
 _QWEN = _two_separators("qwen", "<|endoftext|>")
+_QWEN_BARE = _two_separators("qwen_bare", "<|endoftext|>", system="")
 _CHATML = Template(
     name="qwen_2",
     system="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
@@ -261,6 +262,7 @@ TEMPLATES: Mapping[str, Template] = MappingProxyType(
         "v1": _V1,
         "vicuna_v1": _V1,
         "qwen": _QWEN,
+        "qwen_bare": _QWEN_BARE,
         "qwen_2": _CHATML,
         "qwen_1_5": _CHATML,
         "chatml": _CHATML,

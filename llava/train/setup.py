@@ -27,6 +27,17 @@ def setup_logging(arguments: TrainingArguments) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def start_deepspeed(arguments: TrainingArguments) -> None:
+    """Connect DeepSpeed's own process group before any model is loaded.
+
+    ZeRO-3 splits weights while they load, and would otherwise think that it is alone.
+    """
+    if arguments.deepspeed:
+        import deepspeed
+
+        deepspeed.init_distributed(auto_mpi_discovery=False)
+
+
 def load_tokenizer(path: str, model_max_length: int) -> PreTrainedTokenizerBase:
     """A model's tokenizer, with a padding token (any will do: masks never come from token values).
 

@@ -19,6 +19,7 @@ from llava.train.setup import (
     load_tokenizer,
     load_trainable_model,
     setup_logging,
+    start_deepspeed,
 )
 from llava.train.trainer import LlavaTrainer
 
@@ -29,6 +30,7 @@ def main() -> None:
     """Train one stage; the finished model, or with ``--tune_mm_mlp_adapter`` the projector, is in the output folder."""
     model_arguments, data_arguments, arguments = parse_arguments(ModelArguments, DataArguments, TrainingArguments)
     setup_logging(arguments)
+    start_deepspeed(arguments)
     check_model_arguments(model_arguments)
     set_seed(arguments.seed)
     resume = find_checkpoint(arguments.output_dir, arguments.resume)

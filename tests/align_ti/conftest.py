@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from transformers import (
 
 from align_ti.attention import NAME
 from llava.model import language_model_class
+from llava.train import train as supervised
 
 FAMILIES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
@@ -144,3 +146,27 @@ def make_batch() -> Callable[..., Batch]:
         return Batch(ids, labels, mask, position_ids, visual, instruction)
 
     return build
+
+
+COMMON = (
+    "--mm_projector_type", "mlp2x_gelu", "--version", "qwen", "--use_cpu", "True", "--report_to", "none",
+    "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "True", "--learning_rate", "2e-3",
+    "--dataloader_pin_memory", "False",
+)  # fmt: skip
+"""Flags of every run on the tiny world."""
+
+
+@pytest.fixture(scope="session")
+def tuned_teacher(world, tmp_path_factory) -> Path:
+    """A teacher tuned for a few steps on the tiny world."""
+    folder = tmp_path_factory.mktemp("teacher") / "teacher"
+    patch = pytest.MonkeyPatch()
+    flags = [
+        "--model_name_or_path", str(world.teacher_lm), "--vision_tower", str(world.tower),
+        "--data_path", str(world.data), "--image_folder", str(world.images), "--output_dir", str(folder),
+        "--per_device_train_batch_size", "8", "--num_train_epochs", "4",
+    ]  # fmt: skip
+    patch.setattr("sys.argv", ["train", *COMMON, *flags])
+    supervised.main()
+    patch.undo()
+    return folder

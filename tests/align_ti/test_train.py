@@ -11,63 +11,11 @@ from transformers import AutoTokenizer
 
 from align_ti import train as distill
 from llava.errors import InputError
-from llava.train import train as supervised
-
-COMMON = (
-    "--mm_projector_type",
-    "mlp2x_gelu",
-    "--version",
-    "qwen",
-    "--use_cpu",
-    "True",
-    "--report_to",
-    "none",
-    "--logging_steps",
-    "1",
-    "--save_strategy",
-    "no",
-    "--disable_tqdm",
-    "True",
-    "--learning_rate",
-    "2e-3",
-    "--dataloader_pin_memory",
-    "False",
-)
-
-
-@pytest.fixture(scope="module")
-def teacher(world, tmp_path_factory) -> Path:
-    """A teacher tuned for a few steps on the tiny world."""
-    folder = tmp_path_factory.mktemp("teacher") / "teacher"
-    patch = pytest.MonkeyPatch()
-    patch.setattr(
-        "sys.argv",
-        [
-            "train",
-            "--model_name_or_path",
-            str(world.teacher_lm),
-            "--vision_tower",
-            str(world.tower),
-            *COMMON,
-            "--data_path",
-            str(world.data),
-            "--image_folder",
-            str(world.images),
-            "--output_dir",
-            str(folder),
-            "--per_device_train_batch_size",
-            "8",
-            "--num_train_epochs",
-            "4",
-        ],
-    )
-    supervised.main()
-    patch.undo()
-    return folder
+from tests.align_ti.conftest import COMMON
 
 
 @pytest.fixture
-def run(world, teacher, monkeypatch):
+def run(world, tuned_teacher, monkeypatch):
     """Run ``align_ti.train`` in this process: flags in, log out."""
 
     def run(output: Path, *flags: str) -> list[dict]:
@@ -76,7 +24,7 @@ def run(world, teacher, monkeypatch):
             [
                 "train",
                 "--teacher_path",
-                str(teacher),
+                str(tuned_teacher),
                 "--model_name_or_path",
                 str(world.student_lm),
                 "--vision_tower",

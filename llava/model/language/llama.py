@@ -1,6 +1,5 @@
 """Llama with vision."""
 
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -12,6 +11,7 @@ from transformers import (
 
 from llava.model.arch import LlavaForCausalLMMixin, LlavaModelMixin
 from llava.model.config import LlavaConfigMixin
+from llava.model.head import LanguageHead
 
 
 class LlavaLlamaConfig(LlavaConfigMixin, LlamaConfig):
@@ -35,7 +35,7 @@ class LlavaLlamaForCausalLM(LlavaForCausalLMMixin, LlamaForCausalLM):  # type: i
         LlamaPreTrainedModel.__init__(self, config)
         self.model = LlavaLlamaModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = LanguageHead(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
 

@@ -1,6 +1,5 @@
 """Qwen3 with vision."""
 
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -12,6 +11,7 @@ from transformers import (
 
 from llava.model.arch import LlavaForCausalLMMixin, LlavaModelMixin
 from llava.model.config import LlavaConfigMixin
+from llava.model.head import LanguageHead
 
 
 class LlavaQwen3Config(LlavaConfigMixin, Qwen3Config):
@@ -35,7 +35,7 @@ class LlavaQwen3ForCausalLM(LlavaForCausalLMMixin, Qwen3ForCausalLM):  # type: i
         Qwen3PreTrainedModel.__init__(self, config)
         self.model = LlavaQwen3Model(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = LanguageHead(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
 

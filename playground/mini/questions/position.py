@@ -12,7 +12,7 @@ def what_at(scene: Scene, rng: random.Random) -> Question:
     """ "What is at the top left?" """
     item = rng.choice(scene.objects)
     place = at(item.place)
-    text = rng.choice(("What is {} of the picture?", "What is {}?", "What can be seen {} of the picture?"))
+    text = "What is {}?"
     sentence = capital(f"{a(item.concept)} is {place}.")
     return Question("what_at", text.format(place), item.concept, sentence, wrong_concepts(scene, rng, item.concept))
 
@@ -23,9 +23,7 @@ def where(scene: Scene, rng: random.Random) -> Question | None:
     if not candidates:
         return None
     item = rng.choice(candidates)
-    text = rng.choice(
-        ("Where is the {}?", "Where in the picture is the {}?", "In which part of the picture is the {}?")
-    )
+    text = "Where is the {}?"
     used = [other.place for other in scene.objects if other is not item]
     others = [place for place in PLACES if place != item.place and place not in used]
     wrong = shuffled(rng, used)[:2] + shuffled(rng, others)

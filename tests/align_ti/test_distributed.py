@@ -1,0 +1,92 @@
+"""Two processes give one process's losses and weights: DDP, ZeRO-2, ZeRO-3, a teacher in pieces, packing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align_ti import train as distill
+from llava.train import train as supervised
+from tests.align_ti.conftest import COMMON
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+TERMS = ("loss", "sft", "kd", "iva", "tpa", "candidate_rows")
+
+MODES = {
+    "ddp": (),
+    "ddp_packed": ("--packing", "True", "--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "2"),
+    "zero2": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero2.json")),
+    "zero2_teacher3": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero2.json"), "--teacher_zero3", "True"),
+    "zero3": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero3.json")),
+}
+
+
+@pytest.fixture(scope="module")
+def student(world, tmp_path_factory) -> Path:
+    """A student with a projector: a new one would be drawn differently while ZeRO-3 splits the model."""
+    folder = tmp_path_factory.mktemp("student") / "student"
+    patch = pytest.MonkeyPatch()
+    start = [
+        "--model_name_or_path", str(world.student_lm), "--vision_tower", str(world.tower), "--data_path",
+        str(world.data), "--image_folder", str(world.images), "--output_dir", str(folder), "--max_steps", "1",
+    ]  # fmt: skip
+    patch.setattr(sys, "argv", ["train", *COMMON, *start])
+    supervised.main()
+    patch.undo()
+    return folder
+
+
+def flags(world, student, teacher, output, *more):
+    return [
+        "--teacher_path", str(teacher), "--model_name_or_path", str(student),
+        "--vision_tower", str(world.tower), *COMMON, "--data_path", str(world.data),
+        "--image_folder", str(world.images), "--output_dir", str(output), "--iva_layer", "1", "--max_steps", "3", *more,
+    ]  # fmt: skip
+
+
+def outcome(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    losses = torch.tensor([[entry[name] for name in TERMS] for entry in log if "sft" in entry])
+    return losses, load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def one_process(world, student, tuned_teacher, tmp_path_factory):
+    """The same run on one process with the whole batch."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(
+        sys, "argv", ["train", *flags(world, student, tuned_teacher, folder, "--per_device_train_batch_size", "8")]
+    )
+    distill.main()
+    patch.undo()
+    return outcome(folder)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.timeout(300)
+def test_two_processes_equal_one(mode, world, student, tuned_teacher, one_process, tmp_path):
+    pytest.importorskip("deepspeed")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = flags(
+        world, student, tuned_teacher, tmp_path / "run", "--per_device_train_batch_size", "4", *MODES[mode]
+    )
+    done = subprocess.run(
+        [*command, str(HERE / "distributed_train.py"), *arguments],
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=280, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    losses, weights = outcome(tmp_path / "run")
+    expected, expected_weights = one_process
+    assert len(expected) == 3 and (expected[:, :5] > 0).all()
+    torch.testing.assert_close(losses, expected, rtol=2e-3, atol=2e-3)
+    assert weights.keys() == expected_weights.keys()
+    for name, wanted in expected_weights.items():
+        torch.testing.assert_close(weights[name], wanted, rtol=5e-2, atol=5e-4, msg=lambda text, name=name: name + text)
