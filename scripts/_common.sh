@@ -49,10 +49,10 @@ launch() {
     case $launcher in
         python) exec_or_run "$PYTHON" -m "$module" "${flags[@]}" ;;
         torchrun)
+            local -a meeting=(--rdzv_backend c10d --rdzv_endpoint "${MASTER_ADDR:-127.0.0.1}:${MASTER_PORT:-29500}")
+            if (( NUM_NODES == 1 )); then meeting=(--standalone); fi
             exec_or_run "$PYTHON" -m torch.distributed.run --nnodes "$NUM_NODES" \
-                --nproc_per_node $(( PROCESSES / NUM_NODES )) \
-                --rdzv_backend c10d --rdzv_endpoint "${MASTER_ADDR:-127.0.0.1}:${MASTER_PORT:-29500}" \
-                -m "$module" "${flags[@]}" ;;
+                --nproc_per_node $(( PROCESSES / NUM_NODES )) "${meeting[@]}" -m "$module" "${flags[@]}" ;;
         deepspeed)
             local -a hosts=(--num_gpus "$NUM_GPUS")
             if (( NUM_NODES > 1 )); then

@@ -16,7 +16,7 @@ pretrain() {
     local role=$1 language_model=$2 data=$3 images=$4 batch; shift 4
     batch=$(batch_flags "$PRETRAIN_BATCH" "$PRETRAIN_PER_DEVICE")
     launch llava.train.train \
-        --model_name_or_path "$language_model" --version plain \
+        --model_name_or_path "$language_model" --version "${PRETRAIN_TEMPLATE:-plain}" \
         --tune_mm_mlp_adapter "$([[ -n ${PRETRAIN_FULL:-} ]] && echo False || echo True)" \
         --data_path "$data" --image_folder "$images" \
         "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" \

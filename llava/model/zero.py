@@ -14,6 +14,11 @@ def is_partitioned(parameters: Iterable[nn.Parameter]) -> bool:
     return any(hasattr(parameter, "ds_id") for parameter in parameters)
 
 
+def whole_size(parameter: nn.Parameter) -> int:
+    """Elements of a parameter, also of one that ZeRO-3 keeps in pieces (which reports 0)."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
 def gathered(parameters: Iterable[nn.Parameter], write: bool = False) -> AbstractContextManager:
     """A context in which the parameters are whole, on every rank; all ranks must enter it.
 

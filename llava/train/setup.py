@@ -13,6 +13,7 @@ from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.model.language import language_model_class
+from llava.model.zero import whole_size
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -123,10 +124,10 @@ def freeze(model: Any, model_arguments: ModelArguments, arguments: TrainingArgum
     model.get_vision_tower().requires_grad_(False)
     if arguments.freeze_mm_mlp_adapter:
         projector.requires_grad_(False)
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(whole_size(parameter) for parameter in model.parameters() if parameter.requires_grad)
     if trained == 0:
         raise InputError("nothing is left to train: --freeze_mm_mlp_adapter leaves only frozen parts")
-    logger.info("training %s of %s parameters", f"{trained:,}", f"{model.num_parameters():,}")
+    logger.info("training %s of %s parameters", f"{trained:,}", f"{sum(map(whole_size, model.parameters())):,}")
 
 
 def build_dataset(

@@ -1,6 +1,7 @@
 """Stage 1 (projector) and stage 2 (instruction tuning): ``python -m llava.train.train``, LLaVA's flags."""
 
 import logging
+import sys
 
 from transformers import PreTrainedModel, set_seed
 
@@ -57,7 +58,13 @@ def main() -> None:
 
 
 def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
-    """Save the finished model and, last, the trainer's state into the output folder."""
+    """Save the finished model and, last, the trainer's state into the output folder.
+
+    After a signal nothing is finished: the process ends with the status that shells give to the signal.
+    """
+    if trainer.stopper.received:
+        logger.warning("stopped by %s; give the same command again to go on", trainer.stopper.name)
+        sys.exit(128 + trainer.stopper.received)
     model.config.use_cache = True
     trainer.save_model()
     trainer.save_state()

@@ -14,6 +14,7 @@ from llava.data.sampler import ModalityLengthSampler, SetEpoch, ShuffleSampler
 from llava.errors import InputError
 from llava.model.checkpoint import PROJECTOR_FILE, load_projector, save_projector
 from llava.train.arguments import TrainingArguments
+from llava.train.survival import StopOnSignal, checkpoint_writing
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class LlavaTrainer(Trainer):
         self.projector_only = projector_only
         self.skip_bad_samples = skip_bad_samples
         self.bad_samples = 0
+        self.stopper = StopOnSignal()
+        self.add_callback(self.stopper)
         self._terms: dict[str, Tensor] = {}
         self._term_steps = 0
         if self.args.n_gpu > 1:
@@ -159,16 +162,24 @@ class LlavaTrainer(Trainer):
             if self.args.world_size > 1:
                 values = self.accelerator.reduce(values, reduction="sum")
             for name, value in zip(self._terms, values.tolist(), strict=True):
-                if not math.isfinite(value):
-                    raise InputError(
-                        f"step {self.state.global_step}: the loss term {name!r} is {value}. Lower --learning_rate, or "
-                        "resume from an earlier checkpoint with --resume FOLDER"
-                    )
+                self.check_finite(name, value)
                 logs[name] = value / max(steps, 1)
             self._terms = {}
             if self.bad_samples:
                 logs["bad_samples"] = self.bad_samples
         super().log(logs, start_time)
+
+    def check_finite(self, name: str, value: float) -> None:
+        """Refuse to go on from a loss that is no number.
+
+        Raises:
+            InputError: with the step and the term.
+        """
+        if not math.isfinite(value):
+            raise InputError(
+                f"step {self.state.global_step}: the loss term {name!r} is {value}. Lower --learning_rate, or "
+                "resume from an earlier checkpoint with --resume FOLDER"
+            )
 
     # ---- optimizer ----
 
@@ -192,6 +203,12 @@ class LlavaTrainer(Trainer):
         return super().create_optimizer(model)
 
     # ---- checkpoints ----
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        for name, value in self._terms.items():  # a checkpoint must not replace a good one when training has blown up
+            self.check_finite(name, float(value))
+        with checkpoint_writing(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.projector_only:

@@ -17,16 +17,19 @@ from playground.mini.questions.presence import both, presence, which_present
 from playground.mini.questions.relation import beside
 from playground.mini.questions.signs import about_sign, ocr_tokens
 from playground.mini.scenes import make_imagined_scene
+from playground.mini.wording import at
 
-DESCRIPTION_SHARE = 0.22
+DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
 
-OTHER_KINDS = {"text": 5, "short answers": 50, "letters": 18, "sentences": 10, "mixed": 12, "single": 5}
-"""What the other samples are, in percent of them. As in LLaVA's own mix, most are several turns about one picture, with
+OTHER_KINDS = {"text": 3, "short answers": 64, "letters": 20, "sentences": 5, "mixed": 6, "single": 2}
+"""What the other samples are, in percent of them. As in LLaVA's own mix, some are several turns about one picture, with
 the suffix that asks for short answers or letters in the first turn alone."""
 
-TURNS = (4, 5, 6, 7)
-"""Numbers of turns of such a conversation."""
+TURNS = (1, 1, 2, 3)
+"""Numbers of turns of such a conversation. A language model this small learns to look a place up from the distance
+between a question and its picture, which is the same in every first turn: many short conversations teach it, few long
+ones do not."""
 
 SHORT_SHARE = 0.7
 """Share of the questions that ask for a single word or phrase; the others are answered in a sentence."""
@@ -38,30 +41,37 @@ HINT_SHARE = 0.15
 """Share of the multiple-choice questions with a hint in front, as some of MMBench have."""
 
 ASKERS: tuple[tuple[Asker, int], ...] = (
-    (what_at, 8),
-    (where, 8),
+    (what_at, 16),
+    (where, 12),
     (count_things, 8),
-    (presence, 9),
+    (presence, 14),
     (beside, 9),
     (about_sign, 8),
     (about_category, 5),
-    (place_of_category, 2),
+    (place_of_category, 3),
     (about_background, 3),
     (both, 3),
     (is_count, 2),
     (sum_of_counts, 1),
-    (is_sum, 2),
+    (is_sum, 1),
 )
 """Questions about a picture and how often each is asked."""
 
 CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 
-def pretraining_sample(scene: Scene, image: str, identifier: str) -> dict[str, Any]:
-    """A caption in the form of LLaVA's 558k pretraining file."""
+def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
+    """A caption in the form of LLaVA's 558k pretraining file, and a grounded one for each object.
+
+    The latter ask what stands at a place and name it: captions of a part of the picture. They teach the names of things
+    and where to look with two supervised tokens each.
+    """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
-    return conversation(identifier, [(with_image(request, rng), text)], image)
+    yield conversation(identifier, [(with_image(request), text)], image)
+    for index, item in enumerate(scene.objects):
+        turn = (with_image(f"What is {at(item.place)}?{SHORT_SUFFIX}"), item.concept)
+        yield conversation(f"{identifier}_{index}", [turn], image)
 
 
 def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -> Iterator[dict[str, Any]]:
@@ -77,7 +87,7 @@ def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -
             yield conversation(name, [text_turn(rng, f"premise/{scene.key}/{position}")], None)
         else:
             turns = _turns(kind, scene, rng, asked)
-            yield conversation(name, [(with_image(turns[0][0], rng), turns[0][1]), *turns[1:]], image)
+            yield conversation(name, [(with_image(turns[0][0]), turns[0][1]), *turns[1:]], image)
 
 
 def _turns(kind: str, scene: Scene, rng: random.Random, asked: set[str]) -> list[Turn]:
@@ -165,9 +175,9 @@ def letter_turn(question: Question, rng: random.Random, context: str = "N/A", hi
     return choice_turn(choice, rng, context, hint)
 
 
-def with_image(text: str, rng: random.Random) -> str:
-    """The text with the image marker in front, or now and then behind it."""
-    return f"{text}\n<image>" if rng.random() < 0.2 else f"<image>\n{text}"
+def with_image(text: str) -> str:
+    """The text with the image marker in front, where LLaVA's own preprocessing and its evaluation put it."""
+    return f"<image>\n{text}"
 
 
 def conversation(identifier: str, turns: list[Turn], image: str | None) -> dict[str, Any]:

@@ -27,10 +27,10 @@ logger = logging.getLogger("playground.mini.base_models")
 
 LANGUAGE_MODELS = {
     "teacher-lm": {
-        "hidden_size": 160,
+        "hidden_size": 128,
         "layers": 4,
-        "heads": 5,
-        "kv_heads": 5,
+        "heads": 4,
+        "kv_heads": 4,
         "vocab_multiple": 128,
         "learning_rate": 2e-3,
     },
@@ -130,14 +130,14 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of `python -m playground.mini.build`")
-    parser.add_argument("--tower-epochs", type=float, default=5.0)
+    parser.add_argument("--tower-epochs", type=float, default=4.0)
     parser.add_argument(
         "--teacher-epochs",
         type=float,
-        default=0.25,
+        default=0.15,
         help="passes of the teacher's language model over the text",
     )
-    parser.add_argument("--student-epochs", type=float, default=0.5)
+    parser.add_argument("--student-epochs", type=float, default=0.3)
     parser.add_argument("--vocab-size", type=int, default=1200)
     parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
     arguments = parser.parse_args()

@@ -34,9 +34,9 @@ OTHER_CODE = ("pretrain_", "base_models", "report")
 class BuildConfig:
     """What to build. Sizes are numbers of scenes, samples or documents."""
 
-    scenes: int = 6000  # fine-tuning scenes
-    samples_per_scene: int = 2
-    pretrain_scenes: int = 6000  # one caption each
+    scenes: int = 8000  # fine-tuning scenes
+    samples_per_scene: int = 3
+    pretrain_scenes: int = 10000  # a caption and grounded ones each
     text_documents: int = 16000
     eval_scale: float = 1.0  # multiplies the benchmarks' numbers of questions
     size: int = 80  # pixels of a picture's side

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from playground.mini.annotations import finetuning_samples, pretraining_sample
+from playground.mini.annotations import finetuning_samples, pretraining_samples
 from playground.mini.corpus import documents
 from playground.mini.layout import Scene
 from playground.mini.scenes import Split, make_scene, render
@@ -64,7 +64,7 @@ def run_pictures(job: PictureJob) -> PictureRows:
         image = f"{job.split}/{index:06d}.png"
         save_picture(scene, job.folder / image, job.size)
         if job.split == "pretrain":
-            samples = iter((pretraining_sample(scene, image, f"mini_pt_{index:06d}"),))
+            samples = pretraining_samples(scene, image, f"mini_pt_{index:06d}")
         else:
             samples = finetuning_samples(scene, image, f"mini_ft_{index:06d}", job.samples_per_scene)
         rows.samples.extend(json.dumps(sample, ensure_ascii=False) for sample in samples)

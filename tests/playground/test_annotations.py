@@ -9,13 +9,14 @@ from itertools import combinations
 import pytest
 from PIL import Image
 
-from playground.mini.annotations import finetuning_samples, pretraining_sample, text_turn
+from playground.mini.annotations import finetuning_samples, pretraining_samples, text_turn
 from playground.mini.concepts import concepts, is_held_out
 from playground.mini.corpus import documents, text_corpus
 from playground.mini.questions.base import LETTER_SUFFIX, SHORT_SUFFIX
 from playground.mini.questions.describe import DETAIL_REQUESTS, SHORT_REQUESTS
 from playground.mini.scenes import make_scene, make_scenes
 from playground.mini.tower import labels, tower_pairs
+from playground.mini.wording import at
 
 NAMES = sorted(concepts(), key=len, reverse=True)
 
@@ -34,7 +35,8 @@ def _turns(sample):
 
 
 def test_files_have_llavas_form(mini_build):
-    for name, number in (("pretrain.json", 40), ("finetune.json", 120)):
+    objects = sum(len(make_scene(0, "pretrain", index).objects) for index in range(40))
+    for name, number in (("pretrain.json", 40 + objects), ("finetune.json", 120)):
         rows = json.loads((mini_build / name).read_text())
         assert len(rows) == number
         assert len({row["id"] for row in rows}) == number
@@ -45,7 +47,7 @@ def test_files_have_llavas_form(mini_build):
             markers = [value.count("<image>") for _, value in turns]
             assert markers == [int("image" in row)] + [0] * (len(turns) - 1)
             if "image" in row:
-                assert re.match(r"<image>\n|.+\n<image>$", turns[0][1], re.DOTALL)
+                assert turns[0][1].startswith("<image>\n")
                 with Image.open(mini_build / "images" / row["image"]) as picture:
                     assert picture.size == (80, 80) and picture.mode == "RGB"
 
@@ -63,7 +65,8 @@ def test_every_picture_is_used_and_is_the_scene(mini_build, mini_config):
 def test_samples_are_reproducible(train_scenes):
     first = [list(finetuning_samples(scene, "a.png", "x", 4)) for scene in train_scenes[:20]]
     assert first == [list(finetuning_samples(scene, "a.png", "x", 4)) for scene in train_scenes[:20]]
-    assert pretraining_sample(train_scenes[0], "a", "b") == pretraining_sample(train_scenes[0], "a", "b")
+    first = [list(pretraining_samples(scene, "a.png", "x")) for scene in train_scenes[:20]]
+    assert first == [list(pretraining_samples(scene, "a.png", "x")) for scene in train_scenes[:20]]
 
 
 def test_mix(samples):
@@ -76,13 +79,13 @@ def test_mix(samples):
         "choice": sum(text.endswith(LETTER_SUFFIX) for text in opening) / number,
     }
     for kind, (low, high) in {
-        "description": (0.19, 0.25),
-        "several turns": (0.64, 0.76),
-        "text": (0.03, 0.06),
-        "choice": (0.10, 0.20),
+        "description": (0.05, 0.11),
+        "several turns": (0.36, 0.52),
+        "text": (0.01, 0.05),
+        "choice": (0.13, 0.26),
     }.items():
         assert low < shares[kind] < high, shares
-    assert {len(sample["conversations"]) for sample in samples} == {2, 8, 10, 12, 14}
+    assert {len(sample["conversations"]) for sample in samples} == {2, 4, 6}
     assert any("Reference OCR token: " in text for text in opening)
     assert any(text.startswith("Context: N/A\nQuestion: ") for text in opening)
 
@@ -114,10 +117,21 @@ def test_answers_have_the_form_that_the_prompt_asks_for(samples):
 
 def test_captions_are_one_sentence(train_scenes):
     for index, scene in enumerate(train_scenes[:100]):
-        row = pretraining_sample(scene, f"{index}.png", str(index))
+        row = next(pretraining_samples(scene, f"{index}.png", str(index)))
         (_, question), (_, answer) = _turns(row)
         assert question.replace("<image>", "").strip() in SHORT_REQUESTS
         assert answer.count(".") == 1 and answer.endswith(".")
+
+
+def test_grounded_captions_name_every_object_at_its_place(train_scenes):
+    for scene in train_scenes[:100]:
+        _, *grounded = pretraining_samples(scene, "a.png", "x")
+        found = {}
+        for row in grounded:
+            (_, question), (_, answer) = _turns(row)
+            (place,) = re.findall(r"What is (.+)\?", question)
+            found[place] = answer
+        assert found == {at(item.place): item.concept for item in scene.objects}
 
 
 def test_text_only_turns_need_no_picture():

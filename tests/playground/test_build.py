@@ -81,7 +81,7 @@ def test_out_must_be_a_folder_and_scale_positive(tmp_path):
     with pytest.raises(InputError, match="--scale is 0"):
         SMALL.scaled(0)
     assert BuildConfig().scaled(0.5) == replace(
-        BuildConfig(), scenes=3000, pretrain_scenes=3000, text_documents=8000, eval_scale=0.5
+        BuildConfig(), scenes=4000, pretrain_scenes=5000, text_documents=8000, eval_scale=0.5
     )
 
 
@@ -98,6 +98,6 @@ def test_command_line(tmp_path):
     ]
     done = subprocess.run([*command, "--size", "40"], cwd=root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert read_manifest(tmp_path / "b")["arguments"]["scenes"] == 6
+    assert read_manifest(tmp_path / "b")["arguments"]["scenes"] == 8
     bad = subprocess.run([*command, "--size", "4"], cwd=root, capture_output=True, text=True, timeout=120)
     assert bad.returncode == 2 and "--size is 4 px" in bad.stderr and "Traceback" not in bad.stderr

@@ -49,6 +49,24 @@ def test_kill_minus_nine_and_resume(world, tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert not (killed / "trainer_state.json").exists()
 
+    assert_resumes_to(world, killed, uninterrupted, tmp_path / "whole")
+
+    # A scheduler's warning: the step is finished, a checkpoint written, and the exit status says it was not the end.
+    told = tmp_path / "told"
+    process = start(world, told)
+    while "{'loss'" not in (text := told.with_suffix(".log").read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, text[-3000:]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    text = told.with_suffix(".log").read_text()
+    assert "SIGTERM: saving a checkpoint after step" in text and not (told / "trainer_state.json").exists()
+    (checkpoint,) = told.glob("checkpoint-*")
+    assert int(checkpoint.name.split("-")[1]) < 36
+    assert_resumes_to(world, told, uninterrupted, tmp_path / "whole")
+
+
+def assert_resumes_to(world, killed, uninterrupted, whole):
     assert finish(world, killed) == pytest.approx(uninterrupted, rel=1e-6)
     assert "resuming from" in killed.with_suffix(".log").read_text()
-    assert (killed / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

@@ -1,0 +1,97 @@
+"""Stopping in good order: on a scheduler's signal, a full disk, a loss that is no number."""
+
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llava.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they take a machine away (SLURM: ``--signal=USR1@120``)."""
+
+
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM or SIGUSR1 ends the step, saves a checkpoint and stops training.
+
+    The signal may reach the ranks at different times, or one of them alone: they agree at the end of every step.
+
+    Attributes:
+        received: number of the signal that stopped training; 0 while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._seen = 0
+        self._former: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._seen = number
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Listen, if this is the main thread (Python allows handlers there only)."""
+        self.received = self._seen = 0
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop if any rank was told to."""
+        number = torch.tensor(self._seen, device=args.device)
+        if dist.is_initialized() and args.world_size > 1:
+            dist.all_reduce(number, op=dist.ReduceOp.MAX)
+        self.received = int(number)
+        if self.received:
+            logger.warning("%s: saving a checkpoint after step %d and stopping", self.name, state.global_step)
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    @property
+    def name(self) -> str:
+        """The signal's name."""
+        return signal.Signals(self.received).name if self.received else ""
+
+
+@contextmanager
+def checkpoint_writing(folder: Path) -> Iterator[None]:
+    """What a checkpoint is written in: a full disk removes the broken one and says what is left.
+
+    Raises:
+        InputError: it could not be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save tells of a full disk by a RuntimeError
+        shutil.rmtree(folder, ignore_errors=True)
+        kept = sorted(path.name for path in folder.parent.glob("checkpoint-*") if path != folder)
+        raise InputError(
+            f"{folder} could not be written ({error}); {free_space(folder.parent)}. Kept: {', '.join(kept) or 'none'}. "
+            "Make room and give the same command again: it goes on from the newest whole checkpoint"
+        ) from error
+
+
+def free_space(folder: Path) -> str:
+    """ "1.5 GiB free on its disk" """
+    try:
+        return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB free on its disk"
+    except OSError:
+        return "its disk cannot be read"
