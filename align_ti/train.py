@@ -34,6 +34,7 @@ from llava.train.arguments import (
     check_model_arguments,
     parse_arguments,
 )
+from llava.train.plan import parse_plan, plan, plan_asked_for
 from llava.train.run_folder import find_checkpoint, write_run_config
 from llava.train.setup import (
     build_collator,
@@ -53,6 +54,10 @@ IRS_FILE = "irs.json"
 
 def main() -> None:
     """Distil a teacher into a student; everything that can be wrong is checked before the first step."""
+    if plan_asked_for():
+        planned, model_arguments, data_arguments, distill = parse_plan(DistillArguments)
+        print(plan(model_arguments, data_arguments, planned, distill.teacher_path, distill.teacher_zero3))
+        return
     distill, model_arguments, data_arguments, arguments = parse_arguments(
         DistillArguments, ModelArguments, DataArguments, TrainingArguments
     )

@@ -2,6 +2,7 @@
 #
 #   PRESET=mini bash scripts/distill/align_ti.sh            the miniature, on a CPU
 #   PRESET=qwen3-8b-0.6b bash scripts/distill/align_ti.sh   one of scripts/presets/*.sh
+#   DRY_RUN=1 NUM_GPUS=16 bash scripts/distill/align_ti.sh  the plan: parameters, batch, steps, memory a GPU
 #   NUM_GPUS=8 FINETUNE_LR=1e-5 bash ... --max_steps 100    variables override a preset, flags override both
 set -euo pipefail
 
@@ -43,6 +44,14 @@ launch() {
         if (( NUM_GPUS > 0 )); then launcher=deepspeed; elif (( PROCESSES > 1 )); then launcher=torchrun; else launcher=python; fi
     fi
     local -a flags=("$@")
+    if [[ -n ${DRY_RUN:-} ]]; then
+        if [[ -n ${DEEPSPEED_CONFIG:-} ]]; then flags+=(--deepspeed "$DEEPSPEED_CONFIG"); fi
+        exec_or_run "$PYTHON" -m "$module" "${flags[@]}" --dry_run True --plan_gpus "$PROCESSES" \
+            --plan_memory_gib "${GPU_MEMORY_GIB:-80}"
+        return
+    fi
+    # Without it transformers looks for accelerators only, and each of several processes would train by itself.
+    if (( NUM_GPUS == 0 )); then flags+=(--use_cpu True); fi
     if [[ -n ${DEEPSPEED_CONFIG:-} && ( $launcher == deepspeed || $launcher == torchrun ) ]]; then
         flags+=(--deepspeed "$DEEPSPEED_CONFIG")
     fi

@@ -40,8 +40,10 @@ finetune() {
 distill() {
     local name=$1 losses=$2 batch; shift 2
     batch=$(batch_flags "$FINETUNE_BATCH" "$DISTILL_PER_DEVICE")
+    local teacher=${TEACHER:-$CHECKPOINTS/teacher}
+    if [[ -n ${DRY_RUN:-} && ! -e $teacher ]]; then teacher=$TEACHER_LM; fi  # a plan can be made before there is one
     launch align_ti.train \
-        --teacher_path "${TEACHER:-$CHECKPOINTS/teacher}" --losses "$losses" \
+        --teacher_path "$teacher" --losses "$losses" \
         $(stage_two_start student "$STUDENT_LM") --version "$TEMPLATE" \
         --data_path "$STUDENT_FINETUNE_DATA" --image_folder "$STUDENT_FINETUNE_IMAGES" --group_by_modality_length True \
         "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" "${STUDENT_FINETUNE_EXTRA[@]}" \

@@ -13,6 +13,7 @@ from llava.train.arguments import (
     check_model_arguments,
     parse_arguments,
 )
+from llava.train.plan import parse_plan, plan, plan_asked_for
 from llava.train.run_folder import find_checkpoint, write_run_config
 from llava.train.setup import (
     build_collator,
@@ -29,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     """Train one stage; the finished model, or with ``--tune_mm_mlp_adapter`` the projector, is in the output folder."""
+    if plan_asked_for():
+        planned, model_arguments, data_arguments = parse_plan()
+        print(plan(model_arguments, data_arguments, planned))
+        return
     model_arguments, data_arguments, arguments = parse_arguments(ModelArguments, DataArguments, TrainingArguments)
     setup_logging(arguments)
     start_deepspeed(arguments)
