@@ -357,7 +357,11 @@ class Objective:
         """``linear_divergence`` of the rows, run inside both heads so that ZeRO-3 has their weights whole."""
 
         def both(hidden: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-            settings = {"divergence": self.settings.divergence, "temperature": self.settings.temperature, **weights}
+            settings: dict[str, Any] = {
+                "divergence": self.settings.divergence,
+                "temperature": self.settings.temperature,
+                **weights,
+            }
             if teacher_rows is None:
                 return tuple(linear_divergence(hidden, weight, **settings))
             return with_weight(

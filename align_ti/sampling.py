@@ -8,7 +8,7 @@ whoever supplies the numbers decides what the draws depend on. A new rule is one
 import torch
 from torch import Tensor
 
-from align_ti.divergence import CHUNK_BYTES, MIN_CHUNK_ROWS
+from align_ti.divergence import default_chunk_rows
 from llava.errors import InputError
 
 METHODS = ("nucleus", "multinomial", "greedy")
@@ -53,7 +53,7 @@ def draw_candidates(
     """
     _check(d, method, top_p, temperature)
     weight = weight.detach()[:vocabulary]
-    rows = chunk_rows or max(MIN_CHUNK_ROWS, CHUNK_BYTES // (4 * weight.shape[0]))
+    rows = chunk_rows or default_chunk_rows(weight.shape[0], hidden.device)
     noise = _noise(noise, len(hidden), d, hidden.device, generator)
     drawn = [torch.empty(0, d, dtype=torch.long, device=hidden.device)]
     for block, numbers in zip(hidden.detach().split(rows), noise.split(rows), strict=True):

@@ -55,8 +55,8 @@ class Geometry:
 PRESETS = {
     # About the paper's proportions (prompt, response, 14 : 1) at a size that a laptop runs in minutes.
     "laptop": Geometry(
-        teacher=Decoder(512, 12, 8, 8, 1536, 8192),
-        student=Decoder(160, 8, 5, 5, 480, 8192, tied=True),
+        teacher=Decoder(512, 12, 8, 2, 1536, 8192),
+        student=Decoder(160, 8, 5, 1, 480, 8192, tied=True),
         prompt=780,
         visual=729,
         instruction=20,

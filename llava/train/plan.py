@@ -88,7 +88,7 @@ def model_size(name: str, tower: str | None, projector: str) -> ModelSize:
     if tower is None:
         raise InputError("--vision_tower is missing: name the SigLIP or CLIP model that sees the images")
     tower_config, tower_guessed = read_config(tower)
-    vision = getattr(tower_config, "vision_config", tower_config)
+    vision: Any = getattr(tower_config, "vision_config", tower_config)
     model_class = language_model_class(config.model_type)
     values = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "mm_vision_tower")}
     plain = model_class.config_class(**values)
@@ -254,5 +254,6 @@ def parse_plan(*classes: type) -> tuple[Any, ...]:
 
     transformers' own arguments are not parsed: they would ask for the GPUs that the run is planned for.
     """
-    parser = HfArgumentParser([PlanArguments, ModelArguments, DataArguments, *classes])  # type: ignore[arg-type]
+    every: Any = [PlanArguments, ModelArguments, DataArguments, *classes]
+    parser = HfArgumentParser(every)
     return parser.parse_args_into_dataclasses(return_remaining_strings=True)[:-1]

@@ -65,8 +65,8 @@ class LabelledPictures(Dataset):
 class LabelCollator:
     """A batch of pictures against all labels, and their places against the names of things and of places.
 
-    A label "a goat at the top left" is taken apart: the whole picture matches "a goat", its top left as well. Each place
-    matches its own name ("at the top left"), whatever stands there.
+    A label "a goat at the top left" is taken apart: the whole picture matches "a goat", its top left as well. Each
+    place matches its own name ("at the top left"), whatever stands there.
 
     Args:
         labels: every label there is.

@@ -33,7 +33,8 @@ def flags_of(done: subprocess.CompletedProcess) -> dict[str, str]:
 def test_every_stage_of_every_preset_prints_a_command(preset, stage):
     flags = flags_of(show(stage, PRESET=preset, NUM_GPUS="0" if preset == "mini" else "8"))
     assert flags["--model_name_or_path"] and flags["--data_path"] and flags["--vision_tower"]
-    assert flags["--version"] == ("plain" if stage.endswith("pretrain") else "qwen")
+    template = {"mini": "qwen_bare", "vicuna-7b-mobilellama-1.4b": "v1"}.get(preset, "qwen")
+    assert flags["--version"] == ("plain" if stage.endswith("pretrain") and preset != "mini" else template)
 
 
 def test_align_ti_has_the_papers_settings():
@@ -80,3 +81,19 @@ def test_launchers():
     assert show("distill/align_ti", NUM_GPUS="8", NUM_NODES="2").returncode != 0  # no host file
     assert show("teacher/finetune", NUM_GPUS="8").stdout.rstrip().endswith("scripts/deepspeed/zero3.json")
     assert show("distill/align_ti", NUM_GPUS="8", LAUNCHER="rocket").returncode == 2
+
+
+def test_processes_on_a_cpu_train_together():
+    """Without --use_cpu transformers sees no device to be distributed over, and each would train by itself."""
+    one, two = (show("distill/align_ti", PRESET="mini", NUM_GPUS="0", CPU_PROCESSES=str(n)) for n in (1, 2))
+    assert "torch.distributed.run" not in one.stdout and "--nproc_per_node 2" in two.stdout
+    assert all(flags_of(done)["--use_cpu"] == "True" for done in (one, two))
+    assert "--use_cpu" not in show("distill/align_ti", NUM_GPUS="8").stdout
+    batches = [int(flags_of(done)["--per_device_train_batch_size"]) for done in (one, two)]
+    assert batches[0] == 2 * batches[1]
+
+
+def test_a_plan_runs_one_process_and_takes_the_base_model_for_a_teacher_to_come():
+    shown = show("distill/align_ti", NUM_GPUS="16", DRY_RUN="1", GPU_MEMORY_GIB="40").stdout
+    assert "deepspeed.launcher" not in shown and "--dry_run True --plan_gpus 16 --plan_memory_gib 40" in shown
+    assert "--teacher_path Qwen/Qwen2-7B-Instruct" in shown and "--deepspeed scripts/deepspeed/zero2.json" in shown
