@@ -47,6 +47,11 @@ class AttentionCapture:
         self.values: dict[int, Tensor] = {}
         self.maps: dict[int, Tensor] = {}
 
+    def release(self) -> None:
+        """Let go of the keys and values; maps stay."""
+        self.keys.clear()
+        self.values.clear()
+
     def record(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> None:
         """Called by the attention function of each layer."""
         if self.keep_prefix and layer not in self.keys:

@@ -37,7 +37,8 @@ def transitions(
 
     Args:
         student, teacher: the base models (``model.model``).
-        student_prefix, teacher_prefix: captures of their main passes over the batch.
+        student_prefix, teacher_prefix: captures of their main passes over the batch; the teacher's is released once
+            it has been read, before the student's candidates need memory.
         layout: the candidates.
         attention_mask: bool ``[B, S]`` of the main passes.
         backend: of the ribbon attention.
@@ -45,6 +46,7 @@ def transitions(
     """
     with torch.no_grad():
         teacher_hidden = candidate_pass(teacher, teacher_prefix, layout, attention_mask, backend, bounds)
+    teacher_prefix.release()
     student_hidden = candidate_pass(student, student_prefix, layout, attention_mask, backend, bounds)
     return Transitions(student_hidden, teacher_hidden)
 

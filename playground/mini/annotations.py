@@ -64,13 +64,14 @@ def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[d
     """A caption in the form of LLaVA's 558k pretraining file, and a grounded one for each object.
 
     The latter ask what stands at a place and name it: captions of a part of the picture. They teach the names of things
-    and where to look with two supervised tokens each.
+    and where to look with two supervised tokens each. They come without the suffix of fine-tuning, since a short way
+    from place to answer is learnt first.
     """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
     yield conversation(identifier, [(with_image(request), text)], image)
     for index, item in enumerate(scene.objects):
-        turn = (with_image(f"What is {at(item.place)}?{SHORT_SUFFIX}"), item.concept)
+        turn = (with_image(f"What is {at(item.place)}?"), item.concept)
         yield conversation(f"{identifier}_{index}", [turn], image)
 
 

@@ -36,7 +36,7 @@ def _turns(sample):
 
 def test_files_have_llavas_form(mini_build):
     objects = sum(len(make_scene(0, "pretrain", index).objects) for index in range(40))
-    for name, number in (("pretrain.json", 40 + objects), ("finetune.json", 120)):
+    for name, number in (("pretrain.json", 40 + objects), ("finetune.json", 180)):
         rows = json.loads((mini_build / name).read_text())
         assert len(rows) == number
         assert len({row["id"] for row in rows}) == number

@@ -18,7 +18,7 @@ SMALL = BuildConfig(scenes=6, pretrain_scenes=4, text_documents=5, eval_scale=0.
 def test_manifest_tells_what_was_built(mini_build, mini_config):
     manifest = read_manifest(mini_build)
     assert manifest["arguments"]["scenes"] == mini_config.scenes and manifest["version"] == code_version()
-    assert manifest["counts"]["finetune.json"] == 120 and manifest["counts"]["pretrain.json"] > 2 * 40
+    assert manifest["counts"]["finetune.json"] == 180 and manifest["counts"]["pretrain.json"] > 2 * 40
     assert manifest["seconds"] > 0
     texts = [json.loads(line)["text"] for line in (mini_build / "text.jsonl").read_text().splitlines()]
     assert len(texts) == manifest["counts"]["text.jsonl"] == 100
@@ -38,7 +38,7 @@ def test_second_build_does_nothing_and_another_argument_builds_anew(tmp_path):
     (out / ".partial").mkdir()  # what a killed build leaves
     (out / ".partial/pretrain.json").write_text("half")
     second = build(out, replace(SMALL, scenes=7))
-    assert second["counts"]["finetune.json"] == 14
+    assert second["counts"]["finetune.json"] == 21
     assert (out / "models/tower.bin").read_text() == "kept"
     assert not (out / ".partial").exists()
     assert len(list((out / "images/train").iterdir())) == 7
