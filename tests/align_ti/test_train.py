@@ -93,8 +93,12 @@ def test_ribbon_forms_train_alike(run, tmp_path, sampling):
 
 
 def test_accumulation_does_not_change_the_training(run, tmp_path):
-    """1 x 8 equals 4 x 2, the draws of TPA included: they belong to the samples."""
-    whole = run(tmp_path / "a", "--per_device_train_batch_size", "8", "--iva_layer", "1")
+    """1 x 8 equals 4 x 2, the draws of TPA included: they belong to the samples.
+
+    The seed is one with which none of some 2,000 draws lies within rounding of the edge between two tokens.
+    """
+    seed = ("--seed", "3")
+    whole = run(tmp_path / "a", "--per_device_train_batch_size", "8", "--iva_layer", "1", *seed)
     split = run(
         tmp_path / "b",
         "--per_device_train_batch_size",
@@ -103,10 +107,10 @@ def test_accumulation_does_not_change_the_training(run, tmp_path):
         "4",
         "--iva_layer",
         "1",
+        *seed,
     )
     for ours, theirs in zip(steps(whole, *TERMS), steps(split, *TERMS), strict=True):
-        # A draw whose number lies at the edge between two tokens may fall either way after rounding: one of some 600.
-        assert theirs == pytest.approx(ours, rel=1e-3)
+        assert theirs == pytest.approx(ours, rel=2e-4)
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     for name in one:
         assert torch.allclose(one[name], other[name], atol=1e-4), name
