@@ -86,7 +86,7 @@ def relevant_layers(viewers: dict[str, Viewer], build: Path) -> dict[str, int]:
 
 
 def pick_views(build: Path) -> list[tuple[Path, str]]:
-    """Held-out pictures, each with two questions that look at different places."""
+    """Held-out pictures, each with two questions that look at different places; with one where no picture has two."""
     by_image: dict[str, list[str]] = {}
     questions = build / "eval" / "gqa" / "llava_gqa_testdev_balanced.jsonl"
     for line in questions.read_text(encoding="utf-8").splitlines():
@@ -100,7 +100,7 @@ def pick_views(build: Path) -> list[tuple[Path, str]]:
     for image, texts in by_image.items():
         if len(set(texts)) >= 2 and len(views) < VIEWS:
             views += [(images / image, text) for text in sorted(set(texts))[:2]]
-    return views
+    return views or [(images / image, texts[0]) for image, texts in list(by_image.items())[:VIEWS]]
 
 
 def main() -> None:
