@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from align_ti.ribbon.geometry import refuse_dropout
 from align_ti.ribbon.varlen import Segments, VarlenKernel, varlen_kernel
 from llava.constants import IGNORE_INDEX
-from llava.errors import InputError
 from llava.model.splice import SplicedBatch
 
 
@@ -97,8 +97,7 @@ class PackedFlash:
         Raises:
             InputError: attention dropout, which the kernel is called without.
         """
-        if dropout:
-            raise InputError(f"packed FlashAttention has no dropout, found attention_dropout {dropout}: set it 0")
+        refuse_dropout("packed FlashAttention", dropout)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         rows = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
         return VarlenAttention.apply(*rows, self.segments, self.kernel, scale)[None]

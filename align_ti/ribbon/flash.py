@@ -191,7 +191,7 @@ class FlashRibbon:
         Raises:
             InputError: attention dropout, which the merge does not have.
         """
-        refuse_dropout("flash", dropout)
+        refuse_dropout("the flash ribbon", dropout)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         own_query, own_key, own_value = (rearrange(tensor, "h c d -> c h d") for tensor in (query, key, value))
         seen_key, seen_value = (

@@ -58,7 +58,7 @@ class FlexRibbon:
         Raises:
             InputError: attention dropout, which FlexAttention does not have.
         """
-        refuse_dropout("flex", dropout)
+        refuse_dropout("the flex ribbon", dropout)
         seen_key, seen_value = (
             rearrange(tensor, "b h s d -> h (b s) d")[:, self.columns] for tensor in (prefix_key, prefix_value)
         )

@@ -107,10 +107,9 @@ def ribbon_geometry(
     return RibbonGeometry(tuple(SampleSpan(*row) for row in numbers), layout.limit, length, groups)
 
 
-def refuse_dropout(backend: str, dropout: float) -> None:
-    """Raise ``InputError`` if a backend that has no dropout is asked for some."""
+def refuse_dropout(what: str, dropout: float) -> None:
+    """Raise ``InputError`` if an attention that has no dropout is asked for some."""
     if dropout:
         raise InputError(
-            f"the {backend} ribbon has no dropout, found attention_dropout {dropout}: "
-            "use --ribbon_backend sdpa or set it 0"
+            f"{what} has no dropout, found attention_dropout {dropout}: use --ribbon_backend sdpa or set it 0"
         )
