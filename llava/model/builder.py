@@ -17,6 +17,7 @@ from llava.errors import InputError
 from llava.model.checkpoint import PROJECTOR_FILE, has_weights, load_projector
 from llava.model.config import VisionSettings, to_llava_spelling
 from llava.model.language import LANGUAGE_MODELS, language_model_class
+from llava.model.lora import ADAPTER_CONFIG, base_of, merge_lora
 from llava.model.vision_tower import anchor_tower
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,10 @@ def load_pretrained_model(
     """Load a vision-language model in LLaVA's or the Align-TI authors' spelling.
 
     Args:
-        model_path: a full checkpoint (folder or hub name), or a folder with ``mm_projector.bin`` and
-            ``config.json``.
-        model_base: the language model that goes with a projector-only folder; not used otherwise.
+        model_path: a full checkpoint (folder or hub name), a folder with ``mm_projector.bin`` and ``config.json``, or
+            one with a LoRA adapter, which is merged into its base model.
+        model_base: the language model that goes with a projector-only folder or an adapter (which usually names its
+            own); not used otherwise.
         model_name: accepted for LLaVA's callers; nothing depends on it.
         device_map: as in transformers; the CPU if absent.
         torch_dtype: dtype of all weights; the checkpoint's own if absent.
@@ -61,18 +63,15 @@ def load_pretrained_model(
     """
     path = str(model_path)
     folder = Path(path)
-    if (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{path} holds a LoRA adapter (adapter_config.json): loading through peft is not supported yet; "
-            "merge the adapter into its base model and load the merged checkpoint"
-        )
     settings = _read_config(path)
     options: dict[str, Any] = {"device_map": device_map, "dtype": torch_dtype or "auto", **kwargs}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     model_class = language_model_class(settings["model_type"])
 
-    if folder.is_dir() and not has_weights(folder):
+    if (folder / ADAPTER_CONFIG).is_file():
+        tokenizer_path, model = _load_adapter(folder, model_base, model_class, options)
+    elif folder.is_dir() and not has_weights(folder):
         tokenizer_path, model = _load_on_base(folder, model_base, model_class, options)
     else:
         if model_base is not None:
@@ -140,6 +139,31 @@ def _load_on_base(
             "trained with as model_base"
         )
     model = model_class.from_pretrained(str(model_base), **options)
+    _attach_vision(model, folder, model_class)
+    load_projector(model, folder)
+    return str(model_base), model
+
+
+def _load_adapter(
+    folder: Path, model_base: str | Path | None, model_class: Any, options: dict[str, Any]
+) -> tuple[str, Any]:
+    """A LoRA adapter merged into the base model it was trained on."""
+    base = base_of(folder, model_base)
+    try:
+        model = model_class.from_pretrained(base, **options)
+    except OSError as error:
+        raise InputError(
+            f"{folder} is a LoRA adapter of {base!r}, which cannot be loaded ({error}); give the base model as "
+            "model_base"
+        ) from error
+    _attach_vision(model, folder, model_class)
+    merge_lora(model, folder)
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+    return str(folder) if has_tokenizer else base, model
+
+
+def _attach_vision(model: Any, folder: Path, model_class: Any) -> None:
+    """Tower and projector as the configuration in a folder says, and what else it adds to the base model's."""
     config = model_class.config_class.from_pretrained(folder)
     anchor_tower(config, folder)
     for key, value in config.to_dict().items():
@@ -148,8 +172,6 @@ def _load_on_base(
     vision = VisionSettings.from_config(config)
     assert vision.tower is not None
     model.initialize_vision_modules(vision.tower, vision.projector_type, vision.select_layer, vision.select_feature)
-    load_projector(model, folder)
-    return str(model_base), model
 
 
 def _load_tokenizer(path: str) -> Any:

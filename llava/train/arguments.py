@@ -78,12 +78,12 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     resume: str = field(default="auto", metadata={"help": "auto: the newest whole checkpoint; never; or a folder"})
     bits: int = field(default=16, metadata={"help": "16 only"})
-    lora_enable: bool = field(default=False, metadata={"help": "not supported yet"})
-    lora_r: int = 64
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
-    lora_weight_path: str = ""
-    lora_bias: str = "none"
+    lora_enable: bool = field(default=False, metadata={"help": "train LoRA adapters in place of the language model"})
+    lora_r: int = field(default=64, metadata={"help": "rank of the adapters"})
+    lora_alpha: int = field(default=16, metadata={"help": "the adapters' update is scaled by lora_alpha / lora_r"})
+    lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the adapters' inputs"})
+    lora_weight_path: str = field(default="", metadata={"help": "folder of an adapter to start from"})
+    lora_bias: str = field(default="none", metadata={"help": "biases trained as well: none, all, lora_only"})
     warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps spent on warm-up"})
 
     report_to: None | str | list[str] = field(
@@ -100,8 +100,6 @@ class TrainingArguments(transformers.TrainingArguments):
             self.warmup_steps = self.warmup_ratio
         if self.bits != 16:
             raise InputError(f"--bits {self.bits} is not supported for training; use --bits 16")
-        if self.lora_enable:
-            raise InputError("--lora_enable is not supported yet; train all weights (leave the flag out)")
         if self.remove_unused_columns:
             raise InputError("--remove_unused_columns must stay False: batches are built by the collator")
         super().__post_init__()

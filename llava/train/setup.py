@@ -13,6 +13,7 @@ from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.model.language import language_model_class
+from llava.model.lora import add_lora
 from llava.model.zero import whole_size
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
@@ -109,10 +110,35 @@ def load_trainable_model(
     config.use_cache = False
     model.generation_config.do_sample = False
     model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
+    if arguments.lora_enable:
+        add_adapters(model, model_arguments, arguments)
     freeze(model, model_arguments, arguments)
     if arguments.gradient_checkpointing and arguments.gradient_checkpointing_kwargs is None:
         arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
     return model
+
+
+def add_adapters(model: Any, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
+    """``--lora_enable``: adapters and the projector are trained, the language model's own weights are not.
+
+    Raises:
+        InputError: together with a flag that fixes the language model anyway.
+    """
+    if model_arguments.tune_mm_mlp_adapter or model_arguments.freeze_backbone:
+        raise InputError(
+            "--lora_enable trains adapters in the language model, --tune_mm_mlp_adapter and --freeze_backbone fix it: "
+            "leave one of them out"
+        )
+    add_lora(
+        model,
+        model_arguments.model_name_or_path,
+        r=arguments.lora_r,
+        alpha=arguments.lora_alpha,
+        dropout=arguments.lora_dropout,
+        bias=arguments.lora_bias,
+        weights=arguments.lora_weight_path,
+    )
+    model.get_model().mm_projector.requires_grad_(True)
 
 
 def freeze(model: Any, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:

@@ -13,6 +13,7 @@ from transformers import Trainer
 from llava.data.sampler import ModalityLengthSampler, SetEpoch, ShuffleSampler
 from llava.errors import InputError
 from llava.model.checkpoint import PROJECTOR_FILE, load_projector, save_projector
+from llava.model.lora import has_lora, load_lora, save_lora
 from llava.train.arguments import TrainingArguments
 from llava.train.survival import StopOnSignal, checkpoint_writing
 
@@ -25,8 +26,8 @@ class LlavaTrainer(Trainer):
     - Losses are means over the supervised tokens of the *global* batch (all ranks, all accumulation steps): every
       micro-batch contributes its sum divided by that count, so that splitting a batch differently changes nothing.
     - Named loss terms are logged beside ``loss``.
-    - With ``projector_only`` (stage 1) a checkpoint holds ``mm_projector.bin`` in place of the whole model, with the
-      optimizer, scheduler and random states that resuming needs.
+    - With ``projector_only`` (stage 1) a checkpoint holds ``mm_projector.bin`` in place of the whole model, with LoRA
+      the adapter and the projector; both with the optimizer, scheduler and random states that resuming needs.
 
     Args:
         projector_only: whether only the projector is trained.
@@ -211,18 +212,26 @@ class LlavaTrainer(Trainer):
             super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if not self.projector_only:
+        model = self.accelerator.unwrap_model(self.model)
+        folder = Path(output_dir or str(self.args.output_dir))
+        if self.projector_only:
+            save_projector(model, folder)
+        elif has_lora(model):
+            save_lora(model, folder)
+        else:
             super()._save(output_dir, state_dict)
             return
-        folder = Path(output_dir or str(self.args.output_dir))
-        save_projector(self.accelerator.unwrap_model(self.model), folder)
         if self.args.should_save and self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         file = Path(resume_from_checkpoint) / PROJECTOR_FILE
+        subject = self.model if model is None else model
         if self.projector_only and file.exists():
-            load_projector(self.model if model is None else model, file)
+            load_projector(subject, file)
+            return
+        if has_lora(subject):
+            load_lora(subject, resume_from_checkpoint)
             return
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
