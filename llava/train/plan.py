@@ -5,6 +5,7 @@ No weight is loaded and nothing is allocated. Memory is an estimate by part; the
 
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from transformers import HfArgumentParser, PreTrainedConfig, SiglipVisionModel
 from llava.data.annotations import open_annotations
 from llava.errors import InputError
 from llava.model.language import language_model_class
+from llava.model.lora import TARGETS
 from llava.model.projector import build_projector
 from llava.train.arguments import DataArguments, ModelArguments
 from llava.train.shapes import read_config
@@ -42,6 +44,8 @@ class PlanArguments:
     gradient_checkpointing: bool = False
     freeze_mm_mlp_adapter: bool = False
     deepspeed: str | None = None
+    lora_enable: bool = False
+    lora_r: int = 64
     dry_run: bool = True
     plan_gpus: int = field(default=1, metadata={"help": "--dry_run: processes the run would have"})
     plan_memory_gib: float = field(default=80.0, metadata={"help": "--dry_run: memory of one GPU"})
@@ -49,7 +53,10 @@ class PlanArguments:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters of a vision-language model by part, and the widths that memory depends on."""
+    """Parameters of a vision-language model by part, and the widths that memory depends on.
+
+    ``adapted`` is the parameters of LoRA adapters of rank 1: inputs and outputs of the layers that get one.
+    """
 
     name: str
     tower: int
@@ -59,6 +66,7 @@ class ModelSize:
     head: int
     config: PreTrainedConfig
     visual_tokens: int
+    adapted: int
     guessed: bool
 
     @property
@@ -107,6 +115,11 @@ def model_size(name: str, tower: str | None, projector: str) -> ModelSize:
         head=0 if plain.tie_word_embeddings else count(model.lm_head),
         config=plain,
         visual_tokens=(vision.image_size // vision.patch_size) ** 2,
+        adapted=sum(
+            module.in_features + module.out_features
+            for path, module in model.named_modules()
+            if isinstance(module, nn.Linear) and re.fullmatch(TARGETS, path)
+        ),
         guessed=guessed or tower_guessed,
     )
 
@@ -148,7 +161,7 @@ def memory(
     layers = config.num_hidden_layers
     inputs = tokens * config.hidden_size * number
     parts = {
-        "weights": size.total * wide / (gpus if stage >= 3 else 1),
+        "weights": (size.total + adapters(size, arguments)) * wide / (gpus if stage >= 3 else 1),
         "gradients": trained * wide / (gpus if stage >= 2 else 1),
         "optimizer": 0.0 if offload else trained * (12 if arguments.deepspeed else 8) / (gpus if stage >= 1 else 1),
         "activations": float(layers * inputs + layer if arguments.gradient_checkpointing else layers * layer),
@@ -172,9 +185,17 @@ def steps(samples: int, arguments: PlanArguments) -> int:
     return math.ceil(arguments.num_train_epochs * max(1, math.ceil(micro / arguments.gradient_accumulation_steps)))
 
 
+def adapters(size: ModelSize, arguments: PlanArguments) -> int:
+    """Parameters of the LoRA adapters; 0 without ``--lora_enable``."""
+    return arguments.lora_r * size.adapted if arguments.lora_enable else 0
+
+
 def trained_parameters(size: ModelSize, model: ModelArguments, arguments: PlanArguments) -> int:
-    """Parameters that get gradients: never the tower's; the projector's alone in LLaVA's stage 1."""
+    """Parameters that get gradients: the projector's and the language model's, of which LLaVA's stage 1 leaves out the
+    latter and LoRA trains adapters instead; never the tower's."""
     projector = 0 if arguments.freeze_mm_mlp_adapter else size.projector
+    if arguments.lora_enable:
+        return projector + adapters(size, arguments)
     return projector + (0 if model.tune_mm_mlp_adapter or model.freeze_backbone else size.language)
 
 
@@ -202,7 +223,7 @@ def plan(
     lines = [
         f"model          {size.name}: {size.total / 1e9:.3f} B parameters (tower {size.tower / 1e9:.3f}, projector "
         f"{size.projector / 1e9:.4f}, language model {size.language / 1e9:.3f})",
-        f"trained        {trained:,}; frozen {size.total - trained:,}",
+        f"trained        {trained:,}; frozen {size.total + adapters(size, arguments) - trained:,}",
     ]
     if teacher is not None:
         lines.append(f"teacher        {teacher.name}: {teacher.total / 1e9:.3f} B parameters, frozen")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from align_ti import train as distill
 from llava.errors import InputError
@@ -23,6 +24,7 @@ from llava.train.plan import (
 )
 
 SIGLIP = "google/siglip-so400m-patch14-384"
+READ = AutoConfig.from_pretrained
 ZERO = {stage: str(Path(__file__).parents[3] / f"scripts/deepspeed/zero{stage}.json") for stage in (1, 2, 3)}
 
 PUBLISHED = {
@@ -57,12 +59,7 @@ def offline(monkeypatch):
 def _read_here_only(name, *args, **kwargs):
     if not Path(name).is_dir():
         raise OSError(f"{name} is no folder")
-    return REAL(name, *args, **kwargs)
-
-
-from transformers import AutoConfig  # noqa: E402  (the real reader, before it is replaced)
-
-REAL = AutoConfig.from_pretrained
+    return READ(name, *args, **kwargs)
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
@@ -96,6 +93,16 @@ def test_memory_of_every_recipe_by_hand(teacher, student, gpus):
     assert 3 < sum(parts.values()) / GIB < 40
     split = memory(small, trained, arguments, large, sharded=True)
     assert split["teacher weights"] == parts["teacher weights"] / gpus
+
+
+def test_lora_trains_adapters_and_the_projector():
+    """Qwen2-7B's adapters of rank 8 are 20,185,088 parameters, of rank 64 eight times as many."""
+    size, model = model_size("Qwen/Qwen2-7B-Instruct", SIGLIP, "mlp2x_gelu"), ModelArguments("x")
+    arguments = PlanArguments(lora_enable=True, lora_r=64, bf16=True, deepspeed=ZERO[2], plan_gpus=8)
+    trained = trained_parameters(size, model, arguments)
+    assert trained == 8 * 20_185_088 + size.projector
+    parts = memory(size, trained, arguments)
+    assert parts["weights"] == 2 * (size.total + 8 * 20_185_088) and parts["optimizer"] == 12 * trained / 8
 
 
 def test_zero_stages_divide_what_they_say():
