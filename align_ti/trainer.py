@@ -33,6 +33,10 @@ class AlignTITrainer(LlavaTrainer):
         tokens = super().global_counts(batches)
         return torch.cat([tokens, samples.to(tokens.device)])
 
+    def denominator(self, term: str, counts: Tensor) -> Tensor:
+        """Samples for ``iva``, tokens for the others."""
+        return counts[1] if term == "iva" else counts[0]
+
     def micro_batch_loss(
         self, model: nn.Module, inputs: dict[str, Any], counts: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Any]:

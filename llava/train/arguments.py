@@ -84,6 +84,11 @@ class TrainingArguments(transformers.TrainingArguments):
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the adapters' inputs"})
     lora_weight_path: str = field(default="", metadata={"help": "folder of an adapter to start from"})
     lora_bias: str = field(default="none", metadata={"help": "biases trained as well: none, all, lora_only"})
+    eval_benchmarks: str = field(
+        default="", metadata={"help": "benchmarks to ask at every evaluation: names separated by commas, or all"}
+    )
+    eval_benchmark_root: str = field(default="", metadata={"help": "folder that holds a folder for each benchmark"})
+    eval_benchmark_limit: int = field(default=200, metadata={"help": "questions of each, spread over the benchmark"})
     warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps spent on warm-up"})
 
     report_to: None | str | list[str] = field(

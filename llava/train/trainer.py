@@ -15,6 +15,7 @@ from llava.errors import InputError
 from llava.model.checkpoint import PROJECTOR_FILE, load_projector, save_projector
 from llava.model.lora import has_lora, load_lora, save_lora
 from llava.train.arguments import TrainingArguments
+from llava.train.evaluation import BenchmarkProbe, HeldOutTerms, check_probe
 from llava.train.survival import StopOnSignal, checkpoint_writing
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,17 @@ class LlavaTrainer(Trainer):
         self.add_callback(self.stopper)
         self._terms: dict[str, Tensor] = {}
         self._term_steps = 0
+        self._held_out = HeldOutTerms()
+        self.probe = None
+        if self.args.eval_benchmarks:
+            zero3 = self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3
+            check_probe(self.args.eval_benchmarks, self.args.eval_benchmark_root, zero3)
+            self.probe = BenchmarkProbe(
+                self.args.eval_benchmarks,
+                self.args.eval_benchmark_root,
+                self.args.eval_benchmark_limit,
+                self.args.per_device_eval_batch_size,
+            )
         if self.args.n_gpu > 1:
             raise InputError(
                 f"one process sees {self.args.n_gpu} GPUs; start one process a GPU with `deepspeed` or `torchrun` "
@@ -120,9 +132,12 @@ class LlavaTrainer(Trainer):
         self.bad_samples += int(inputs.pop("skipped", 0))
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs], self.args.device)
-        loss, terms, outputs = self.micro_batch_loss(model, inputs, num_items_in_batch.clamp(min=1))
+        counts = num_items_in_batch.clamp(min=1)
+        loss, terms, outputs = self.micro_batch_loss(model, inputs, counts)
         if model.training:
             self.record_terms(terms)
+        else:
+            self._held_out.add(terms, {name: self.denominator(name, counts) for name in terms})
         loss = loss * self.rank_scale
         return (loss, outputs) if return_outputs else loss
 
@@ -141,6 +156,10 @@ class LlavaTrainer(Trainer):
         """
         outputs = model(**inputs, num_items_in_batch=counts[0])
         return outputs.loss, {"sft": outputs.loss}, outputs
+
+    def denominator(self, term: str, counts: Tensor) -> Tensor:
+        """The entry of ``counts`` that a named term is divided by."""
+        return counts[0]
 
     @property
     def rank_scale(self) -> int:
@@ -181,6 +200,20 @@ class LlavaTrainer(Trainer):
                 f"step {self.state.global_step}: the loss term {name!r} is {value}. Lower --learning_rate, or "
                 "resume from an earlier checkpoint with --resume FOLDER"
             )
+
+    # ---- evaluation ----
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """transformers' loop; the terms of the loss on the held-out set join the metrics, with ``--eval_benchmarks``
+        their scores too."""
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output = super().evaluation_loop(*args, **kwargs)
+        output.metrics.update(self._held_out.means(self.accelerator, prefix))
+        if self.probe is not None:
+            model = self.accelerator.unwrap_model(self.model)
+            scores = self.probe.scores(model, self.processing_class, self.args.process_index, self.args.world_size)
+            output.metrics.update({f"{prefix}_{name}": score for name, score in scores.items()})
+        return output
 
     # ---- optimizer ----
 

@@ -194,3 +194,17 @@ def test_a_teacher_of_the_wrong_kind_is_refused(run, tmp_path, world):
         run(tmp_path, "--teacher_path", str(world.teacher_lm))
     with pytest.raises(InputError):
         run(tmp_path, "--teacher_path", str(tmp_path / "nowhere"))
+
+
+def test_the_held_out_divergence_does_not_depend_on_the_batch(run, world, tmp_path):
+    """Every term of the loss on held-out data, token by token (IVA: sample by sample)."""
+    seen = []
+    for size in ("3", "24"):
+        log = run(
+            tmp_path / size, "--per_device_train_batch_size", "8", "--max_steps", "1", "--eval_strategy", "steps",
+            "--eval_steps", "1", "--eval_data_path", str(world.data), "--per_device_eval_batch_size", size,
+        )  # fmt: skip
+        entry = next(entry for entry in log if "eval_loss" in entry)
+        seen.append([entry[f"eval_{name}"] for name in ("sft", "kd", "iva", "tpa")])
+    assert all(value > 0 for value in seen[0])
+    assert seen[0] == pytest.approx(seen[1], rel=1e-3)

@@ -1,0 +1,111 @@
+"""Looking at a model while it is trained: held-out terms of the loss, and benchmarks."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+
+from llava.conversation import get_template
+from llava.errors import InputError
+from llava.eval.evaluate import Task
+from llava.eval.generate import LoadedModel, generate_answers
+from llava.eval.records import Question, chunk, subset
+from llava.eval.registry import select
+
+logger = logging.getLogger(__name__)
+
+
+class HeldOutTerms:
+    """Sums of the loss's terms over a held-out set, so that their means are over tokens (or samples), not batches."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, torch.Tensor] = {}
+
+    def add(self, terms: dict[str, torch.Tensor], counts: dict[str, torch.Tensor]) -> None:
+        """Add one batch: this rank's shares of the terms, and the global denominators that they were divided by."""
+        for name, value in terms.items():
+            share = value.detach().double() * counts[name].double()
+            self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
+            self.counts[name] = self.counts.get(name, torch.zeros_like(share)) + counts[name].double()
+
+    def means(self, accelerator: Any, prefix: str) -> dict[str, float]:
+        """The means over all ranks, by ``PREFIX_term``; starts anew."""
+        out = {}
+        for name, value in self.sums.items():
+            total = accelerator.reduce(value.float(), reduction="sum") if accelerator.num_processes > 1 else value
+            out[f"{prefix}_{name}"] = (total / self.counts[name].clamp(min=1)).item()
+        self.__init__()  # type: ignore[misc]
+        return out
+
+
+class BenchmarkProbe:
+    """Asks a model the questions of some benchmarks while it is trained.
+
+    Args:
+        names: benchmarks separated by commas, or ``all``.
+        root: folder that holds a folder for each.
+        limit: questions of each, spread over the benchmark.
+        batch_size: questions a batch.
+
+    Raises:
+        InputError: an unknown benchmark, or its files or pictures are not there; before training starts.
+    """
+
+    def __init__(self, names: str, root: str | Path, limit: int, batch_size: int) -> None:
+        self.tasks = [Task.load(benchmark, Path(root)) for benchmark in select(names)]
+        for task in self.tasks:
+            task.check_pictures(limit)
+        self.limit = limit
+        self.batch_size = batch_size
+
+    def scores(self, model: Any, tokenizer: PreTrainedTokenizerBase, rank: int, ranks: int) -> dict[str, float]:
+        """The benchmarks' scores (0 to 100) by name. Every rank asks its share and gets all scores."""
+        config = model.config
+        template = get_template(config.mm_template)
+        loaded = LoadedModel(
+            tokenizer, model, model.get_vision_tower().image_processor, config.tokenizer_model_max_length, "training"
+        )
+        training, cache = model.training, config.use_cache
+        model.eval()
+        config.use_cache = True
+        try:
+            return {task.benchmark.name: self._score(task, loaded, template, rank, ranks) for task in self.tasks}
+        finally:
+            model.train(training)
+            config.use_cache = cache
+
+    def _score(self, task: Task, loaded: LoadedModel, template: Any, rank: int, ranks: int) -> float:
+        asked: Sequence[Question] = subset(task.questions, self.limit)
+        said: list[tuple[str, str]] = []
+        generate_answers(
+            loaded,
+            chunk(asked, ranks, rank),
+            template if task.benchmark.conv_mode is None else get_template(task.benchmark.conv_mode),
+            max_new_tokens=task.benchmark.max_new_tokens,
+            batch_size=self.batch_size,
+            on_answer=lambda question, text, finish: said.append((question.key, text)),
+            description=task.benchmark.column,
+        )
+        answers = dict(gather_object(said) if ranks > 1 else said)
+        return task.benchmark.score(asked, [answers.get(question.key) for question in asked]).value
+
+
+def check_probe(names: str, root: str, zero3: bool) -> None:
+    """Refuse benchmark flags that cannot work.
+
+    Raises:
+        InputError: no folder of benchmarks, or a model in pieces, which cannot write answers rank by rank.
+    """
+    if not names:
+        return
+    if not root:
+        raise InputError(
+            "--eval_benchmarks needs --eval_benchmark_root, the folder that holds a folder for each benchmark"
+        )
+    if zero3:
+        raise InputError("--eval_benchmarks cannot run under ZeRO-3; use scripts/deepspeed/zero2.json, or leave it out")

@@ -1,0 +1,78 @@
+"""Evaluation during training: held-out terms are token means, and benchmarks score as ``llava.eval.run`` does."""
+
+import json
+import re
+
+import pytest
+
+from llava.errors import InputError
+from llava.eval import run as evaluation
+from tests.llava.eval.conftest import gqa, paint, pope
+
+
+def held_out(log: list[dict]) -> dict[str, float]:
+    return next(entry for entry in log if "eval_loss" in entry)
+
+
+@pytest.mark.parametrize("size", ["1", "5", "24"])
+def test_held_out_terms_do_not_depend_on_the_batch(run, world, tmp_path, size):
+    """With nothing learnt, the whole data in one training step gives the same mean."""
+    log = run(
+        tmp_path / "out", "--eval_strategy", "steps", "--eval_steps", "1", "--eval_data_path", str(world.data),
+        "--per_device_eval_batch_size", size, "--per_device_train_batch_size", "24", "--max_steps", "1",
+        "--learning_rate", "0",
+    )  # fmt: skip
+    assert held_out(log)["eval_sft"] == pytest.approx(log[0]["sft"], rel=1e-5)
+
+
+@pytest.fixture
+def benchmarks(tmp_path):
+    """GQA and POPE, and their questions and answers as training data."""
+    root = tmp_path / "eval root"
+    gqa(root)
+    pope(root)
+    images = tmp_path / "images"
+    paint(images, ["n1.jpg", "n2.jpg"])
+    entries = []
+    answers = json.loads((root / "gqa/data/testdev_balanced_questions.json").read_text())
+    for line in (root / "gqa/llava_gqa_testdev_balanced.jsonl").read_text().splitlines():
+        question = json.loads(line)
+        turns = [("human", f"<image>\n{question['text']}"), ("gpt", answers[question["question_id"]]["answer"])]
+        said = [{"from": speaker, "value": text} for speaker, text in turns]
+        entries.append({"id": question["question_id"], "image": question["image"], "conversations": said})
+    data = tmp_path / "gqa.json"
+    data.write_text(json.dumps(entries))
+    return root, images, data
+
+
+def test_benchmarks_at_every_evaluation(run, benchmarks, tmp_path):
+    root, images, data = benchmarks
+    out = tmp_path / "out"
+    log = run(
+        out, "--image_folder", str(images), "--per_device_train_batch_size", "4", "--num_train_epochs", "40",
+        "--learning_rate", "2e-2", "--eval_strategy", "steps", "--eval_steps", "20", "--eval_data_path", str(data),
+        "--eval_benchmarks", "gqa,pope", "--eval_benchmark_root", str(root),
+        data=data,
+    )  # fmt: skip
+    scored = [entry for entry in log if "eval_gqa" in entry]
+    assert [entry["step"] for entry in scored] == [20, 40]
+    assert scored[-1]["eval_gqa"] >= 75, "four questions can be learnt by heart"
+    assert all(0 <= entry["eval_pope"] <= 100 for entry in scored)
+    evaluation.main(
+        ["--benchmark", "gqa,pope", "--model-path", str(out), "--eval-root", str(root), "--output-dir"]
+        + [str(tmp_path / "scores"), "--conv-mode", "qwen"]
+    )
+    for name in ("gqa", "pope"):
+        assert json.loads((tmp_path / "scores" / f"{name}.json").read_text())["score"] == scored[-1][f"eval_{name}"]
+
+
+def test_what_cannot_be_asked_is_said_before_training(run, benchmarks, tmp_path, world):
+    root, _, _ = benchmarks
+    wrong = [
+        (("gqa",), "--eval_benchmark_root"),
+        (("gqa", "--eval_benchmark_root", str(tmp_path / "none")), re.escape(str(tmp_path / "none"))),
+        (("gqqa", "--eval_benchmark_root", str(root)), "unknown benchmark 'gqqa'"),
+    ]
+    for flags, message in wrong:
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "out", "--eval_benchmarks", *flags)
