@@ -115,7 +115,7 @@ def load_lora(model: Any, folder: str | Path) -> None:
     folder = Path(folder)
     weights = _adapter_weights(folder)
     try:
-        with gathered(model.parameters(), write=True):
+        with gathered([parameter for parameter in model.parameters() if parameter.requires_grad], write=True):
             result = _peft().set_peft_model_state_dict(model, weights)
     except RuntimeError as error:
         raise InputError(f"{folder}: the adapter does not fit the model; is its rank another? {error}") from error

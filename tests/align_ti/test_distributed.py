@@ -50,10 +50,10 @@ def flags(world, student, teacher, output, *more):
     ]  # fmt: skip
 
 
-def outcome(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def outcome(folder: Path, weights: str = "model") -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     losses = torch.tensor([[entry[name] for name in TERMS] for entry in log if "sft" in entry])
-    return losses, load_file(folder / "model.safetensors")
+    return losses, load_file(folder / f"{weights}.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +69,24 @@ def one_process(world, student, tuned_teacher, tmp_path_factory):
     return outcome(folder)
 
 
-@pytest.mark.parametrize("mode", list(MODES))
-@pytest.mark.timeout(300)
-def test_two_processes_equal_one(mode, world, student, tuned_teacher, one_process, tmp_path):
+def two_processes(*arguments: str) -> None:
+    """The distillation on two processes."""
     pytest.importorskip("deepspeed")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = flags(
-        world, student, tuned_teacher, tmp_path / "run", "--per_device_train_batch_size", "4", *MODES[mode]
-    )
     done = subprocess.run(
         [*command, str(HERE / "distributed_train.py"), *arguments],
         env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=280, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.timeout(300)
+def test_two_processes_equal_one(mode, world, student, tuned_teacher, one_process, tmp_path):
+    two_processes(
+        *flags(world, student, tuned_teacher, tmp_path / "run", "--per_device_train_batch_size", "4", *MODES[mode])
+    )
     losses, weights = outcome(tmp_path / "run")
     expected, expected_weights = one_process
     assert len(expected) == 3 and (expected[:, :5] > 0).all()
@@ -90,3 +94,25 @@ def test_two_processes_equal_one(mode, world, student, tuned_teacher, one_proces
     assert weights.keys() == expected_weights.keys()
     for name, wanted in expected_weights.items():
         torch.testing.assert_close(weights[name], wanted, rtol=5e-2, atol=5e-4, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.timeout(300)
+def test_adapters_under_zero3_equal_one_process(world, student, tuned_teacher, tmp_path, monkeypatch):
+    """LoRA on a student in pieces, from one adapter (ZeRO-3 would draw a fresh one in another order)."""
+    lora = ("--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8", "--lora_dropout", "0")
+
+    def one_process(name: str, *more: str) -> Path:
+        arguments = flags(world, student, tuned_teacher, tmp_path / name, "--per_device_train_batch_size", "8")
+        monkeypatch.setattr(sys, "argv", ["train", *arguments, *lora, *more])
+        distill.main()
+        return tmp_path / name
+
+    start = ("--lora_weight_path", str(one_process("start")))
+    one_process("one", *start)
+    halves = flags(world, student, tuned_teacher, tmp_path / "two", "--per_device_train_batch_size", "4", *lora)
+    two_processes(*halves, *start, *MODES["zero3"])
+    (expected, wanted), (losses, found) = (outcome(tmp_path / name, "adapter_model") for name in ("one", "two"))
+    torch.testing.assert_close(losses, expected, rtol=2e-3, atol=2e-3)
+    assert wanted.keys() == found.keys() and len(wanted) == 2 * 7 * 2
+    for name, weight in wanted.items():
+        torch.testing.assert_close(found[name], weight, rtol=5e-2, atol=5e-4, msg=lambda text, name=name: name + text)
