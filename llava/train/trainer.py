@@ -208,11 +208,13 @@ class LlavaTrainer(Trainer):
         their scores too."""
         prefix = kwargs.get("metric_key_prefix", "eval")
         output = super().evaluation_loop(*args, **kwargs)
-        output.metrics.update(self._held_out.means(self.accelerator, prefix))
+        metrics: dict[str, float] = {} if output.metrics is None else output.metrics
+        metrics.update(self._held_out.means(self.accelerator, prefix))
         if self.probe is not None:
             model = self.accelerator.unwrap_model(self.model)
-            scores = self.probe.scores(model, self.processing_class, self.args.process_index, self.args.world_size)
-            output.metrics.update({f"{prefix}_{name}": score for name, score in scores.items()})
+            tokenizer: Any = self.processing_class
+            scores = self.probe.scores(model, tokenizer, self.args.process_index, self.args.world_size)
+            metrics.update({f"{prefix}_{name}": score for name, score in scores.items()})
         return output
 
     # ---- optimizer ----

@@ -1,0 +1,155 @@
+"""How fast samples can be read, decoded and batched, without a model: is data loading the bottleneck?
+
+    python -m llava.data.throughput --data_path data/mix.json --image_folder data/images \\
+        --model_name_or_path Qwen/Qwen2-0.5B --vision_tower google/siglip-so400m-patch14-384 --version qwen \\
+        --workers 8 --step_seconds 2.1
+
+With ``--step_seconds`` (what a step takes on the GPUs) it says which share of a step the loading of one GPU's samples
+takes, and how many workers hide it.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+from transformers import PreTrainedConfig
+
+from llava.conversation import get_template
+from llava.data.annotations import open_annotations
+from llava.data.collator import ConversationCollator
+from llava.data.dataset import ConversationDataset
+from llava.data.images import load_image, preprocess_image
+from llava.data.sampler import ShuffleSampler
+from llava.data.tokenize import tokenize_conversation
+from llava.errors import InputError, run_cli
+from llava.model.vision_tower import build_vision_tower
+from llava.train.setup import load_tokenizer
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What was measured. Times are seconds; the parts are of one sample on one process."""
+
+    samples: int
+    workers: int
+    samples_per_second: float
+    read: float
+    tokenize: float
+    decode: float
+    preprocess: float
+
+    @property
+    def one_process(self) -> float:
+        """Seconds of a sample on one process."""
+        return self.read + self.tokenize + self.decode + self.preprocess
+
+    def workers_needed(self, samples_a_step: int, step_seconds: float) -> int:
+        """Worker processes of one GPU that load ``samples_a_step`` samples while a step runs."""
+        return max(1, math.ceil(samples_a_step * self.one_process / step_seconds))
+
+
+def measure_parts(dataset: ConversationDataset, indices: list[int]) -> dict[str, float]:
+    """Mean seconds of a sample by part: annotation, tokens and masks, decoding the pictures, resizing them."""
+    spent = dict.fromkeys(("read", "tokenize", "decode", "preprocess"), 0.0)
+    for index in tqdm(indices, desc="one process", unit="sample"):
+        started = time.perf_counter()
+        entry = dataset.annotations[index]
+        read = time.perf_counter()
+        tokenize_conversation(entry["conversations"], dataset.tokenizer, dataset.template, len(entry["image"]))
+        tokenized = time.perf_counter()
+        folder = dataset.image_folder or dataset.annotations.folder(index)
+        images = [load_image(folder / path) for path in entry["image"]]
+        decoded = time.perf_counter()
+        for image in images:
+            preprocess_image(image, dataset.image_processor, dataset.image_aspect_ratio)
+        done = time.perf_counter()
+        for part, seconds in zip(
+            spent, (read - started, tokenized - read, decoded - tokenized, done - decoded), strict=True
+        ):
+            spent[part] += seconds
+    return {part: seconds / max(1, len(indices)) for part, seconds in spent.items()}
+
+
+def measure(
+    dataset: ConversationDataset, collator: ConversationCollator, workers: int, batch: int, samples: int
+) -> Throughput:
+    """Read ``samples`` samples in the order of training (shuffled), in one process by parts and through a DataLoader.
+
+    Args:
+        dataset: what training reads.
+        collator: of its batches.
+        workers: processes of the DataLoader; 0 works in this one.
+        batch: samples a batch.
+        samples: how many, at most the data set's.
+    """
+    order = list(ShuffleSampler(len(dataset), 0))[: min(samples, len(dataset))]
+    parts = measure_parts(dataset, order[: min(len(order), 200)])
+    loader = DataLoader(Subset(dataset, order), batch_size=batch, num_workers=workers, collate_fn=collator)
+    batches = iter(loader)
+    next(batches)  # starting the workers is not counted
+    started = time.perf_counter()
+    seen = sum(len(found["input_ids"]) for found in tqdm(batches, total=len(loader) - 1, desc="loader", unit="batch"))
+    elapsed = time.perf_counter() - started
+    return Throughput(len(order), workers, seen / elapsed if seen else 0.0, **parts)
+
+
+def report(found: Throughput, batch: int, step_seconds: float | None) -> str:
+    """The figures as text."""
+    parts = ", ".join(
+        f"{name} {1000 * getattr(found, name):.2f}" for name in ("read", "tokenize", "decode", "preprocess")
+    )
+    lines = [
+        f"one process    {1000 * found.one_process:.2f} ms a sample ({parts})",
+        f"loader         {found.samples_per_second:.0f} samples/s with {found.workers} workers, batches of {batch}",
+    ]
+    if step_seconds is not None:
+        share = batch / found.samples_per_second / step_seconds if found.samples_per_second else math.inf
+        lines.append(
+            f"a step         {step_seconds:g} s for {batch} samples a GPU: loading takes {100 * share:.1f} % of it, "
+            f"beside the model; {found.workers_needed(batch, step_seconds)} worker(s) a GPU keep up"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data_path", required=True, help="LLaVA-format JSON or JSONL")
+    parser.add_argument("--image_folder", help="folder that image paths are relative to")
+    parser.add_argument("--model_name_or_path", required=True, help="folder or hub name with the tokenizer")
+    parser.add_argument("--vision_tower", required=True, help="folder or hub name with the image processor")
+    parser.add_argument("--version", default="qwen", help="prompt template")
+    parser.add_argument("--image_aspect_ratio", default="pad")
+    parser.add_argument("--workers", type=int, default=4, help="processes of the loader")
+    parser.add_argument("--batch", type=int, default=8, help="samples a GPU and step")
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--step_seconds", type=float, help="what a step takes on the GPUs")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    arguments = parser.parse_args()
+    if arguments.samples <= arguments.batch:
+        raise InputError(f"--samples {arguments.samples} is not above --batch {arguments.batch}: nothing to measure")
+    tower = PreTrainedConfig.from_dict({"mm_vision_tower": arguments.vision_tower})
+    tokenizer = load_tokenizer(arguments.model_name_or_path, 2048)
+    dataset = ConversationDataset(
+        open_annotations(arguments.data_path),
+        tokenizer,
+        get_template(arguments.version),
+        image_processor=build_vision_tower(tower).image_processor,
+        image_folder=arguments.image_folder,
+        image_aspect_ratio=arguments.image_aspect_ratio,
+    )
+    found = measure(
+        dataset, ConversationCollator(tokenizer.pad_token_id), arguments.workers, arguments.batch, arguments.samples
+    )
+    print(report(found, arguments.batch, arguments.step_seconds))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(asdict(found), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run_cli(main)
