@@ -65,11 +65,8 @@ def deepspeed_config(config: dict[str, Any] | None) -> Iterator[None]:
 
     transformers splits whatever is loaded while ZeRO-3 settings are alive; the student's must not reach the teacher.
     """
-    try:
-        from transformers.integrations import deepspeed as integration
-    except ImportError:  # no accelerate: nothing to shield from
-        yield
-        return
+    from transformers.integrations import deepspeed as integration
+
     reference = integration._hf_deepspeed_config_weak_ref
     former = reference() if reference is not None else None
     integration.unset_hf_deepspeed_config()

@@ -27,6 +27,7 @@ from align_ti.teacher import (
 from align_ti.trainer import AlignTITrainer
 from llava.conversation import get_template
 from llava.errors import InputError, run_cli
+from llava.export.card import write_student_card
 from llava.train.arguments import (
     DataArguments,
     ModelArguments,
@@ -114,6 +115,7 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=resume)
     student.set_attn_implementation(model_arguments.attn_implementation)
     finish(trainer, student)
+    write_student_card(arguments.output_dir)
 
 
 def build_settings(

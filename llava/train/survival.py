@@ -49,10 +49,11 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop if any rank was told to."""
-        number = torch.tensor(self._seen, device=args.device)
+        self.received = self._seen
         if dist.is_initialized() and args.world_size > 1:
+            number = torch.tensor(self._seen, device=args.device)
             dist.all_reduce(number, op=dist.ReduceOp.MAX)
-        self.received = int(number)
+            self.received = int(number)
         if self.received:
             logger.warning("%s: saving a checkpoint after step %d and stopping", self.name, state.global_step)
             control.should_save = control.should_training_stop = True
