@@ -53,7 +53,8 @@ def plot_losses(runs: Mapping[str, Path], file: Path, window: int = 10) -> None:
             points = [(entry["step"], entry[term]) for entry in log if term in entry]
             if points:
                 steps, values = zip(*points, strict=True)
-                axes.plot(steps, smooth(values, window), label=name, color=f"C{color}", linewidth=1.4, marker="." if len(steps) < 10 else None)
+                marker = "." if len(steps) < 10 else None  # a single point would draw no line
+                axes.plot(steps, smooth(values, window), label=name, color=f"C{color}", linewidth=1.4, marker=marker)
         axes.set(
             title=TITLES[term],
             xlabel="step",
