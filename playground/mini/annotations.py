@@ -19,6 +19,9 @@ from playground.mini.questions.signs import about_sign, ocr_tokens
 from playground.mini.scenes import make_imagined_scene
 from playground.mini.wording import at
 
+CAPTION_SHARE = 0.25
+"""Share of the pretraining scenes that have a caption of the whole picture."""
+
 DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
 
@@ -61,18 +64,19 @@ CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 
 def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
-    """A caption in the form of LLaVA's 558k pretraining file, and a grounded one for each object.
+    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and a grounded one for each object.
 
     The latter ask what stands at a place and name it: captions of a part of the picture. They teach the names of things
-    and where to look with two supervised tokens each. They come without the suffix of fine-tuning, since a short way
-    from place to answer is learnt first.
+    and where to look with two supervised tokens each, which models this small learn from many of them and from little
+    else.
     """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
-    yield conversation(identifier, [(with_image(request), text)], image)
+    if rng.random() < CAPTION_SHARE:
+        yield conversation(identifier, [(with_image(request), text)], image)
     for index, item in enumerate(scene.objects):
-        turn = (with_image(f"What is {at(item.place)}?"), item.concept)
-        yield conversation(f"{identifier}_{index}", [turn], image)
+        question = with_image(f"What is {at(item.place)}?{SHORT_SUFFIX}")
+        yield conversation(f"{identifier}_{index}", [(question, item.concept)], image)
 
 
 def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -> Iterator[dict[str, Any]]:
