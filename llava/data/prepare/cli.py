@@ -1,0 +1,120 @@
+"""The command line of the preparation.
+
+    python -m llava.data.prepare --list
+    python -m llava.data.prepare all --data playground/data --dry_run
+    python -m llava.data.prepare student-finetune --data playground/data --download --check_images
+
+Exit status: 0 when everything is there, 1 when something is missing (``--dry_run``) or images of rows in the mix
+are bad (``--check_images``, ``--find_images``), 2 for wrong usage and unusable files.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from llava.data.prepare.download import download
+from llava.data.prepare.images import EXIST, OPEN
+from llava.data.prepare.mix import Options, make_mix
+from llava.data.prepare.report import list_mixes, state_of, summary
+from llava.data.prepare.sources import MIXES, Mix, get_mix
+from llava.errors import InputError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.data.prepare", description="Make the paper's training mixes from the published files."
+    )
+    parser.add_argument("mixes", nargs="*", metavar="MIX", help=f"{', '.join(MIXES)}, or all")
+    parser.add_argument("--list", action="store_true", help="show the mixes, their files and image folders, and stop")
+    parser.add_argument("--data", type=Path, help="the data folder: published files and image folders")
+    parser.add_argument("--out", type=Path, help="where mixes go (default: DATA/mixes)")
+    parser.add_argument("--source", type=Path, help="the published file, if elsewhere or as .jsonl or .parquet")
+    parser.add_argument("--dry_run", action="store_true", help="report what is there and what is missing, and stop")
+    parser.add_argument("--download", action="store_true", help="download published annotation files (no images)")
+    parser.add_argument("--any_checksum", action="store_true", help="take a file that is not the published version")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--check_images", action="store_true", help="read every image once, to its end")
+    looks.add_argument("--find_images", action="store_true", help="only look whether every image is there")
+    parser.add_argument("--drop_bad_images", action="store_true", help="leave out rows whose images are bad")
+    parser.add_argument("--drop_repeated", action="store_true", help="leave out exact repetitions of rows")
+    parser.add_argument("--sample", type=float, default=1.0, help="share of the rows to keep (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes for images")
+    return parser
+
+
+def check_arguments(args: argparse.Namespace) -> list[Mix]:
+    """The mixes asked for.
+
+    Raises:
+        InputError: an unknown mix, a missing folder, or values that make no sense together.
+    """
+    names = list(MIXES) if "all" in args.mixes else list(dict.fromkeys(args.mixes))
+    mixes = [get_mix(name) for name in names]
+    if not mixes:
+        raise InputError(f"no mix given; name one or more of {', '.join(MIXES)}, or all (--list shows them)")
+    if args.data is None:
+        raise InputError("no data folder given; pass --data with the folder of published files and images")
+    if not args.data.is_dir() and not args.download:
+        raise InputError(f"data folder {str(args.data)!r} does not exist; make it, or pass --download to fill it")
+    if args.source is not None and (len(mixes) > 1 or args.download):
+        raise InputError("--source names the file of one mix that is there already; give one mix and no --download")
+    if not 0 < args.sample <= 1:
+        raise InputError(f"--sample {args.sample} is no share, expected more than 0 and at most 1")
+    if args.workers < 0:
+        raise InputError(f"--workers {args.workers} is negative, expected 0 (only this process) or more")
+    if args.drop_bad_images and not (args.check_images or args.find_images):
+        raise InputError("--drop_bad_images needs to know the bad images; add --check_images or --find_images")
+    return mixes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the preparation; the module's text says what the exit status means."""
+    args = build_parser().parse_args(argv)
+    if args.list:
+        sys.stdout.write(list_mixes() + "\n")
+        return 0
+    mixes = check_arguments(args)
+    if args.dry_run:
+        return _report_state(mixes, args)
+    sources = [_source(mix, args) for mix in mixes]
+    options = Options(
+        check_images=OPEN if args.check_images else EXIST if args.find_images else None,
+        drop_bad_images=args.drop_bad_images,
+        drop_repeated=args.drop_repeated,
+        sample=args.sample,
+        seed=args.seed,
+        workers=args.workers,
+        any_checksum=args.any_checksum,
+    )
+    status = 0
+    for mix, source in zip(mixes, sources, strict=True):
+        output = (args.out or args.data / "mixes") / f"{mix.name}.json"
+        manifest = make_mix(mix, source, args.data, output, options)
+        sys.stdout.write(summary(mix, manifest, output, options) + "\n")
+        if manifest["images"] and manifest["images"]["bad"] and not options.drop_bad_images:
+            status = 1
+    return status
+
+
+def _report_state(mixes: list[Mix], args: argparse.Namespace) -> int:
+    states = [state_of(mix, args.data, args.source) for mix in mixes]
+    sys.stdout.write("\n\n".join(text for text, _ in states) + "\n")
+    return 0 if all(complete for _, complete in states) else 1
+
+
+def _source(mix: Mix, args: argparse.Namespace) -> Path:
+    """The published file of a mix, downloaded now if asked for."""
+    found = args.source or mix.find(args.data)
+    if found is not None:
+        return found
+    target = args.data / mix.places[0]
+    if not args.download:
+        raise InputError(
+            f"{mix.name}: no {Path(mix.places[0]).name} in {args.data} (looked at {', '.join(mix.places)}); download "
+            f"it from {mix.url}, pass --download, or name it with --source"
+        )
+    download(mix.url, target, None if args.any_checksum else mix.sha256)
+    return target

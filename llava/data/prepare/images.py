@@ -1,0 +1,105 @@
+"""Looks at the pictures of rows while they stream by, in several processes, each picture once."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+from llava.data.check_report import MISSING_IMAGE, UNREADABLE_IMAGE
+from llava.data.images import verify_image
+from llava.data.prepare.rows import Converted
+from llava.errors import InputError
+
+EXIST, OPEN = "exist", "open"
+ROWS_PER_BATCH = 128
+Bad = tuple[str, str, str]
+
+
+@dataclass
+class ImageChecker:
+    """Finds pictures that are missing or cannot be read.
+
+    Attributes:
+        folder: where image paths start.
+        mode: ``exist`` only looks whether the file is there, ``open`` reads it to its end.
+        workers: processes (threads for ``exist``); 0 works in this one.
+        bad: path to (kind of finding, detail) of every bad picture, in order of appearance.
+        distinct: different pictures looked at.
+    """
+
+    folder: Path
+    mode: str = OPEN
+    workers: int = 0
+    bad: dict[str, tuple[str, str]] = field(default_factory=dict)
+    distinct: int = 0
+    _seen: set[int] = field(default_factory=set)
+
+    def check(self, rows: Iterable[Converted]) -> Iterator[Converted]:
+        """The same rows in the same order, each after its pictures have been looked at."""
+        for batch, found in self._results(iter(rows)):
+            for path, kind, detail in found:
+                self.bad[path] = (kind, detail)
+            yield from batch
+
+    def _batches(self, rows: Iterator[Converted]) -> Iterator[tuple[list[Converted], list[str]]]:
+        while batch := list(islice(rows, ROWS_PER_BATCH)):
+            paths = [path for row in batch for path in row.images if self._is_new(path)]
+            self.distinct += len(paths)
+            yield batch, paths
+
+    def _is_new(self, path: str) -> bool:
+        """Whether ``path`` comes for the first time; only its hash is kept."""
+        before = len(self._seen)
+        self._seen.add(hash(path))
+        return len(self._seen) > before
+
+    def _results(self, rows: Iterator[Converted]) -> Iterator[tuple[list[Converted], list[Bad]]]:
+        look = find_missing if self.mode == EXIST else find_unreadable
+        if self.workers == 0:
+            for batch, paths in self._batches(rows):
+                yield batch, look(self.folder, paths)
+            return
+        waiting: deque[tuple[list[Converted], Future[list[Bad]]]] = deque()
+        with self._pool() as pool:
+            for batch, paths in self._batches(rows):
+                waiting.append((batch, pool.submit(look, self.folder, paths)))
+                if len(waiting) > 4 * self.workers:
+                    yield _finished(waiting)
+            while waiting:
+                yield _finished(waiting)
+
+    def _pool(self) -> Executor:
+        if self.mode == EXIST:
+            return ThreadPoolExecutor(self.workers)
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["llava.data.prepare.images"])
+        return ProcessPoolExecutor(self.workers, mp_context=context)
+
+
+def _finished(
+    waiting: deque[tuple[list[Converted], "Future[list[Bad]]"]],
+) -> tuple[list[Converted], list[Bad]]:
+    batch, future = waiting.popleft()
+    return batch, future.result()
+
+
+def find_missing(folder: Path, paths: list[str]) -> list[Bad]:
+    """``(path, kind, detail)`` of each path that is no file in ``folder``."""
+    return [(path, MISSING_IMAGE, "no such file") for path in paths if not (folder / path).is_file()]
+
+
+def find_unreadable(folder: Path, paths: list[str]) -> list[Bad]:
+    """``(path, kind, detail)`` of each path that is no file in ``folder`` or no whole picture."""
+    bad = find_missing(folder, paths)
+    missing = {path for path, _, _ in bad}
+    for path in paths:
+        if path in missing:
+            continue
+        try:
+            verify_image(folder / path)
+        except InputError as error:
+            bad.append((path, UNREADABLE_IMAGE, str(error)))
+    return bad
