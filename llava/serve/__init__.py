@@ -1,0 +1,1 @@
+"""Talk to a checkpoint: in the terminal (``llava.serve.cli``) or on a local web page (``llava.serve.web``)."""

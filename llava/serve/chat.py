@@ -1,0 +1,134 @@
+"""A conversation with one model about one picture: what was said, and the prompt of the next answer."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.conversation import ASSISTANT, HUMAN, Segment
+from llava.errors import InputError
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.serve.model import ChatModel
+from llava.serve.sampling import Sampling
+from llava.serve.streaming import AnswerStream
+
+
+class Chat:
+    """Questions and answers in turn. The picture, if any, stands at the front of the first question, as in training;
+    another picture therefore means another ``Chat``.
+
+    Attributes:
+        exchanges: ``(question, answer)`` pairs so far.
+        finish: how the last answer ended: ``stop``, ``length`` or ``interrupted``.
+    """
+
+    def __init__(self, model: ChatModel, picture: Image.Image | None = None) -> None:
+        self.model, self.picture = model, picture
+        self.exchanges: list[tuple[str, str]] = []
+        self.finish = ""
+        self._features: Tensor | None = None
+        self._stream: AnswerStream | None = None
+        self._halted = False
+
+    def ask(self, question: str, sampling: Sampling) -> Iterator[str]:
+        """Answer a question piece by piece, and remember question and answer.
+
+        An answer that is stopped, or whose iteration is left, is remembered as far as it was shown; a question that
+        got no answer at all is forgotten.
+
+        Raises:
+            InputError: an empty question, an ``<image>`` without a picture, or no room left in the context.
+        """
+        self._halted = False
+        question = self.clean(question)
+        ids = self.ids(self.segments(question))
+        sampling = self._within_context(ids, sampling)
+        self._stream = stream = AnswerStream(self.model, ids, self.features(), sampling)
+        if self._halted:  # while the picture was prepared
+            stream.stop()
+        try:
+            with closing(iter(stream)) as pieces:  # type: ignore[type-var]
+                yield from pieces
+        finally:
+            self.finish, self._stream = stream.finish, None
+            if stream.text or stream.finish in ("stop", "length"):
+                self.exchanges.append((question, stream.text))
+
+    def stop(self) -> None:
+        """End the answer in work, if there is one; may be called from another thread."""
+        self._halted = True
+        stream = self._stream
+        if stream is not None:
+            stream.stop()
+
+    def clean(self, question: str) -> str:
+        """A question as it is asked: stripped, LLaVA's own ``<image>`` marker left out.
+
+        Raises:
+            InputError: nothing is left, or ``<image>`` was written where there is no picture.
+        """
+        if DEFAULT_IMAGE_TOKEN in question and self.picture is None:
+            raise InputError(f"the question has {DEFAULT_IMAGE_TOKEN} in it, but no picture is loaded")
+        question = question.replace(DEFAULT_IMAGE_TOKEN, "").strip()
+        if not question:
+            raise InputError("the question is empty")
+        return question
+
+    def segments(self, question: str, history: Sequence[tuple[str, str]] | None = None) -> list[Segment]:
+        """The prompt of an answer in the model's template; only the words of the last question are instruction.
+
+        Args:
+            question: a cleaned question.
+            history: the exchanges before it; all so far by default.
+        """
+        turns = [turn for pair in (self.exchanges if history is None else history) for turn in _turns(*pair)]
+        turns.append((HUMAN, question))
+        if self.picture is not None:
+            turns[0] = (HUMAN, f"{DEFAULT_IMAGE_TOKEN}\n{turns[0][1]}")
+        template = self.model.template
+        before = len(template.compose(turns[:-1])) if len(turns) > 1 else 0
+        segments = [
+            replace(segment, is_instruction=False) if index < before else segment
+            for index, segment in enumerate(template.compose(turns))
+        ]
+        if not getattr(self.model.loaded.model.config, "mm_use_im_start_end", False):
+            return segments
+        start, end = Segment(DEFAULT_IM_START_TOKEN), Segment(DEFAULT_IM_END_TOKEN)
+        return [part for segment in segments for part in ((start, segment, end) if segment.is_image else (segment,))]
+
+    def ids(self, segments: Sequence[Segment]) -> list[int]:
+        """Token ids of a prompt, -200 for the picture."""
+        ids = tokenizer_image_token("".join(segment.text for segment in segments), self.model.loaded.tokenizer)
+        assert isinstance(ids, list)
+        return ids
+
+    def features(self) -> Tensor | None:
+        """The vision tower's features of the picture ``[1, Nv, Dv]``, computed once."""
+        if self._features is None and self.picture is not None:
+            loaded = self.model.loaded
+            home = loaded.model.get_input_embeddings().weight
+            pixels = process_images([self.picture], loaded.image_processor, loaded.model.config)
+            with torch.no_grad():
+                self._features = loaded.model.vision_features(pixels.to(device=home.device, dtype=home.dtype))
+        return self._features
+
+    def _within_context(self, ids: list[int], sampling: Sampling) -> Sampling:
+        """Fewer new tokens where the context ends before."""
+        features = self.features()
+        visual = 0 if features is None else features.shape[1] - 1
+        used = len(ids) + visual * ids.count(IMAGE_TOKEN_INDEX)
+        room = self.model.loaded.context_length - used
+        if room < 1:
+            raise InputError(
+                f"the conversation is {used} tokens long and {self.model.name} was made for "
+                f"{self.model.loaded.context_length}: begin a new conversation"
+            )
+        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+
+
+def _turns(question: str, answer: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (HUMAN, question), (ASSISTANT, answer)

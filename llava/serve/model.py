@@ -1,0 +1,106 @@
+"""A checkpoint loaded for talking: the model, its prompt template and where its answers end."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from llava.conversation import Template, get_template
+from llava.errors import InputError
+from llava.eval.generate import LoadedModel
+from llava.eval.stopping import EndOfTurn
+from llava.mm_utils import get_model_name_from_path
+from llava.model.builder import load_pretrained_model
+
+logger = logging.getLogger(__name__)
+
+USUAL_TEMPLATES = {"llava_llama": "v1"}
+"""Template of a checkpoint whose config names none (LLaVA's own do not), by model type; otherwise ``qwen``."""
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A model that can be talked to; holds nothing of any conversation, so conversations may share it."""
+
+    loaded: LoadedModel
+    template: Template
+    end: EndOfTurn
+
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        base: str | None = None,
+        *,
+        template: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+    ) -> "ChatModel":
+        """Load a checkpoint.
+
+        Args:
+            path: checkpoint folder or hub name.
+            base: the language model that a projector-only checkpoint belongs to.
+            template: prompt template; by default the one the checkpoint was tuned with.
+            device: ``auto`` for the GPU if there is one.
+            dtype: ``auto`` for bfloat16 on a GPU and float32 on a CPU.
+            attn_implementation: as in transformers.
+
+        Raises:
+            InputError: not a LLaVA checkpoint, or one that answers in no known chat template.
+        """
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else "bfloat16"
+        name = get_model_name_from_path(path)
+        parts = load_pretrained_model(
+            path,
+            base,
+            name,
+            device_map=device,
+            torch_dtype=getattr(torch, dtype),
+            attn_implementation=attn_implementation,
+        )
+        return cls.of(LoadedModel(*parts, model_id=name), template)
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, template: str | None = None) -> "ChatModel":
+        """A model that is already loaded.
+
+        Raises:
+            InputError: an unknown template, or one that cannot hold a conversation.
+        """
+        found = chat_template(loaded.model.config, template)
+        return cls(loaded, found, EndOfTurn.of(found, loaded.tokenizer, loaded.model))
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name."""
+        return self.loaded.model_id
+
+    @property
+    def layers(self) -> int:
+        """Layers of the language model."""
+        return int(self.loaded.model.config.num_hidden_layers)
+
+
+def chat_template(config: Any, name: str | None = None) -> Template:
+    """The template to talk in: ``name``, or else what the checkpoint's config says, or else the usual one.
+
+    Raises:
+        InputError: an unknown template, or one for captions only.
+    """
+    chosen = name or getattr(config, "mm_template", None)
+    if chosen is None:
+        chosen = USUAL_TEMPLATES.get(config.model_type, "qwen")
+        logger.warning("the checkpoint names no prompt template; taking %r (--conv-mode chooses another)", chosen)
+    template = get_template(chosen)
+    if template.captions_only:
+        raise InputError(
+            f"the prompt template {chosen!r} is for captions and drops every question; this looks like a checkpoint "
+            "of the first training stage: load a fine-tuned one, or choose a template with --conv-mode"
+        )
+    return template

@@ -1,0 +1,26 @@
+"""Command-line flags that the terminal and the web page share."""
+
+import argparse
+from typing import Any
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, **kwargs: Any) -> None:
+    """A flag that may be written with dashes or underscores."""
+    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """How checkpoints are loaded and prompted."""
+    add_flag(parser, "--model-base", help="language model that a projector-only checkpoint belongs to")
+    add_flag(parser, "--conv-mode", help="prompt template; by default the one the checkpoint was tuned with")
+    add_flag(parser, "--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, float32 on a CPU")
+    add_flag(parser, "--device", default="auto", help="auto: the GPU if there is one")
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """How answers are chosen."""
+    add_flag(parser, "--temperature", type=float, default=0.0, help="0 is greedy, above 0 samples")
+    add_flag(parser, "--top-p", type=float, default=1.0, help="sample from the likeliest tokens of this total")
+    add_flag(parser, "--max-new-tokens", type=int, default=512, help="limit of an answer")

@@ -1,0 +1,210 @@
+"""The web page: what happens when its widgets are used. What is said and measured is ``llava.serve.sessions``."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from llava.errors import InputError
+from llava.serve import look
+from llava.serve.layout import Widgets
+from llava.serve.model import ChatModel
+from llava.serve.sampling import Sampling
+from llava.serve.sessions import Column, Session, Sessions
+from llava.serve.uploads import UploadLimits, uploaded_picture
+
+SECONDS_BETWEEN_UPDATES = 0.08
+WAITING = 16
+"""Questions that may wait in line; more are turned away with a message."""
+
+LOST = "the server has forgotten this conversation; upload the picture again"
+
+Update = dict[Any, Any]
+
+
+class Page:
+    """One page and its handlers. They keep nothing here: all state is the visitor's session."""
+
+    def __init__(self, models: Sequence[ChatModel], sampling: Sampling, limits: UploadLimits) -> None:
+        self.models, self.limits = models, limits
+        self.sessions = Sessions(models)
+        with gr.Blocks(title="Align-TI", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as blocks:
+            self.blocks = blocks
+            self.widgets = Widgets(models, sampling, limits)
+            self._connect()
+        blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+
+    def _connect(self) -> None:
+        columns = [*self.widgets.chats, *self.widgets.maps, *self.widgets.legends]
+        controls = [self.widgets.question, self.widgets.ask, self.widgets.stop, self.widgets.notice]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        gr.on(
+            [self.widgets.ask.click, self.widgets.question.submit],
+            self._asked,
+            [
+                self.widgets.upload,
+                self.widgets.question,
+                self.widgets.temperature,
+                self.widgets.top_p,
+                self.widgets.limit,
+                *self.widgets.layers,
+            ],
+            [*columns, *controls],
+            trigger_mode="once",
+            preprocess=False,
+            **{**quiet, "show_progress": "minimal", "show_progress_on": self.widgets.question},  # the place in line
+        )
+        now: dict[str, Any] = {"queue": False, **quiet}
+        self.widgets.stop.click(self._stopped, None, None, **now)
+        self.widgets.new.click(self._begun, self.widgets.layers, [*columns, *controls], **now)
+        # The upload's own reading is left out: the picture is opened by llava.serve.uploads alone.
+        gr.on(
+            [self.widgets.upload.upload, self.widgets.upload.clear],
+            self._uploaded,
+            [self.widgets.upload, *self.widgets.layers],
+            [self.widgets.upload, *columns, *controls],
+            preprocess=False,
+            **now,
+        )
+        for number in range(len(self.models)):
+            self._connect_column(number, columns, controls, now)
+        self.blocks.unload(self._left)
+
+    def _connect_column(self, number: int, columns: list[Any], controls: list[Any], now: dict[str, Any]) -> None:
+        def layer_changed(request: gr.Request, layer: Any) -> Update:
+            return self._map(self.sessions.of(request.session_hash), number, layer)
+
+        def selected(request: gr.Request, event: gr.SelectData, *layers: Any) -> Update:
+            session = self.sessions.of(request.session_hash)
+            index = event.index[0] if isinstance(event.index, list | tuple) else event.index
+            session.select(number, int(index) // 2)
+            return self._all_maps(session, layers)
+
+        self.widgets.layers[number].change(
+            layer_changed,
+            [self.widgets.layers[number]],
+            [self.widgets.maps[number], self.widgets.legends[number]],
+            **now,
+        )
+        self.widgets.chats[number].select(
+            selected, self.widgets.layers, [*self.widgets.maps, *self.widgets.legends], **now
+        )
+        self.widgets.chats[number].clear(self._begun, self.widgets.layers, [*columns, *controls], **now)
+
+    # What happens
+
+    def _asked(
+        self, request: gr.Request, upload: Any, question: Any, temperature: Any, top_p: Any, limit: Any, *layers: Any
+    ) -> Iterator[Update]:
+        try:
+            session = self.sessions.of(request.session_hash)
+            if upload is not None and session.picture is None:
+                raise InputError(LOST)
+            sampling = Sampling(_number(temperature), _number(top_p), int(_number(limit)))
+            answers = session.answer(str(question or ""), sampling)
+            columns = session.columns
+            drawn, last = [len(column.maps) for column in columns], 0.0
+            started = False
+            for _ in answers:
+                fresh = [number for number, column in enumerate(columns) if len(column.maps) > drawn[number]]
+                if started and not fresh and time.monotonic() - last < SECONDS_BETWEEN_UPDATES:
+                    continue
+                update = self._said(columns)
+                for number in fresh:
+                    drawn[number] = len(columns[number].maps)
+                    update |= self._map(session, number, layers[number])
+                if not started:
+                    started = True
+                    update |= {self.widgets.question: "", **self._busy(True), self.widgets.notice: ""}
+                last = time.monotonic()
+                yield update
+            if session.columns is columns:
+                problems = [f"{c.chat.model.name}: {c.problem}" for c in columns if c.problem]
+                yield {
+                    **self._said(columns),
+                    **self._busy(False),
+                    self.widgets.notice: look.notice("; ".join(problems)),
+                }
+        except InputError as error:
+            yield {**self._busy(False), self.widgets.notice: look.notice(str(error))}
+
+    def _uploaded(self, request: gr.Request, upload: Any, *layers: Any) -> Update:
+        session = self.sessions.of(request.session_hash)
+        try:
+            path = upload.get("path") if isinstance(upload, dict) else None
+            picture = uploaded_picture(Path(path), get_upload_folder(), self.limits) if path else None
+        except InputError as error:
+            session.show(None)
+            return {
+                **self._fresh(session, layers),
+                self.widgets.upload: None,
+                self.widgets.notice: look.notice(str(error)),
+            }
+        session.show(picture)
+        return self._fresh(session, layers)
+
+    def _begun(self, request: gr.Request, *layers: Any) -> Update:
+        session = self.sessions.of(request.session_hash)
+        session.begin()
+        return self._fresh(session, layers)
+
+    def _stopped(self, request: gr.Request) -> None:
+        self.sessions.of(request.session_hash).stop()
+
+    def _left(self, request: gr.Request) -> None:
+        self.sessions.forget(request.session_hash)
+
+    # What is shown
+
+    def _said(self, columns: Sequence[Column]) -> Update:
+        return {chat: _messages(column.messages()) for chat, column in zip(self.widgets.chats, columns, strict=True)}
+
+    def _map(self, session: Session, number: int, layer: Any) -> Update:
+        column = session.columns[number]
+        chosen = min(max(int(_number(layer)), 0), self.models[number].layers - 1)
+        maps = column.maps[column.shown] if 0 <= column.shown < len(column.maps) else None
+        question = column.messages()[column.shown][0] if maps is not None else ""
+        drawn = maps.picture(session.picture, chosen) if maps is not None and session.picture is not None else None
+        return {
+            self.widgets.maps[number]: drawn,
+            self.widgets.legends[number]: look.legend(maps, session.picture, chosen, question),
+        }
+
+    def _all_maps(self, session: Session, layers: Sequence[Any]) -> Update:
+        update: Update = {}
+        for number, layer in enumerate(layers):
+            update |= self._map(session, number, layer)
+        return update
+
+    def _fresh(self, session: Session, layers: Sequence[Any]) -> Update:
+        return {
+            **self._said(session.columns),
+            **self._all_maps(session, layers),
+            **self._busy(False),
+            self.widgets.notice: "",
+        }
+
+    def _busy(self, busy: bool) -> Update:
+        return {self.widgets.ask: gr.update(interactive=not busy), self.widgets.stop: gr.update(interactive=busy)}
+
+
+def _messages(exchanges: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [
+        {"role": role, "content": text}
+        for question, answer in exchanges
+        for role, text in (("user", question), ("assistant", answer))
+    ]
+
+
+def _number(value: Any) -> float:
+    """A number that a page sent.
+
+    Raises:
+        InputError: it sent something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{value!r} is not a number")
+    return float(value)

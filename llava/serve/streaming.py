@@ -1,0 +1,141 @@
+"""An answer that arrives piece by piece and can be stopped."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+from llava.eval.stopping import EndOfTurn
+from llava.serve.model import ChatModel
+from llava.serve.sampling import Sampling
+
+
+class AnswerStream:
+    """One answer in the making. Iterate over it for pieces of text; they join to ``text``.
+
+    Generation runs in a thread of its own while somebody iterates. It ends early when ``stop`` is called or the
+    iteration is left.
+
+    Attributes:
+        text: what was said, stripped; complete once the iteration is over.
+        finish: ``stop``, ``length`` or ``interrupted``; empty before the end.
+    """
+
+    def __init__(self, model: ChatModel, ids: list[int], features: Tensor | None, sampling: Sampling) -> None:
+        """
+        Args:
+            model: who answers.
+            ids: the prompt, -200 for each picture.
+            features: of the pictures, ``[N, Nv, Dv]``.
+            sampling: how to choose tokens, and how many at most.
+        """
+        self.model, self.ids, self.features, self.sampling = model, ids, features, sampling
+        self.text, self.finish = "", ""
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the answer after the token in work."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[str]:
+        streamer = _SettledText(self.model.end, self.sampling.max_new_tokens)
+        failures: list[BaseException] = []
+        thread = threading.Thread(target=self._generate, args=(streamer, failures), daemon=True)
+        thread.start()
+        try:
+            for piece in streamer:
+                if piece:
+                    self.text += piece
+                    yield piece
+            interrupted = self._stopped.is_set()
+        except BaseException:
+            interrupted = True
+            raise
+        finally:
+            self._stopped.set()
+            thread.join()
+            self.finish = "interrupted" if interrupted else streamer.finish
+        if failures:
+            raise failures[0]
+        if not interrupted:
+            self.text = streamer.text
+
+    def _generate(self, streamer: "_SettledText", failures: list[BaseException]) -> None:
+        model, end = self.model.loaded.model, self.model.end
+        home = model.get_input_embeddings().weight.device
+        pictures = {} if self.features is None else {"vision_features": self.features}
+        ids = torch.tensor([self.ids], device=home)
+        try:
+            with torch.inference_mode():
+                model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    **pictures,
+                    **self.sampling.arguments(),
+                    use_cache=True,
+                    eos_token_id=end.ids or None,
+                    pad_token_id=end.pad_id,
+                    stopping_criteria=StoppingCriteriaList([*(end.criteria() or []), _Stopped(self._stopped)]),
+                    streamer=streamer,
+                )
+        except BaseException as error:  # raised again where the pieces are read
+            failures.append(error)
+        finally:
+            streamer.end()
+
+
+class _SettledText(TextIteratorStreamer):
+    """Hands out text as soon as later tokens cannot change it.
+
+    Everything said so far is decoded anew with each token, and cut as in evaluation. Held back are characters
+    that lack bytes, white space at the end and what may be the beginning of the end-of-turn string.
+    """
+
+    def __init__(self, end: EndOfTurn, max_new_tokens: int) -> None:
+        super().__init__(end.tokenizer, skip_prompt=True)
+        self.end_of_turn, self.max_new_tokens = end, max_new_tokens
+        self.tokens: list[int] = []
+        self.text, self.finish, self.shown = "", "", ""
+
+    def put(self, value: Tensor) -> None:
+        """Take the next tokens; the first call brings the prompt."""
+        if self.next_tokens_are_prompt:
+            self.next_tokens_are_prompt = False
+            return
+        self.tokens += value.flatten().tolist()
+        self._read()
+        self._show(self._settled(), stream_end=False)
+
+    def end(self) -> None:
+        """Hand out the rest."""
+        self._read()
+        self._show(self.text, stream_end=True)
+
+    def _read(self) -> None:
+        self.text, self.finish = self.end_of_turn.read(self.tokens, self.max_new_tokens)
+
+    def _settled(self) -> str:
+        text, mark = self.text.rstrip("\ufffd"), self.end_of_turn.text
+        for length in range(min(len(mark), len(text)), 0, -1):
+            if text.endswith(mark[:length]):
+                text = text[:-length]
+                break
+        return text.rstrip()
+
+    def _show(self, text: str, stream_end: bool) -> None:
+        piece = text[len(self.shown) :] if text.startswith(self.shown) else ""
+        self.shown += piece
+        self.on_finalized_text(piece, stream_end=stream_end)
+
+
+class _Stopped(StoppingCriteria):
+    """True once the flag is set."""
+
+    def __init__(self, flag: threading.Event) -> None:
+        self.flag = flag
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:  # type: ignore[override]
+        return torch.full((input_ids.shape[0],), self.flag.is_set(), dtype=torch.bool, device=input_ids.device)

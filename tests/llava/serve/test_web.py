@@ -1,0 +1,255 @@
+"""The page in a real headless browser, and its server without one."""
+
+import json
+import re
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+gradio = pytest.importorskip("gradio", reason="gradio is not installed (the serve extra)")
+
+from llava.errors import InputError  # noqa: E402
+from llava.serve import web  # noqa: E402
+from llava.serve.chat import Chat  # noqa: E402
+from llava.serve.maps import measure  # noqa: E402
+from llava.serve.sampling import Sampling  # noqa: E402
+from llava.serve.sessions import Session, Sessions  # noqa: E402
+from llava.serve.uploads import UploadLimits  # noqa: E402
+
+GREEDY = Sampling(max_new_tokens=16)
+LIMITS = UploadLimits(max_bytes=50_000, max_pixels=100_000)
+MINUTE = 60_000
+
+
+@pytest.fixture(scope="module")
+def address(models, tmp_path_factory):
+    """The page with teacher and student, on a free port of this machine."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRADIO_TEMP_DIR", "")
+        environment.setenv("GRADIO_ANALYTICS_ENABLED", "")
+        web.prepare_gradio(str(tmp_path_factory.mktemp("uploads")))
+        from llava.serve.page import Page
+
+        page = Page([models["teacher"], models["student"]], GREEDY, LIMITS)
+        yield web.launch(page, "127.0.0.1", 0, block=False).rstrip("/")
+        page.blocks.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """``visit()``: a new visitor's page; no request may leave this machine."""
+    contexts, strangers = [], []
+
+    def open_page():
+        contexts.append(browser.new_context(viewport={"width": 1400, "height": 1100}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(MINUTE)
+        page.on(
+            "request", lambda r: strangers.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else 0
+        )
+        page.goto(address)
+        page.wait_for_selector("#question textarea")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert strangers == []
+
+
+def upload(page, path: Path) -> None:
+    page.set_input_files("#upload input[type=file]", str(path))
+    page.wait_for_selector("#upload img")
+
+
+def ask(page, question: str) -> None:
+    page.fill("#question textarea", question)
+    page.click("#ask")
+
+
+def finished(page, question: str) -> None:
+    for number in range(2):
+        page.wait_for_selector(f"#map-{number} img")
+        page.wait_for_function(
+            "([id, text]) => document.querySelector(id).innerText.includes(text)", arg=[f"#legend-{number}", question]
+        )
+    page.wait_for_selector("#ask:not([disabled])")
+
+
+def last_answer(page, number: int) -> str:
+    return page.locator(f"#chat-{number} [data-testid=bot]").last.inner_text()
+
+
+def squeezed(text: str) -> str:
+    """Text as a browser shows it, more or less: the tiny models utter control characters and runs of blanks."""
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufffd]+", "", text)
+
+
+def reference(models, picture, *questions: str):
+    """Conversations without the page."""
+    chats = [Chat(models[name], picture) for name in ("teacher", "student")]
+    for chat in chats:
+        for question in questions:
+            list(chat.ask(question, GREEDY))
+    return chats
+
+
+def test_upload_ask_see_answer_and_map(visit, models, wide, save, tmp_path):
+    page = visit()
+    upload(page, save(wide, "wide.png"))
+    ask(page, "What is this?")
+    finished(page, "What is this?")
+    chats = reference(models, wide, "What is this?")
+    for number, chat in enumerate(chats):
+        assert squeezed(last_answer(page, number)) == squeezed(chat.exchanges[0][1])
+        shown = tmp_path / f"{number}.png"
+        source = page.locator(f"#map-{number} img").get_attribute("src")
+        shown.write_bytes(page.request.get(source).body())
+        layer = models["teacher" if number == 0 else "student"].layers - 1
+        expected = measure(chat).picture(wide, layer)
+        assert Image.open(shown).convert("RGB").tobytes() == expected.tobytes()
+        legend = page.inner_text(f"#legend-{number}")
+        assert f"Layer {layer}:" in legend and "on the padding" in legend
+    before = page.locator("#map-0 img").get_attribute("src")
+    page.locator("#layer-0 input[type=number]").fill("0")
+    page.locator("#layer-0 input[type=number]").press("Tab")
+    page.wait_for_function("document.querySelector('#legend-0').innerText.includes('Layer 0:')")
+    page.wait_for_function("src => document.querySelector('#map-0 img').src != src", arg=before)
+    shown.write_bytes(page.request.get(page.locator("#map-0 img").get_attribute("src")).body())
+    assert Image.open(shown).convert("RGB").tobytes() == measure(chats[0]).picture(wide, 0).tobytes()
+
+    ask(page, "Is it red?")  # a second turn sees the first
+    finished(page, "Is it red?")
+    for number, chat in enumerate(reference(models, wide, "What is this?", "Is it red?")):
+        assert squeezed(last_answer(page, number)) == squeezed(chat.exchanges[1][1])
+    page.locator("#chat-1 [data-testid=bot]").first.click()  # back to the first answer's maps
+    for number in range(2):
+        page.wait_for_function(
+            "id => document.querySelector(id).innerText.includes('What is this?')", arg=f"#legend-{number}"
+        )
+    page.click("#new")
+    page.wait_for_selector("#chat-0 [data-testid=bot]", state="detached")
+    assert "No map yet" in page.inner_text("#legend-1")
+
+
+def test_two_visitors_at_a_time_do_not_mix(visit, models, wide, save):
+    pages = [visit(), visit()]
+    pictures = [wide, wide.rotate(90, expand=True)]
+    questions = ["What is on the left?", "Is there a goat or a dog?"]
+    for page, picture, name in zip(pages, pictures, ("one.png", "two.png"), strict=True):
+        upload(page, save(picture, name))
+    for page, question in zip(pages, questions, strict=True):
+        ask(page, question)
+    for page, picture, question in zip(pages, pictures, questions, strict=True):
+        finished(page, question)
+        for number, chat in enumerate(reference(models, picture, question)):
+            assert squeezed(last_answer(page, number)) == squeezed(chat.exchanges[0][1])
+            assert page.locator(f"#chat-{number} [data-testid=bot]").count() == 1
+
+
+def test_refused_uploads_say_why(visit, save):
+    page = visit()
+    for picture, name, reason in (
+        (Image.new("RGB", (400, 300)), "large.png", "megapixels"),
+        (Image.new("RGB", (20, 20)), "renamed.gif", "not a picture of a known kind"),
+    ):
+        path = save(picture, name)
+        if path.suffix == ".gif":
+            path = path.rename(path.with_suffix(".png"))
+        page.set_input_files("#upload input[type=file]", str(path))
+        page.wait_for_function("text => document.querySelector('#notice').innerText.includes(text)", arg=reason)
+        page.wait_for_selector("#upload input[type=file]", state="attached")  # the picture is gone again
+    ask(page, "<image> What?")
+    page.wait_for_function("document.querySelector('#notice').innerText.includes('no picture is loaded')")
+
+
+def answered(request: urllib.request.Request | str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def test_the_server_is_closed_to_what_the_page_does_not_do(address, tmp_path):
+    (tmp_path / "private.txt").write_text("private")
+    for path in (tmp_path / "private.txt", Path(__file__).resolve(), "/etc/hostname", "https://example.org/a.png"):
+        status, content = answered(f"{address}/gradio_api/file={path}")
+        assert status in (403, 404) and "private" != content
+    fetch = {"data": [{"path": "http://127.0.0.1:9/a.png", "meta": {"_type": "gradio.FileData"}}], "fn_index": 0}
+    for where in ("queue/join", "run/predict", "api/predict"):
+        body = json.dumps({**fetch, "session_hash": "x"}).encode()
+        request = urllib.request.Request(f"{address}/gradio_api/{where}", body, {"Content-Type": "application/json"})
+        status, content = answered(request)
+        assert status == 400 and "never from an address" in content
+    large = urllib.request.Request(f"{address}/gradio_api/upload", b"x" * (LIMITS.max_bytes + 70_000))
+    assert answered(large)[0] == 413
+    foreign = urllib.request.Request(address, headers={"Host": "example.org"})
+    assert answered(foreign)[0] == 400
+    assert json.loads(answered(f"{address}/gradio_api/info")[1])["named_endpoints"] == {}
+    with urllib.request.urlopen(address) as response:
+        assert "default-src 'self'" in response.headers["content-security-policy"]
+
+
+def test_an_upload_is_limited_by_the_server(address):
+    """Through the door the widget uses: a file a little larger than the limit."""
+    part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    body = part + bytes(LIMITS.max_bytes + 1000) + b"\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert answered(urllib.request.Request(f"{address}/gradio_api/upload", body, headers))[0] == 413
+
+
+def test_defaults_are_local():
+    arguments = web.parse(["--model-path", "a", "b"])
+    assert (arguments.host, arguments.share, arguments.temperature) == ("127.0.0.1", False, 0.0)
+    assert web.parse(["--model-path", "a", "--model-path", "b"]).model_path == ["a", "b"]
+    with pytest.raises(InputError, match="3 checkpoints"):
+        web.parse(["--model-path", "a", "b", "c"])
+
+
+def test_sessions_are_separate_and_limited(models):
+    sessions = Sessions([models["teacher"]], capacity=2)
+    first, second = sessions.of("first"), sessions.of("second")
+    assert first is not second and sessions.of("first") is first
+    sessions.of("third")
+    assert sessions.of("first") is first and sessions.of("second") is not second  # the one silent for longest went
+    with pytest.raises(InputError):
+        sessions.of(None)
+
+
+def test_sessions_answer_concurrently_without_mixing(models, wide):
+    """Without the page's queue in between: four at once, each equal to its answer alone."""
+    pictures = [wide, wide.rotate(180), wide.rotate(90, expand=True), None]
+    expected = [[c.exchanges for c in reference(models, picture, "What?", "Where?")] for picture in pictures]
+    sessions = [Session([models["teacher"], models["student"]]) for _ in pictures]
+
+    def talk(session: Session, picture: Image.Image | None) -> None:
+        session.show(picture)
+        for question in ("What?", "Where?"):
+            for _ in session.answer(question, GREEDY):
+                pass
+
+    threads = [threading.Thread(target=talk, args=pair) for pair in zip(sessions, pictures, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [[column.chat.exchanges for column in session.columns] for session in sessions] == expected
+    assert all(len(column.maps) == 2 for session in sessions for column in session.columns)
+
+
+def test_a_new_conversation_ends_the_answer_in_work(models, wide):
+    session = Session([models["teacher"]])
+    session.show(wide)
+    answers = session.answer("What?", Sampling(max_new_tokens=400))
+    next(answers)
+    with pytest.raises(InputError, match="still being answered"):
+        next(session.answer("Where?", GREEDY))
+    session.begin()
+    assert list(answers) == []
+    assert session.columns[0].messages() == []
+    assert len(list(session.answer("Where?", GREEDY))) > 1
