@@ -1,0 +1,100 @@
+"""From transformers' ``LlavaForConditionalGeneration`` to this package's checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
+
+from llava.conversation import get_template
+from llava.errors import InputError
+from llava.export.chat_template import recognise
+from llava.export.configs import TOWER_FOLDER, check_importable, from_hf_config, own_block
+from llava.export.pictures import from_hf_image_processor
+from llava.export.prompts import save_without_image_token
+from llava.export.weights import EMBEDDING, HEAD, from_hf_names
+from llava.model.language import language_model_class
+
+logger = logging.getLogger(__name__)
+
+
+def import_from_hf(model_path: str, output: Path, version: str | None = None, dtype: torch.dtype | None = None) -> Any:
+    """Write a checkpoint that this package loads, as teacher or as start of a student.
+
+    The tower goes into ``vision_tower`` beside the weights, which ``config.json`` names by that relative path.
+
+    Args:
+        model_path: a LLaVA in transformers' form, folder or hub name.
+        output: the folder to write.
+        version: name of the prompt template; found out from the chat template if absent.
+        dtype: of the written weights; the checkpoint's own if absent.
+
+    Returns:
+        The configuration written.
+
+    Raises:
+        InputError: not such a checkpoint, or one that this package has no form for.
+    """
+    if version is not None:
+        get_template(version)
+    try:
+        config = AutoConfig.from_pretrained(model_path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model_path}: no readable config.json; expected a LLaVA of transformers: {error}") from error
+    check_importable(config, model_path)
+    image_processor, image_aspect_ratio = from_hf_image_processor(model_path, config.vision_config.model_type)
+    try:
+        processor = AutoProcessor.from_pretrained(model_path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model_path}: no readable processor (tokenizer, processor_config.json): {error}") from error
+    template = version or own_block(config).get("mm_template") or recognise(processor)
+    if template is None:
+        logger.warning("the chat template is none of this package's: give --version with the nearest, or in training")
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+        model_path, dtype=dtype or "auto", output_loading_info=True
+    )
+    theirs, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"{model_path} lacks {len(missing)} weights, among them {missing[0]}; is it complete?")
+
+    output.mkdir(parents=True, exist_ok=True)
+    tokenizer = save_without_image_token(processor.tokenizer, config.image_token_index, output)
+    made_config = from_hf_config(config, image_aspect_ratio, template)
+    model = convert(theirs, made_config, original_rows(config, len(tokenizer)))
+    model.generation_config = theirs.generation_config
+    model.save_pretrained(output)
+    theirs.model.vision_tower.save_pretrained(output / TOWER_FOLDER)
+    image_processor.save_pretrained(output / TOWER_FOLDER)
+    logger.info("prompt template: %s; image_aspect_ratio: %s", template, image_aspect_ratio)
+    return made_config
+
+
+def original_rows(config: Any, tokens: int) -> int:
+    """Rows of the embedding before an export of this package added one for ``<image>``; all of them for others'."""
+    rows = config.text_config.vocab_size
+    recorded = own_block(config).get("vocabulary_rows", rows)
+    return recorded if tokens <= recorded <= config.image_token_index else rows
+
+
+def convert(theirs: LlavaForConditionalGeneration, config: Any, rows: int) -> Any:
+    """The same model as this package's class, without its tower; weights are shared, not copied.
+
+    Args:
+        theirs: transformers' model.
+        config: this package's configuration; gets ``rows`` as its vocabulary.
+        rows: how many rows of embedding and head are kept.
+    """
+    weights = from_hf_names(theirs.state_dict())
+    for name in (EMBEDDING, HEAD):
+        weights[name] = weights[name][:rows]
+    config.vocab_size = rows
+    with torch.device("meta"):
+        model = language_model_class(config.model_type)(config)
+    model.load_state_dict(weights, strict=True, assign=True)
+    model.tie_weights()
+    model.config.dtype = theirs.dtype
+    return model

@@ -1,0 +1,171 @@
+"""From this package's checkpoint to transformers' ``LlavaForConditionalGeneration``."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlavaForConditionalGeneration, PreTrainedConfig
+
+from llava.conversation import Template, get_template
+from llava.errors import InputError
+from llava.eval.stopping import EndOfTurn
+from llava.export.configs import check_exportable, to_hf_config
+from llava.export.pictures import to_hf_image_processor
+from llava.export.prompts import build_processor
+from llava.export.weights import EMBEDDING, HEAD, grow, to_hf_names
+from llava.model.builder import load_pretrained_model
+from llava.model.checkpoint import tower_weights
+from llava.model.config import VisionSettings, to_llava_spelling
+from llava.model.vision_tower.hf import HFVisionTower
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export was made of, for the log and the card.
+
+    Attributes:
+        template: name of the prompt template.
+        stop_string: end of a turn, where it is no single token and servers have to be told; otherwise None.
+        starts_with_bos: the tokenizer puts its BOS token in front, which servers have to be told.
+    """
+
+    template: str
+    stop_string: str | None
+    starts_with_bos: bool
+
+
+def export_to_hf(
+    model_path: str,
+    output: Path,
+    version: str | None = None,
+    model_base: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Exported:
+    """Write a checkpoint in transformers' form: model, processor, chat template, generation settings.
+
+    Args:
+        model_path: a finished checkpoint (folder or hub name), or a projector-only folder.
+        output: the folder to write.
+        version: name of the prompt template; the checkpoint's own (``mm_template``) if absent.
+        model_base: the language model of a projector-only folder.
+        dtype: of the written weights; the checkpoint's own if absent.
+
+    Raises:
+        InputError: a checkpoint that transformers has no form for, or an unknown template.
+    """
+    check_early(model_path)
+    tokenizer, model, _, _ = load_pretrained_model(model_path, model_base, torch_dtype=dtype)
+    config, tower = model.config, model.get_vision_tower()
+    template = get_template(version or template_of(config, model_path))
+    whole = whole_tower(tower, model_path)
+    image_processor = to_hf_image_processor(
+        tower.image_processor, getattr(config, "image_aspect_ratio", None), tower.image_size
+    )
+    processor = build_processor(tokenizer, tower, image_processor, template, config)
+    made = convert(model, whole, tokenizer, processor.image_token_id)
+    made.generation_config, stop_string = generation_settings(template, tokenizer, model)
+    output.mkdir(parents=True, exist_ok=True)
+    made.save_pretrained(output)
+    processor.save_pretrained(output)
+    image_processor.save_pretrained(output)  # preprocessor_config.json, for readers older than transformers 5
+    starts_with_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    return Exported(template.name, stop_string, starts_with_bos)
+
+
+def check_early(model_path: str) -> None:
+    """Refuse what cannot be exported before anything large is read.
+
+    Raises:
+        InputError: a tower or projector that transformers' LLaVA lacks.
+    """
+    try:
+        settings, _ = PreTrainedConfig.get_config_dict(model_path)
+    except (OSError, ValueError):
+        return  # load_pretrained_model says what is wrong
+    if settings.get("mm_vision_tower") or settings.get("mm_image_tower"):
+        namespace = type("Settings", (), to_llava_spelling(settings))
+        check_exportable(VisionSettings.from_config(namespace), model_path)
+
+
+def template_of(config: Any, model_path: str) -> str:
+    """The prompt template that a checkpoint names.
+
+    Raises:
+        InputError: it names none.
+    """
+    name = getattr(config, "mm_template", None)
+    if name is None:
+        raise InputError(
+            f"{model_path} does not say which prompt template it was trained with (mm_template in config.json); give "
+            "--version, for example --version v1 for LLaVA-1.5 or --version qwen for the Align-TI releases"
+        )
+    return name
+
+
+def whole_tower(tower: Any, model_path: str) -> HFVisionTower:
+    """A model's tower with all its layers; the model itself runs it only up to the selected one.
+
+    Args:
+        tower: the model's loaded tower.
+        model_path: the checkpoint, whose own tower weights (if any) replace the tower's.
+    """
+    if not isinstance(tower, HFVisionTower):
+        raise InputError(f"the vision tower {tower.name!r} is no SigLIP or CLIP model of transformers")
+    whole = HFVisionTower(tower.name, replace(tower.settings, select_layer=-1), tower.checkpoint_folder)
+    whole.load_model(dtype=tower.dtype)
+    carried = tower_weights(Path(model_path))
+    if carried:
+        whole.load_weights(carried)
+    return whole
+
+
+def convert(model: Any, tower: HFVisionTower, tokenizer: Any, image_token_id: int) -> LlavaForConditionalGeneration:
+    """The same model as transformers' class; weights are shared, not copied.
+
+    Args:
+        model: of this package.
+        tower: its tower with all layers.
+        tokenizer: before ``<image>`` was added.
+        image_token_id: of the exported tokenizer. The embedding grows if it has no row for it.
+    """
+    weights = model.state_dict()
+    rows = max(len(weights[EMBEDDING]), image_token_id + 1)
+    weights[EMBEDDING] = grow(weights[EMBEDDING], rows, len(tokenizer))
+    tied = model.config.tie_word_embeddings
+    weights[HEAD] = weights[EMBEDDING] if tied else grow(weights[HEAD], rows, len(tokenizer))
+    with torch.device("meta"):
+        made = LlavaForConditionalGeneration(to_hf_config(model.config, tower, image_token_id, rows))
+    made.load_state_dict(to_hf_names(weights, tower.vision_tower.state_dict()), strict=True, assign=True)
+    made.tie_weights()
+    made.config.dtype = model.dtype
+    return made
+
+
+def generation_settings(template: Template, tokenizer: Any, model: Any) -> tuple[GenerationConfig, str | None]:
+    """Greedy decoding up to the end of a turn, as the evaluation of this package does it.
+
+    Returns:
+        The settings, and the string that ends a turn where that is no single token.
+    """
+    stop = EndOfTurn.of(template, tokenizer, model)
+    settings = GenerationConfig(
+        bos_token_id=model.generation_config.bos_token_id,
+        eos_token_id=stop.ids[0] if len(stop.ids) == 1 else stop.ids or None,
+        pad_token_id=stop.pad_id,
+        do_sample=False,
+    )
+    if stop.is_token or not stop.text:
+        return settings, None
+    logger.warning(
+        "the prompt template ends a turn with %r, which is no single token of this tokenizer: pass "
+        "stop_strings=[%r], tokenizer=... to generate(), and the stop string to servers",
+        stop.text,
+        stop.text,
+    )
+    return settings, stop.text
