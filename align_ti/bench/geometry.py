@@ -65,7 +65,7 @@ PRESETS = {
     # What `playground/mini` trains: short prompts, several short answers.
     "miniature": Geometry(
         teacher=Decoder(128, 4, 4, 4, 384, 1280, tied=True),
-        student=Decoder(64, 3, 4, 2, 192, 1216, tied=True),
+        student=Decoder(48, 2, 4, 2, 144, 1216, tied=True),
         prompt=70,
         visual=25,
         instruction=12,

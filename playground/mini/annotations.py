@@ -6,7 +6,7 @@ from typing import Any
 
 from playground.mini.layout import Scene
 from playground.mini.prompts import Turn, choice_turn, ocr_question, sentence_turn, short_turn
-from playground.mini.questions.background import about_background
+from playground.mini.questions.background import about_background, background_colour
 from playground.mini.questions.base import LETTER_SUFFIX, SHORT_SUFFIX, Asker, Question, as_choice
 from playground.mini.questions.category import about_category, place_of_category
 from playground.mini.questions.counting import count_things, is_count, is_sum, sum_of_counts
@@ -15,12 +15,15 @@ from playground.mini.questions.facts import any_fact, which_is_choice
 from playground.mini.questions.position import what_at, where
 from playground.mini.questions.presence import both, presence, which_present
 from playground.mini.questions.relation import beside
-from playground.mini.questions.signs import about_sign, ocr_tokens
+from playground.mini.questions.signs import about_sign, ocr_tokens, read_sign
 from playground.mini.scenes import make_imagined_scene
 from playground.mini.wording import at
 
 CAPTION_SHARE = 0.25
 """Share of the pretraining scenes that have a caption of the whole picture."""
+
+BACKGROUND_SHARE = 0.15
+"""Share of the pretraining scenes that a question about the background is asked of."""
 
 DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
@@ -46,13 +49,13 @@ HINT_SHARE = 0.15
 ASKERS: tuple[tuple[Asker, int], ...] = (
     (what_at, 16),
     (where, 12),
-    (count_things, 8),
-    (presence, 14),
+    (count_things, 6),
+    (presence, 18),
     (beside, 9),
     (about_sign, 8),
     (about_category, 5),
     (place_of_category, 3),
-    (about_background, 3),
+    (about_background, 4),
     (both, 3),
     (is_count, 2),
     (sum_of_counts, 1),
@@ -64,19 +67,24 @@ CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 
 def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
-    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and a grounded one for each object.
+    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded ones: of each object, of the
+    sign, of some backgrounds.
 
-    The latter ask what stands at a place and name it: captions of a part of the picture. They teach the names of things
-    and where to look with two supervised tokens each, which models this small learn from many of them and from little
-    else.
+    The latter ask about a part of the picture and name it. They teach the names of things and where to look with two
+    supervised tokens each, which models this small learn from many of them and from little else.
     """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
     if rng.random() < CAPTION_SHARE:
         yield conversation(identifier, [(with_image(request), text)], image)
-    for index, item in enumerate(scene.objects):
-        question = with_image(f"What is {at(item.place)}?{SHORT_SUFFIX}")
-        yield conversation(f"{identifier}_{index}", [(question, item.concept)], image)
+    turns = [(f"What is {at(item.place)}?{SHORT_SUFFIX}", item.concept) for item in scene.objects]
+    sign = read_sign(scene, rng)
+    if sign is not None:
+        turns.append(_answer(scene, sign, rng, short_share=1.0))
+    if rng.random() < BACKGROUND_SHARE:
+        turns.append(short_turn(background_colour(scene, rng)))
+    for index, (question, answer) in enumerate(turns):
+        yield conversation(f"{identifier}_{index}", [(with_image(question), answer)], image)
 
 
 def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -> Iterator[dict[str, Any]]:

@@ -35,8 +35,8 @@ LANGUAGE_MODELS = {
         "learning_rate": 2e-3,
     },
     "student-lm": {
-        "hidden_size": 64,
-        "layers": 3,
+        "hidden_size": 48,
+        "layers": 2,
         "heads": 4,
         "kv_heads": 2,
         "vocab_multiple": 64,
