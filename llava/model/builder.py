@@ -18,6 +18,7 @@ from llava.model.checkpoint import PROJECTOR_FILE, has_weights, load_projector
 from llava.model.config import VisionSettings, to_llava_spelling
 from llava.model.language import LANGUAGE_MODELS, language_model_class
 from llava.model.lora import ADAPTER_CONFIG, base_of, merge_lora
+from llava.model.quantization import quantization_config
 from llava.model.vision_tower import anchor_tower
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ def load_pretrained_model(
     model_path: str | Path,
     model_base: str | Path | None = None,
     model_name: str | None = None,
+    load_8bit: bool = False,
+    load_4bit: bool = False,
     device_map: Any = None,
     torch_dtype: torch.dtype | str | None = None,
     multimodal: bool = True,
@@ -48,6 +51,7 @@ def load_pretrained_model(
         model_base: the language model that goes with a projector-only folder or an adapter (which usually names its
             own); not used otherwise.
         model_name: accepted for LLaVA's callers; nothing depends on it.
+        load_8bit, load_4bit: quantise the language model's weights with bitsandbytes.
         device_map: as in transformers; the CPU if absent.
         torch_dtype: dtype of all weights; the checkpoint's own if absent.
         multimodal: accepted for LLaVA's callers; the checkpoint says what it is.
@@ -68,6 +72,14 @@ def load_pretrained_model(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     model_class = language_model_class(settings["model_type"])
+    quantized = quantization_config(load_8bit, load_4bit, torch_dtype)
+    if quantized is not None:
+        options["quantization_config"] = quantized
+        if (folder / ADAPTER_CONFIG).is_file():
+            raise InputError(
+                f"{path} is a LoRA adapter, which is merged into whole weights: write the merged checkpoint with "
+                "`python -m llava.export --to llava` and load that in 8 or 4 bits"
+            )
 
     if (folder / ADAPTER_CONFIG).is_file():
         tokenizer_path, model = _load_adapter(folder, model_base, model_class, options)

@@ -159,6 +159,8 @@ def main(argv: list[str] | None = None) -> None:
         device=arguments.device,
         dtype=arguments.dtype,
         attn_implementation=arguments.attn_implementation,
+        load_8bit=arguments.load_8bit,
+        load_4bit=arguments.load_4bit,
     )
     interactive = sys.stdin.isatty()
     terminal = Terminal(model, picture, sampling, interactive)

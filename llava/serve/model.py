@@ -35,6 +35,8 @@ class ChatModel:
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str | None = None,
+        load_8bit: bool = False,
+        load_4bit: bool = False,
     ) -> "ChatModel":
         """Load a checkpoint.
 
@@ -45,6 +47,7 @@ class ChatModel:
             device: ``auto`` for the GPU if there is one.
             dtype: ``auto`` for bfloat16 on a GPU and float32 on a CPU.
             attn_implementation: as in transformers.
+            load_8bit, load_4bit: quantise the language model with bitsandbytes.
 
         Raises:
             InputError: not a LLaVA checkpoint, or one that answers in no known chat template.
@@ -63,6 +66,8 @@ class ChatModel:
             device_map=device,
             torch_dtype=getattr(torch, dtype),
             attn_implementation=attn_implementation,
+            load_8bit=load_8bit,
+            load_4bit=load_4bit,
         )
         return cls.of(LoadedModel(*parts, model_id=name), template)
 

@@ -141,6 +141,8 @@ def main(argv: list[str] | None = None) -> None:
             "device": arguments.device,
             "dtype": arguments.dtype,
             "attn_implementation": WATCHED_ATTENTION,
+            "load_8bit": arguments.load_8bit,
+            "load_4bit": arguments.load_4bit,
         }
         models = [ChatModel.load(path, arguments.model_base, **options) for path in arguments.model_path]
         launch(Page(models, sampling, limits), arguments.host, arguments.port, arguments.share)

@@ -134,10 +134,10 @@ def main() -> None:
     parser.add_argument(
         "--teacher-epochs",
         type=float,
-        default=0.15,
-        help="passes of the teacher's language model over the text",
+        default=0.03,
+        help="passes of the teacher's language model over the text; more of them make it learn to look later",
     )
-    parser.add_argument("--student-epochs", type=float, default=0.3)
+    parser.add_argument("--student-epochs", type=float, default=0.06)
     parser.add_argument("--vocab-size", type=int, default=1200)
     parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
     arguments = parser.parse_args()

@@ -151,3 +151,16 @@ def pictures() -> Callable[..., torch.Tensor]:
         return torch.randn(count, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator).to(dtype)
 
     return make
+
+
+@pytest.fixture
+def full(make_model, qwen_tokenizer, tmp_path):
+    """A complete checkpoint in a folder whose name would mislead whoever trusts names."""
+
+    def make(family: str = "qwen2", **kwargs):
+        model, folder = make_model(family, **kwargs), tmp_path / "bert-lora-projector"
+        model.save_pretrained(folder)
+        qwen_tokenizer.save_pretrained(folder)
+        return model, folder
+
+    return make

@@ -22,19 +22,6 @@ def logits(model, images: torch.Tensor) -> torch.Tensor:
         return model(IDS, images=images).logits
 
 
-@pytest.fixture
-def full(make_model, qwen_tokenizer, tmp_path):
-    """A complete checkpoint in a folder whose name would mislead whoever trusts names."""
-
-    def make(family: str = "qwen2", **kwargs):
-        model, folder = make_model(family, **kwargs), tmp_path / "bert-lora-projector"
-        model.save_pretrained(folder)
-        qwen_tokenizer.save_pretrained(folder)
-        return model, folder
-
-    return make
-
-
 def edit_config(folder: Path, **changes) -> None:
     settings = json.loads((folder / "config.json").read_text()) | changes
     settings = {key: value for key, value in settings.items() if value is not ...}

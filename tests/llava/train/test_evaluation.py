@@ -7,7 +7,6 @@ import pytest
 
 from llava.errors import InputError
 from llava.eval import run as evaluation
-from tests.llava.eval.conftest import gqa, paint, pope
 
 
 def held_out(log: list[dict]) -> dict[str, float]:
@@ -23,26 +22,6 @@ def test_held_out_terms_do_not_depend_on_the_batch(run, world, tmp_path, size):
         "--learning_rate", "0",
     )  # fmt: skip
     assert held_out(log)["eval_sft"] == pytest.approx(log[0]["sft"], rel=1e-5)
-
-
-@pytest.fixture
-def benchmarks(tmp_path):
-    """GQA and POPE, and their questions and answers as training data."""
-    root = tmp_path / "eval root"
-    gqa(root)
-    pope(root)
-    images = tmp_path / "images"
-    paint(images, ["n1.jpg", "n2.jpg"])
-    entries = []
-    answers = json.loads((root / "gqa/data/testdev_balanced_questions.json").read_text())
-    for line in (root / "gqa/llava_gqa_testdev_balanced.jsonl").read_text().splitlines():
-        question = json.loads(line)
-        turns = [("human", f"<image>\n{question['text']}"), ("gpt", answers[question["question_id"]]["answer"])]
-        said = [{"from": speaker, "value": text} for speaker, text in turns]
-        entries.append({"id": question["question_id"], "image": question["image"], "conversations": said})
-    data = tmp_path / "gqa.json"
-    data.write_text(json.dumps(entries))
-    return root, images, data
 
 
 def test_benchmarks_at_every_evaluation(run, benchmarks, tmp_path):

@@ -1,0 +1,39 @@
+"""8 and 4 bits: what is asked of bitsandbytes, and what is refused; the loading itself where the package runs."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from llava.errors import InputError
+from llava.model.builder import load_pretrained_model
+from llava.model.quantization import WHOLE, quantization_config
+
+
+def test_settings():
+    assert quantization_config(False, False, torch.float16) is None
+    with pytest.raises(InputError, match="exclude each other"):
+        quantization_config(True, True, None)
+
+
+def test_without_the_package_it_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="need the package bitsandbytes.*quantized"):
+        quantization_config(True, False, None)
+
+
+@pytest.mark.parametrize("bits", ["8", "4"])
+def test_quantized_answers_are_near_the_whole_ones(bits, full):
+    """Only the decoder's linear layers change: logits stay near, weights shrink, tower and projector are whole."""
+    pytest.importorskip("bitsandbytes")
+    _, folder = full()
+    whole = load_pretrained_model(folder, torch_dtype=torch.float32)[1]
+    small = load_pretrained_model(folder, torch_dtype=torch.float32, **{f"load_{bits}bit": True})[1]
+    ids = torch.tensor([[3, 5, 7, 9]])
+    with torch.no_grad():
+        want, got = whole(ids).logits, small(ids).logits
+    layer = small.model.layers[0].self_attn.q_proj.weight
+    assert layer.dtype in (torch.int8, torch.uint8)
+    assert all(p.dtype == torch.float32 for name, p in small.named_parameters() if any(part in name for part in WHOLE))
+    assert torch.nn.functional.cosine_similarity(got.flatten(), want.flatten(), dim=0) > 0.9
+    assert not torch.equal(got, want)
