@@ -276,6 +276,10 @@ conv_templates: dict[str, Conversation] = {
 """A fresh conversation for each template, to be copied before use (LLaVA's name for it)."""
 
 
+USUAL_TEMPLATES = {"llava_llama": "v1"}
+"""Template of a checkpoint whose config names none (LLaVA's own do not), by model type; otherwise ``qwen``."""
+
+
 def get_template(name: str) -> Template:
     """The template called ``name``.
 

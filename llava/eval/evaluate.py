@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.conversation import get_template
+from llava.conversation import USUAL_TEMPLATES, get_template
 from llava.errors import InputError
 from llava.eval.answers import AnswerWriter, merge_parts, write_atomically
 from llava.eval.benchmark import Benchmark
@@ -31,7 +31,7 @@ class EvalOptions:
 
     eval_root: Path
     output_dir: Path
-    conv_mode: str = "qwen"
+    conv_mode: str | None = None  # None: the benchmark's own, else the checkpoint's
     batch_size: int = 8
     max_new_tokens: int | None = None  # None: the benchmark's own
     limit: int | None = None
@@ -42,12 +42,13 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What answers depend on besides the benchmark: which weights, and in which precision."""
+    """What answers depend on besides the benchmark: which weights, in which precision; and their own template."""
 
     path: str
     model_id: str
     fingerprint: str
     dtype: str
+    template: str = "qwen"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,22 @@ def fingerprint(model_path: str, model_base: str | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
+def own_template(model_path: str) -> str:
+    """The prompt template that a checkpoint was tuned with (``mm_template`` in its config.json); where it names none,
+    LLaVA's ``v1`` for Llama models and the Align-TI authors' ``qwen`` for the others.
+
+    Raises:
+        InputError: no readable config.json.
+    """
+    from transformers import PreTrainedConfig
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(model_path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model_path}: no readable config.json; expected a LLaVA checkpoint: {error}") from error
+    return config.get("mm_template") or USUAL_TEMPLATES.get(config.get("model_type", ""), "qwen")
+
+
 def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dict[str, Any]:
     """All that an answer depends on; answers made with other settings are never mixed with these."""
     return {
@@ -115,7 +132,7 @@ def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dic
         "model": checkpoint.model_id,
         "weights": checkpoint.fingerprint,
         "dtype": checkpoint.dtype,
-        "conv_mode": task.benchmark.conv_mode or options.conv_mode,
+        "conv_mode": options.conv_mode or task.benchmark.conv_mode or checkpoint.template,
         "max_new_tokens": options.max_new_tokens or task.benchmark.max_new_tokens,
     }
 

@@ -21,6 +21,7 @@ from llava.eval.evaluate import (
     Task,
     answer,
     fingerprint,
+    own_template,
     score,
     score_answers,
     write_scores,
@@ -50,7 +51,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--model-base", help="language model that a projector-only checkpoint belongs to")
     flag("--eval-root", type=Path, required=True, help="folder that holds a folder for each benchmark")
     flag("--output-dir", type=Path, required=True, help="where answers and scores go")
-    flag("--conv-mode", default="qwen", help="prompt template")
+    flag("--conv-mode", help="prompt template; by default the one the checkpoint was tuned with")
     flag("--batch-size", type=int, default=8, help="questions a batch; does not change the answers")
     flag("--max-new-tokens", type=int, help="instead of the benchmark's own limit")
     flag("--limit", type=int, help="ask about this many questions, spread over the benchmark")
@@ -137,6 +138,7 @@ def _checkpoint(arguments: argparse.Namespace) -> tuple[Checkpoint, Callable[[],
         model_id=get_model_name_from_path(arguments.model_path),
         fingerprint=fingerprint(arguments.model_path, arguments.model_base),
         dtype=dtype,
+        template=own_template(arguments.model_path),
     )
 
     @cache

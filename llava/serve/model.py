@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from llava.conversation import Template, get_template
+from llava.conversation import USUAL_TEMPLATES, Template, get_template
 from llava.errors import InputError
 from llava.eval.generate import LoadedModel
 from llava.eval.stopping import EndOfTurn
@@ -12,9 +12,6 @@ from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 
 logger = logging.getLogger(__name__)
-
-USUAL_TEMPLATES = {"llava_llama": "v1"}
-"""Template of a checkpoint whose config names none (LLaVA's own do not), by model type; otherwise ``qwen``."""
 
 
 @dataclass(frozen=True)

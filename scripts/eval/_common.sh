@@ -2,7 +2,8 @@
 #
 #   bash scripts/eval/all.sh CHECKPOINT [flags of llava.eval.run]
 #
-# Environment: EVAL_ROOT (the benchmarks), OUTPUT_DIR (answers and scores), CONV_MODE (prompt template), BATCH_SIZE,
+# Environment: EVAL_ROOT (the benchmarks), OUTPUT_DIR (answers and scores), CONV_MODE (prompt template;
+# by default the one the checkpoint was tuned with), BATCH_SIZE,
 # CUDA_VISIBLE_DEVICES (one process for each; all GPUs if not set, the CPU if empty), PYTHON.
 set -euo pipefail
 
@@ -33,7 +34,7 @@ evaluate() {
     fi
     local -a run=("$PYTHON" -m llava.eval.run --benchmark "$benchmark" --model-path "$checkpoint"
         --eval-root "${EVAL_ROOT:-$REPO/playground/data/eval}" --output-dir "$output"
-        --conv-mode "${CONV_MODE:-qwen}" --batch-size "${BATCH_SIZE:-8}" "$@")
+        ${CONV_MODE:+--conv-mode "$CONV_MODE"} --batch-size "${BATCH_SIZE:-8}" "$@")
     local -a gpus pids=()
     read -r -a gpus <<< "$(visible_gpus)"
     if (( ${#gpus[@]} <= 1 )); then

@@ -291,3 +291,18 @@ def test_script_fails_when_a_process_fails(checkpoint, eval_root, tmp_path):
     assert failed.returncode == 1
     assert "the process on GPU 1 failed" in failed.stderr
     assert not (tmp_path / "run/sqa.json").exists()
+
+
+def test_the_template_is_the_checkpoints_own(arguments, checkpoint, tmp_path):
+    """A checkpoint tuned with another template than the default is asked in that one, unless told otherwise."""
+    tuned = tmp_path / "tuned"
+    shutil.copytree(checkpoint, tuned)
+    config = json.loads((tuned / "config.json").read_text())
+    asked = {}
+    for name, given in (("qwen_bare", None), (None, None), ("qwen_bare", "v1")):
+        (tuned / "config.json").write_text(json.dumps({**config, "mm_template": name}))
+        output = tmp_path / f"{name} {given}"
+        flags = {"model_path": tuned, "output_dir": output, "benchmark": "gqa", "conv_mode": given}
+        main(arguments(**flags))
+        asked[name, given] = json.loads((output / "gqa.json").read_text())["settings"]["conv_mode"]
+    assert asked == {("qwen_bare", None): "qwen_bare", (None, None): "qwen", ("qwen_bare", "v1"): "v1"}
