@@ -77,7 +77,7 @@ class AlignTI(lmms):
             self.pretrained,
             model_base,
             template=conv_template,
-            device=str(self.device),
+            device="cpu" if self.device.type == "cpu" else str(self.device),  # several processes share a "cpu:0"
             dtype=dtype,
             attn_implementation=attn_implementation,
         )
