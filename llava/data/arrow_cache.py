@@ -6,23 +6,18 @@ import logging
 import os
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.compute as pc
 from filelock import FileLock
 from tqdm import tqdm
 
 from llava.data.entry import parse_entry
-from llava.data.json_stream import Row, iter_rows, require_annotation_file
+from llava.data.json_stream import iter_rows, require_annotation_file
 from llava.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -31,10 +26,6 @@ FORMAT_VERSION = 1
 """Part of the cache key: raise it when the columns or the rules of conversion change."""
 ROWS_PER_BATCH = 1_000
 ROWS_PER_SHARD = 200_000
-PARALLEL_BYTES = 64 << 20
-"""Files of at least this size are converted by several processes, which take a second to start."""
-MOST_PROCESSES = 8
-"""More would wait for the one that reads."""
 
 SCHEMA = pa.schema(
     {
@@ -105,7 +96,7 @@ def _convert(path: Path, target: Path, size: int) -> None:
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}.part-"))
     try:
         with tqdm(total=size, unit="B", unit_scale=True, desc=f"reading {path.name}", disable=None) as bar:
-            meta = _write_shards(_record_batches(_batches(path, bar), _processes(size)), work)
+            meta = _write_shards(_batches(path, bar), work)
         if not meta["rows"]:
             raise InputError(f"annotation file {str(path)!r} has no entries")
         (work / "meta.json").write_text(json.dumps({"source": str(path.resolve()), **meta}, indent=1))
@@ -117,43 +108,20 @@ def _convert(path: Path, target: Path, size: int) -> None:
     logger.info("converted %s: %d entries, cached in %s", path, meta["rows"], target)
 
 
-def _batches(path: Path, bar: tqdm) -> Iterator[list[Row]]:
-    rows = iter_rows(path, bar.update)
-    while batch := list(islice(rows, ROWS_PER_BATCH)):
+def _batches(path: Path, bar: tqdm) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in iter_rows(path, bar.update):
+        entry = vars(parse_entry(row.value))
+        columns = {name: entry[name] for name in ("id", "image", "conversations", "length", "problem")}
+        batch.append({**columns, "row": row.index, "line": row.line})
+        if len(batch) == ROWS_PER_BATCH:
+            yield batch
+            batch = []
+    if batch:
         yield batch
 
 
-def _processes(size: int) -> int:
-    """How many processes convert a file of ``size`` bytes beside the one that reads; 0 for the reading one alone."""
-    return min(MOST_PROCESSES, os.cpu_count() or 1) if size >= PARALLEL_BYTES else 0
-
-
-def _record_batches(batches: Iterator[list[Row]], processes: int) -> Iterator[pa.RecordBatch]:
-    """The batches in stored form, in their order; a few at a time are under way in other processes."""
-    if not processes:
-        yield from map(_record_batch, batches)
-        return
-    under_way: deque[Future[pa.RecordBatch]] = deque()
-    with ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool:
-        for batch in batches:
-            under_way.append(pool.submit(_record_batch, batch))
-            if len(under_way) > 2 * processes:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-
-
-def _record_batch(rows: list[Row]) -> pa.RecordBatch:
-    """Decoded rows in stored form."""
-    stored = []
-    for row in rows:
-        entry = vars(parse_entry(row.value))
-        columns = {name: entry[name] for name in ("id", "image", "conversations", "length", "problem")}
-        stored.append({**columns, "row": row.index, "line": row.line})
-    return pa.RecordBatch.from_pylist(stored, schema=SCHEMA)
-
-
-def _write_shards(batches: Iterator[pa.RecordBatch], folder: Path) -> dict[str, Any]:
+def _write_shards(batches: Iterator[list[dict[str, Any]]], folder: Path) -> dict[str, Any]:
     shards: list[str] = []
     rows = problems = rows_in_shard = 0
     writer: pa.RecordBatchStreamWriter | None = None
@@ -165,10 +133,10 @@ def _write_shards(batches: Iterator[pa.RecordBatch], folder: Path) -> dict[str, 
                 shards.append(f"part-{len(shards):05d}.arrow")
                 writer = pa.ipc.new_stream(str(folder / shards[-1]), SCHEMA)
                 rows_in_shard = 0
-            writer.write_batch(batch)
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
             rows_in_shard += len(batch)
             rows += len(batch)
-            problems += pc.sum(pc.not_equal(batch["problem"], "")).as_py()
+            problems += sum(bool(row["problem"]) for row in batch)
     finally:
         if writer is not None:
             writer.close()

@@ -218,29 +218,3 @@ def test_conversion_streams(tmp_path):
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 40e6, f"conversion of {size} bytes took {done.stdout} more"
-
-
-def test_several_processes_convert_to_the_same_tables(tmp_path, entries, monkeypatch):
-    """Order, line numbers and problems as one process writes them, also where a shard ends."""
-    rows = [{**entries[index % len(entries)], "id": f"row {index}"} for index in range(2_500)]
-    rows[1_234]["conversations"] = []
-    tables = {}
-    monkeypatch.setattr(arrow_cache, "ROWS_PER_SHARD", 1_500)
-    for processes in (0, 2):
-        path = tmp_path / f"{processes}.json"
-        path.write_text(json.dumps(rows, indent=1))
-        monkeypatch.setattr(arrow_cache, "_processes", lambda size, processes=processes: processes)
-        tables[processes] = open_annotations(path)
-    one, several = tables.values()
-    assert len(several) == 2_500 and len(one.problems()) == 1
-    assert [number for number, _ in several.problems()] == [1_234]
-    assert [several.where(index).partition("json")[2] for index in (0, 999, 1_000, 1_234, 2_499)] == [
-        one.where(index).partition("json")[2] for index in (0, 999, 1_000, 1_234, 2_499)
-    ]
-    for index in (*range(0, 1_200, 97), 1_499, 1_500, 2_499):
-        assert several[index] == one[index] and one[index]["id"] == f"row {index}"
-
-
-def test_only_large_files_take_several_processes():
-    assert arrow_cache._processes(10_000) == 0
-    assert 1 <= arrow_cache._processes(1 << 30) <= arrow_cache.MOST_PROCESSES
