@@ -63,17 +63,51 @@ def parse_entry(raw: Any) -> Entry:
             problem_kind=MALFORMED_ENTRY,
         )
     entry = Entry()
+    words = None
     try:
         entry.id = "" if raw.get("id") is None else _text(str(raw["id"]), "'id'")
         entry.image = _images(raw.get("image"))
-        entry.conversations = _turns(raw)
-        check_conversation(entry.conversations, len(entry.image))
+        words = _words_of_ordinary(raw.get("conversations"), len(entry.image))
+        if words is not None:
+            entry.conversations = raw["conversations"]
+        else:
+            entry.conversations = _turns(raw)
+            check_conversation(entry.conversations, len(entry.image))
     except EntryError as error:
         entry.problem = str(error).encode("utf-8", "backslashreplace").decode()
         entry.problem_kind = error.kind
-    words = sum(len(turn["value"].split()) for turn in entry.conversations)
+    if words is None:
+        words = sum(len(turn["value"].split()) for turn in entry.conversations)
     entry.length = max(words, 1) * (1 if entry.image else -1)
     return entry
+
+
+def _words_of_ordinary(turns: Any, num_images: int) -> int | None:
+    """The words of a conversation in which nothing needs a second look; None when something may.
+
+    A quick way past ``_turns`` and ``check_conversation`` for nearly all of the millions of entries of a large file: it
+    halves the time of their conversion. It lets nothing through that those two would change or refuse.
+    """
+    if type(turns) is not list or not turns or len(turns) % 2:
+        return None
+    words = markers = 0
+    human = True
+    for turn in turns:
+        if type(turn) is not dict or len(turn) != 2 or turn.get("from") != (HUMAN if human else ASSISTANT):
+            return None
+        value = turn.get("value")
+        if type(value) is not str or not value.isascii():
+            return None
+        number = len(value.split())
+        if not number:
+            return None
+        words += number
+        if DEFAULT_IMAGE_TOKEN in value:
+            if not human:
+                return None
+            markers += value.count(DEFAULT_IMAGE_TOKEN)
+        human = not human
+    return words if markers == num_images else None
 
 
 def check_conversation(conversations: Sequence[dict[str, Any]], num_images: int) -> list[tuple[str, str]]:
