@@ -13,6 +13,9 @@ from llava.errors import InputError
 WHOLE = ["lm_head", "mm_projector", "vision_tower"]
 """Parts that keep their precision: small, or sensitive."""
 
+_SKIPPED = [f".*{part}" for part in WHOLE]
+"""The same as transformers matches them: regular expressions from the start of a module's full name."""
+
 
 def quantization_config(load_8bit: bool, load_4bit: bool, dtype: Any) -> BitsAndBytesConfig | None:
     """transformers' settings for a quantised language model; None when neither is asked for.
@@ -32,11 +35,11 @@ def quantization_config(load_8bit: bool, load_4bit: bool, dtype: Any) -> BitsAnd
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError("8- and 4-bit weights need the package bitsandbytes: pip install 'align-ti[quantized]'")
     if load_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=WHOLE)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_SKIPPED)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype if isinstance(dtype, torch.dtype) else torch.bfloat16,
-        llm_int8_skip_modules=WHOLE,
+        llm_int8_skip_modules=_SKIPPED,
     )
