@@ -46,7 +46,7 @@ from llava.train.setup import (
     setup_logging,
     start_deepspeed,
 )
-from llava.train.train import finish
+from llava.train.train import finish, leave_together
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ def main() -> None:
     student.set_attn_implementation(model_arguments.attn_implementation)
     finish(trainer, student)
     write_student_card(arguments.output_dir)
+    leave_together(trainer)
 
 
 def build_settings(

@@ -60,6 +60,7 @@ def main() -> None:
         write_run_config(arguments.output_dir, model=model_arguments, data=data_arguments, training=arguments)
     trainer.train(resume_from_checkpoint=resume)
     finish(trainer, model)
+    leave_together(trainer)
 
 
 def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
@@ -75,6 +76,12 @@ def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
     trainer.save_state()
     if trainer.bad_samples:
         logger.warning("%d bad samples were left out on this process; see the log for the first", trainer.bad_samples)
+
+
+def leave_together(trainer: LlavaTrainer) -> None:
+    """End the processes' common group once all are done: one that exits earlier can break off in the middle of it."""
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
