@@ -8,11 +8,11 @@ import pytest
 
 from playground.mini.annotations import CHOICE_ASKERS, ask
 from playground.mini.concepts import categories, concepts
-from playground.mini.layout import Scene
+from playground.mini.layout import Background, Scene, SceneObject
 from playground.mini.questions import facts
 from playground.mini.questions.base import as_choice
 from playground.mini.questions.describe import MIN_WORDS, caption, compact, describe
-from playground.mini.questions.presence import STRATEGIES, absent_concepts, presence
+from playground.mini.questions.presence import STRATEGIES, absent_concepts, both, presence
 from playground.mini.wording import NUMBERS, PLACES, plural
 
 SINGULAR = {plural(noun): noun for noun in (*concepts(), *categories(), "object")}
@@ -275,3 +275,16 @@ def test_choice_of_a_category_has_one_member():
         category = re.fullmatch(r"Which of these is an? (.+)\?", question.text).group(1)
         assert question.answer in categories()[category]
         assert not set(question.wrong) & set(categories()[category])
+
+
+def test_a_scene_with_a_whole_category_has_no_close_negatives():
+    """Five of five animals: nothing of their category is absent, and nothing is asked instead of failing."""
+    names = categories()[next(iter(categories()))]
+    objects = tuple(
+        SceneObject(name, place, "small", (0.0, 0.0, 0.2, 0.2)) for name, place in zip(names, PLACES, strict=False)
+    )
+    scene = Scene("full", objects, Background("plain", "white", 0))
+    assert absent_concepts(scene, random.Random(0), "adversarial") == []
+    asked = [both(scene, random.Random(seed), answer=False) for seed in range(60)]
+    assert {question is None for question in asked} == {True, False}
+    assert presence(scene, random.Random(0), "adversarial", answer=False) is None

@@ -65,7 +65,10 @@ def both(scene: Scene, rng: random.Random, answer: bool | None = None) -> Questi
         pair = present[:2]
         sentence = f"Yes, there are both {a(pair[0])} and {a(pair[1])} in the image."
     else:
-        missing = absent_concepts(scene, rng, rng.choice(STRATEGIES))[0]
+        absent = absent_concepts(scene, rng, rng.choice(STRATEGIES))
+        if not absent:
+            return None
+        missing = absent[0]
         pair = shuffled(rng, [present[0], missing])
         sentence = f"No, there is {a(present[0])} but no {missing} in the image."
     return Question("both", f"Are there both {a(pair[0])} and {a(pair[1])} in the image?", yes_no(value), sentence)
