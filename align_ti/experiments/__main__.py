@@ -1,0 +1,55 @@
+"""Train, evaluate and tabulate the students of one of the paper's tables.
+
+    python -m align_ti.experiments TABLE [--seeds 5] [--folder DIR] [--out docs/results]
+
+Run through ``scripts/tables/TABLE.sh``, which sets what the training scripts need. Stopped and called again, it goes on
+where it was.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from align_ti.experiments.catalogue import TABLES, find_runs, find_table
+from align_ti.experiments.report import write_report
+from align_ti.experiments.runner import REPOSITORY, plan_trials, run_trials
+from llava.errors import InputError, run_cli
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("table", help=", ".join(TABLES))
+    parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
+    parser.add_argument("--folder", type=Path, required=True, help="where the students go; tables share it")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results", help="where the results go")
+    parser.add_argument("--report-only", action="store_true", help="tabulate what is finished; train nothing")
+    arguments, flags = parser.parse_known_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.seeds < 1:
+        raise InputError(f"--seeds is {arguments.seeds}; at least one student a row is needed")
+    table = find_table(arguments.table)
+    trials = plan_trials(find_runs(table.runs), range(arguments.seeds), arguments.folder)
+    if not arguments.report_only:
+        run_trials(trials, flags)
+    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags)))
+
+
+def facts(flags: list[str]) -> dict[str, str]:
+    """What made the results: command, preset, commit, machine."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=REPOSITORY)
+    return {
+        "command": " ".join(["python -m align_ti.experiments", *sys.argv[1:]]),
+        "preset": os.environ.get("PRESET", "not set"),
+        "commit": commit.stdout.strip() or "unknown",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        **({"flags": " ".join(flags)} if flags else {}),
+    }
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,161 @@
+"""Which students the paper's tables compare, each a set of flags for ``scripts/distill``.
+
+Tables share students: a run is trained once for each seed, whatever tables it is in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from llava.errors import InputError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way to train the student.
+
+    Attributes:
+        label: its name in tables.
+        script: of ``scripts/distill``, without the ending.
+        flags: what it adds to the script's own.
+    """
+
+    label: str
+    script: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table or figure of the paper.
+
+    Attributes:
+        title: what it compares, and the paper's number.
+        runs: names of its rows, in order.
+        baseline: the row that the others are compared with, seed by seed.
+        paper: what the paper reports, in a sentence.
+        axis: for a figure: what its horizontal axis shows; each of ``lines`` then names the runs of one line.
+        lines: ``(name of the line, {position: run})``.
+    """
+
+    title: str
+    runs: tuple[str, ...]
+    baseline: str
+    paper: str
+    axis: str = ""
+    lines: tuple[tuple[str, Mapping[float, str]], ...] = ()
+
+
+def _losses(names: str, label: str, *flags: str) -> Run:
+    return Run(label, "align_ti", ("--losses", names, *flags))
+
+
+def _subset_runs() -> dict[str, Run]:
+    """Every non-empty subset of the four losses but the two that have scripts of their own."""
+    terms = ("sft", "kd", "iva", "tpa")
+    runs = {}
+    for number in range(1, 16):
+        names = [name for index, name in enumerate(terms) if number >> index & 1]
+        if names not in (["sft"], ["sft", "kd"]):
+            runs["+".join(names)] = _losses(",".join(names), " + ".join(name.upper() for name in names))
+    return runs
+
+
+DRAWS = (1, 2, 4, 8)
+
+RUNS: Mapping[str, Run] = MappingProxyType(
+    {
+        "sft": Run("SFT", "sft"),
+        "sft+kd": Run("Vanilla KD (forward KL)", "vanilla_kd"),
+        **_subset_runs(),
+        "reverse-kl": Run("Reverse KL", "vanilla_kd", ("--divergence", "reverse_kl")),
+        "jsd": Run("JSD", "vanilla_kd", ("--divergence", "jsd")),
+        "skew-kl": Run("Skew KL", "vanilla_kd", ("--divergence", "skew_kl")),
+        "uniform": _losses("sft,kd,iva", "Uniform alignment", "--iva_weights", "uniform"),
+        "student-weights": _losses("sft,kd,iva", "IVA, student's weights", "--iva_weights", "student"),
+        "iva-first": _losses("sft,kd,iva", "IVA, first layer", "--iva_layer", "0"),
+        **{
+            f"tpa-{sampling}-{number}": _losses(
+                "sft,kd,tpa", f"TPA, {sampling}, d = {number}", "--tpa_sampling", sampling, "--tpa_d", str(number)
+            )
+            for sampling in ("nucleus", "greedy")
+            for number in DRAWS
+        },
+        "teacher-draws": _losses("sft,kd,tpa", "TPA, teacher's draws", "--tpa_draws_from", "teacher"),
+    }
+)
+
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        "table3": Table(
+            "Distillation made for language models (Table 3)",
+            ("sft+kd", "reverse-kl", "jsd", "skew-kl", "sft+kd+iva+tpa"),
+            "sft+kd",
+            "Forward KL is better than its variants, Align-TI better than all.",
+        ),
+        "table5": Table(
+            "IVA and TPA (Table 5)",
+            ("sft+kd", "sft+kd+iva", "sft+kd+tpa", "sft+kd+iva+tpa"),
+            "sft+kd",
+            "64.3 without both; IVA adds 0.8, TPA 2.1, both 2.4.",
+        ),
+        "table6": Table(
+            "IVA against uniform alignment (Table 6)",
+            ("sft+kd", "uniform", "sft+kd+iva"),
+            "uniform",
+            "IVA is 0.6 above uniform alignment.",
+        ),
+        "table8": Table(
+            "Whose attention weighs the visual tokens (Table 8)",
+            ("student-weights", "sft+kd+iva"),
+            "student-weights",
+            "The teacher's weights are 0.4 better than the student's.",
+        ),
+        "table14": Table(
+            "Every subset of the four losses (Table 14)",
+            ("sft", "sft+kd", *_subset_runs()),
+            "sft",
+            "Every term adds to the result.",
+        ),
+        "table15": Table(
+            "Against SFT and vanilla KD (Table 15)",
+            ("sft", "sft+kd", "sft+kd+iva+tpa"),
+            "sft",
+            "SFT < vanilla KD < Align-TI.",
+        ),
+        "figure5": Table(
+            "Candidates a step and how they are drawn (Fig. 5)",
+            tuple(f"tpa-{sampling}-{number}" for sampling in ("nucleus", "greedy") for number in DRAWS),
+            "tpa-nucleus-1",
+            "Both rise with d and level off at 4; nucleus is ahead at small d.",
+            axis="candidates a step, d",
+            lines=tuple(
+                (sampling, MappingProxyType({float(number): f"tpa-{sampling}-{number}" for number in DRAWS}))
+                for sampling in ("nucleus", "greedy")
+            ),
+        ),
+    }
+)
+
+
+def find_table(name: str) -> Table:
+    """Look a table up.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in TABLES:
+        raise InputError(f"no table {name!r}; there are: {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def find_runs(names: Sequence[str]) -> dict[str, Run]:
+    """Look runs up.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    unknown = [name for name in names if name not in RUNS]
+    if unknown:
+        raise InputError(f"no run {unknown[0]!r}; there are: {', '.join(RUNS)}")
+    return {name: RUNS[name] for name in names}

@@ -1,0 +1,34 @@
+"""Means over seeds with 95 % intervals, and differences seed by seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the half-width of its 95 % interval; NaN with one value only."""
+
+    mean: float
+    half_width: float
+
+    def __str__(self) -> str:
+        if np.isnan(self.half_width):
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} ± {self.half_width:.1f}"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Student's t interval of the mean of independent values."""
+    number = len(values)
+    if number == 1:
+        return Estimate(float(values[0]), float("nan"))
+    spread = float(np.std(values, ddof=1)) / number**0.5
+    return Estimate(float(np.mean(values)), float(stats.t.ppf(0.975, number - 1)) * spread)
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """``values`` minus ``baseline``, both in the order of the seeds: what seeds share cancels."""
+    return estimate([value - other for value, other in zip(values, baseline, strict=True)])

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Every subset of the four losses.
+source "$(dirname "$0")/_table.sh"

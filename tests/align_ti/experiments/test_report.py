@@ -1,0 +1,87 @@
+"""Intervals against textbook values; tables that say what is there and refuse what is not."""
+
+import json
+import math
+
+import pytest
+
+from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table
+from align_ti.experiments.report import read_lines, write_report
+from align_ti.experiments.runner import Trial, plan_trials
+from align_ti.experiments.statistics import estimate, paired_difference
+from llava.errors import InputError
+from llava.eval.registry import BENCHMARKS
+
+
+def finish(trial: Trial, score: float) -> None:
+    """Leave behind what an evaluation does: every benchmark has the same score."""
+    trial.scores_file.parent.mkdir(parents=True)
+    for name in BENCHMARKS:
+        (trial.folder / "eval" / f"{name}.json").write_text(json.dumps({"score": score}))
+    trial.scores_file.write_text("{}")
+    trial.seconds_file.write_text(json.dumps({"train": 60.0, "evaluate": 5.0}))
+
+
+def test_interval_of_one_to_five():
+    """Mean 3, standard deviation 1.5811, t(0.975, 4) = 2.7764: half-width 2.7764 * 1.5811 / sqrt(5)."""
+    found = estimate([1, 2, 3, 4, 5])
+    assert found.mean == 3 and found.half_width == pytest.approx(1.9633, abs=1e-4)
+    assert str(found) == "3.0 ± 2.0"
+    assert math.isnan(estimate([7.0]).half_width) and str(estimate([7.0])) == "7.0"
+
+
+def test_what_seeds_share_cancels():
+    """Two runs that differ by 1 on every seed, however far the seeds are apart."""
+    assert paired_difference([11, 51, 91], [10, 50, 90]).half_width == 0
+    with pytest.raises(ValueError, match="argument 2"):
+        paired_difference([1, 2], [1])
+
+
+def test_every_table_names_runs_that_exist():
+    for table in TABLES.values():
+        assert table.baseline in table.runs and set(table.runs) <= set(RUNS)
+        assert all(name in table.runs for _, points in table.lines for name in points.values())
+    assert len(find_table("table14").runs) == 15
+    flags = [(run.script, run.flags) for run in RUNS.values()]
+    assert len(set(flags)) == len(flags), "two names for one run"
+    with pytest.raises(InputError, match="no table 'table99'; there are: table3"):
+        find_table("table99")
+    with pytest.raises(InputError, match="no run 'x'"):
+        find_runs(["sft", "x"])
+
+
+def test_table_of_two_seeds(tmp_path):
+    table = find_table("table15")
+    trials = plan_trials(find_runs(table.runs), (0, 1), tmp_path / "runs")
+    for trial, score in zip(trials, (10, 20, 30, 14, 22, 36), strict=True):
+        finish(trial, score)
+    text = write_report("table15", table, trials, tmp_path / "out", {"command": "x"})
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [row[7] for row in rows] == ["12.0 ± 25.4", "21.0 ± 12.7", "33.0 ± 38.1"]
+    assert [row[8] for row in rows] == ["baseline", "9.0 ± 12.7", "21.0 ± 12.7"]
+    assert "Seeds 0, 1" in text and "- command: x" in text
+    content = json.loads((tmp_path / "out" / "table15.json").read_text())
+    assert [row["average"] for row in content["rows"]] == [[10, 14], [20, 22], [30, 36]]
+    assert (tmp_path / "out" / "table15.png").stat().st_size > 5000
+    assert (tmp_path / "out" / "table15.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_only_seeds_that_all_runs_have(tmp_path):
+    table = find_table("table15")
+    trials = plan_trials(find_runs(table.runs), (0, 1, 2), tmp_path)
+    with pytest.raises(InputError, match="no seed has been finished.*sft/seed0/eval/scores.json is missing"):
+        read_lines(trials)
+    for trial in trials:
+        if trial.seed == 2 or trial.name != "sft":
+            finish(trial, 5.0)
+    assert read_lines(trials)[1] == [2]
+
+
+def test_a_figure_has_a_line_for_each_sampling(tmp_path):
+    table = find_table("figure5")
+    trials = plan_trials(find_runs(table.runs), (0,), tmp_path)
+    for number, trial in enumerate(trials):
+        finish(trial, float(number))
+    text = write_report("figure5", table, trials, tmp_path, {})
+    assert "TPA, greedy, d = 8" in text and "not to be had from one seed" in text
+    assert (tmp_path / "figure5.png").stat().st_size > 5000

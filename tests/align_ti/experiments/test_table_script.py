@@ -1,0 +1,52 @@
+"""One table from its script to its files, with real trainings and evaluations of the smallest size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava.eval.registry import BENCHMARKS
+from playground.mini.build import BuildConfig, build
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.timeout(400)
+def test_three_students_trained_evaluated_and_tabulated(world, tuned_teacher, tmp_path):
+    build(tmp_path / "mini", BuildConfig(2, 1, 2, 10, eval_scale=0.02))
+    checkpoints = tmp_path / "runs"
+    (checkpoints / "student-pretrain").mkdir(parents=True)
+    sizes = {"0.weight": (32, 16), "0.bias": (32,), "2.weight": (32, 32), "2.bias": (32,)}
+    projector = {f"model.mm_projector.{name}": 0.1 * torch.ones(size) for name, size in sizes.items()}
+    torch.save(projector, checkpoints / "student-pretrain" / "mm_projector.bin")
+    environment = {
+        **os.environ, "PRESET": "mini", "PYTHON": sys.executable, "MINI": str(tmp_path / "mini"), "PRETRAIN_FULL": "",
+        "CHECKPOINTS": str(checkpoints), "TEACHER": str(tuned_teacher), "STUDENT_LM": str(world.student_lm),
+        "VISION_TOWER": str(world.tower), "STUDENT_FINETUNE_DATA": str(world.data), "NUM_GPUS": "0",
+        "STUDENT_FINETUNE_IMAGES": str(world.images), "TEMPLATE": "qwen", "CPU_PROCESSES": "1", "FINETUNE_BATCH": "8",
+    }  # fmt: skip
+
+    def table(*flags: str) -> subprocess.CompletedProcess:
+        command = ["bash", str(ROOT / "scripts/tables/table15.sh"), "--seeds", "1", "--out", str(tmp_path / "out")]
+        return subprocess.run(
+            [*command, *flags], env=environment, cwd="/", capture_output=True, text=True, timeout=380
+        )  # fmt: skip
+
+    done = table("--max_steps", "2", "--iva_layer", "1")
+    assert done.returncode == 2 and "--iva_layer" in done.stderr, "a flag that SFT does not know: the log's end says so"
+    done = table("--max_steps", "2", "--logging_steps", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads((tmp_path / "out" / "table15.json").read_text())
+    assert [row["name"] for row in content["rows"]] == ["sft", "sft+kd", "sft+kd+iva+tpa"]
+    assert all(set(row["scores"]) == set(BENCHMARKS) for row in content["rows"])
+    assert "3 students, 0 of them finished before" in done.stderr
+    state = json.loads((checkpoints / "tables/sft+kd+iva+tpa/seed0/model/trainer_state.json").read_text())
+    assert {"sft", "kd", "iva", "tpa"} <= set(state["log_history"][0])
+    assert done.stdout.startswith("# Against SFT and vanilla KD")
+    again = table("--max_steps", "2")
+    assert again.returncode == 0 and "3 students, 3 of them finished before" in again.stderr
+    assert not list((checkpoints / "tables").rglob("checkpoint-*"))
