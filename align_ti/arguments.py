@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from align_ti.iva import IVA_WEIGHTS
 from llava.errors import InputError
 
 LOSSES = ("sft", "kd", "iva", "tpa")
@@ -25,7 +26,13 @@ class DistillArguments:
     kd_temperature: float = field(default=1.0, metadata={"help": "temperature of both models' distributions"})
     iva_layer: str = field(
         default="auto",
-        metadata={"help": "layer of the attention maps: a number from 0, or auto (highest IRS)"},
+        metadata={
+            "help": "layer of the attention maps, of the model that --iva_weights names: a number from 0, or auto"
+        },
+    )
+    iva_weights: str = field(
+        default="teacher",
+        metadata={"help": "attention of the teacher (the paper), of the student (Table 8), or uniform (Table 6)"},
     )
     irs_inputs: int = field(default=256, metadata={"help": "training samples from which auto estimates the IRS"})
     irs_pairs: int = field(default=1000, metadata={"help": "pairs of them (the paper: 1,000)"})
@@ -63,6 +70,7 @@ class DistillArguments:
             ("tpa_sampling", ("nucleus", "greedy")),
             ("tpa_draws_from", ("student", "teacher")),
             ("ribbon", ("prefix", "algorithm1")),
+            ("iva_weights", IVA_WEIGHTS),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"--{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from align_ti.objective import Objective, iva_samples
+from align_ti.iva import image_samples, iva_samples
+from align_ti.objective import Objective
 from llava.train.trainer import LlavaTrainer
 
 
@@ -15,7 +16,7 @@ class AlignTITrainer(LlavaTrainer):
 
     The objective runs inside the student's forward, so that DDP and DeepSpeed see one forward and one backward of
     the engine a step. Denominators are those of the global batch: supervised tokens for ``sft``, ``kd`` and ``tpa``,
-    samples with image and instruction for ``iva``.
+    samples with image and instruction for ``iva`` (with an image, if its weights are equal).
 
     Args:
         objective: what the student is trained on.
@@ -28,23 +29,26 @@ class AlignTITrainer(LlavaTrainer):
         self.objective = objective
 
     def global_counts(self, batches: list[Mapping[str, Any]]) -> Tensor:
-        """Float tensor [2]: supervised tokens, and samples that IVA applies to, of this rank's micro-batches."""
-        samples = torch.stack([iva_samples(batch) for batch in batches]).sum(0, keepdim=True).float()
+        """Float tensor [3] of this rank's micro-batches: supervised tokens, samples with an image and an instruction,
+        samples with an image."""
         tokens = super().global_counts(batches)
-        return torch.cat([tokens, samples.to(tokens.device)])
+        samples = [torch.stack([count(batch) for batch in batches]).sum() for count in (iva_samples, image_samples)]
+        return torch.cat([tokens, torch.stack(samples).to(tokens)])
 
     def denominator(self, term: str, counts: Tensor) -> Tensor:
         """Samples for ``iva``, tokens for the others."""
-        return counts[1] if term == "iva" else counts[0]
+        if term == "iva":
+            return counts[2] if self.objective.settings.iva_weights == "uniform" else counts[1]
+        return counts[0]
 
     def micro_batch_loss(
         self, model: nn.Module, inputs: dict[str, Any], counts: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Any]:
         """The objective's loss and terms; see ``LlavaTrainer.micro_batch_loss``."""
-        tokens, samples = counts.unbind()
+        tokens, samples, images = counts.unbind()
 
         def step(student: Any) -> dict[str, Tensor]:
-            return self.objective(student, inputs, tokens, samples, step=self.state.global_step)
+            return self.objective(student, inputs, tokens, samples, step=self.state.global_step, image_samples=images)
 
         terms = model(step=step)
         loss = terms.pop("loss")

@@ -208,3 +208,17 @@ def test_the_held_out_divergence_does_not_depend_on_the_batch(run, world, tmp_pa
         seen.append([entry[f"eval_{name}"] for name in ("sft", "kd", "iva", "tpa")])
     assert all(value > 0 for value in seen[0])
     assert seen[0] == pytest.approx(seen[1], rel=1e-3)
+
+
+def test_iva_weighs_by_the_student_or_equally(run, tmp_path):
+    """The student's layers are scored where asked (it has 2, the teacher 3); equal weights need no scores."""
+    flags = ("--per_device_train_batch_size", "8", "--max_steps", "1", "--losses", "sft,iva", "--iva_weights")
+    student = run(tmp_path / "student", *flags, "student")
+    assert len(json.loads((tmp_path / "student/irs.json").read_text())["scores"]) == 2
+    uniform = run(tmp_path / "uniform", *flags, "uniform")
+    assert not (tmp_path / "uniform/irs.json").exists()
+    assert json.loads((tmp_path / "uniform/run_config.json").read_text())["iva"]["layer"] is None
+    ((student_iva,), (uniform_iva,)) = steps(student, "iva") + steps(uniform, "iva")
+    assert uniform_iva > student_iva > 0  # a student's weights sum to less than 1
+    with pytest.raises(InputError, match="student has 2 layers, 0 to 1"):
+        run(tmp_path / "refused", *flags, "student", "--iva_layer", "2")
