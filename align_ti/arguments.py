@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 
 from align_ti.iva import IVA_WEIGHTS
+from align_ti.kl_family import get_divergence
+from align_ti.relational import SIMILARITIES
 from llava.errors import InputError
 
-LOSSES = ("sft", "kd", "iva", "tpa")
-"""Terms of Eq. 8, in the paper's order of introduction."""
+LOSSES = ("sft", "kd", "iva", "tpa", "rel")
+"""Terms of Eq. 8, in the paper's order of introduction, then those of the methods it compares with."""
 
 
 @dataclass
@@ -17,12 +19,23 @@ class DistillArguments:
     teacher_zero3: bool = field(
         default=False, metadata={"help": "split the teacher over the ranks (DeepSpeed ZeRO-3) instead of copying it"}
     )
-    losses: str = field(default="sft,kd,iva,tpa", metadata={"help": "comma-separated subset of sft, kd, iva, tpa"})
+    losses: str = field(default="sft,kd,iva,tpa", metadata={"help": f"comma-separated subset of {', '.join(LOSSES)}"})
     sft_weight: float = field(default=1.0, metadata={"help": "factor of the supervised loss"})
     kd_weight: float = field(default=1.0, metadata={"help": "factor of the next-token KD loss (Eq. 2)"})
     iva_weight: float = field(default=1.0, metadata={"help": "factor of the IVA loss (Eq. 4)"})
     tpa_weight: float = field(default=1.0, metadata={"help": "factor of the TPA loss (Eq. 7)"})
+    rel_weight: float = field(default=1.0, metadata={"help": "factor of the relational loss (LLaVA-KD)"})
+    rel_similarity: str = field(
+        default="cosine", metadata={"help": "of two visual tokens' logits: cosine, or product as LLaVA-KD has it"}
+    )
     divergence: str = field(default="forward_kl", metadata={"help": "forward_kl, reverse_kl, jsd or skew_kl"})
+    jsd_beta: float | None = field(
+        default=None, metadata={"help": "teacher's share of the mixture in --divergence jsd, in (0, 1); 0.5 if absent"}
+    )
+    skew_alpha: float | None = field(
+        default=None,
+        metadata={"help": "teacher's share of the mixture in --divergence skew_kl, in (0, 1); 0.1 if absent"},
+    )
     kd_temperature: float = field(default=1.0, metadata={"help": "temperature of both models' distributions"})
     iva_layer: str = field(
         default="auto",
@@ -71,6 +84,7 @@ class DistillArguments:
             ("tpa_draws_from", ("student", "teacher")),
             ("ribbon", ("prefix", "algorithm1")),
             ("iva_weights", IVA_WEIGHTS),
+            ("rel_similarity", SIMILARITIES),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"--{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
@@ -78,6 +92,7 @@ class DistillArguments:
             raise InputError("--packing works with --ribbon prefix; Algorithm 1's dense mask is over padded samples")
         if self.iva_layer != "auto" and not self.iva_layer.isdigit():
             raise InputError(f"--iva_layer {self.iva_layer!r}: expected a layer number from 0, or auto")
+        get_divergence(self.divergence_name)
         if self.kd_temperature <= 0:
             raise InputError(f"--kd_temperature is {self.kd_temperature}; expected a positive number")
         if self.irs_inputs < 2 or self.irs_pairs < 1:
@@ -87,6 +102,30 @@ class DistillArguments:
     def chosen_losses(self) -> list[str]:
         """The losses asked for."""
         return [name.strip() for name in self.losses.split(",") if name.strip()]
+
+    @property
+    def divergence_name(self) -> str:
+        """``--divergence`` with its parameter, as ``get_divergence`` reads it.
+
+        Raises:
+            InputError: a parameter of another divergence, one given twice, or one outside (0, 1).
+        """
+        name = self.divergence
+        for flag, base, value in (("jsd_beta", "jsd", self.jsd_beta), ("skew_alpha", "skew_kl", self.skew_alpha)):
+            if value is None:
+                continue
+            if self.divergence != base:
+                raise InputError(
+                    f"--{flag} {value} is the parameter of --divergence {base}, but --divergence is "
+                    f"{self.divergence!r}; write --divergence {base}, or leave --{flag} out"
+                )
+            if not 0 < value < 1:
+                raise InputError(
+                    f"--{flag} is {value}; expected a number strictly between 0 and 1 (the limits are forward_kl and, "
+                    "for jsd, reverse_kl)"
+                )
+            name = f"{base}:{value!r}"
+        return name
 
     @property
     def weights(self) -> dict[str, float]:

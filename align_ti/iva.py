@@ -33,18 +33,17 @@ def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
     return WeightedRows(index, attention.detach().flatten()[index])
 
 
-def uniform_rows(visual_mask: Tensor, sample: Tensor) -> WeightedRows:
+def uniform_rows(index: Tensor, sample: Tensor) -> WeightedRows:
     """The visual positions of a batch, all of a sample with the same weight ``1 / N_v``.
 
     LLaVA-KD's alignment of visual tokens (arXiv 2410.16236), which the paper compares IVA with (Table 6). The weights
     of a sample sum to 1; a sample needs no instruction.
 
     Args:
-        visual_mask: bool ``[B, S]``, True at visual tokens.
-        sample: long ``[R]``, the sample of each visual token in reading order.
+        index: long ``[R]``, where the visual tokens stand in ``[B * S]``.
+        sample: long ``[R]``, the sample of each.
     """
-    count = torch.bincount(sample)
-    return WeightedRows(visual_mask.flatten().nonzero().flatten(), 1 / count[sample].double())
+    return WeightedRows(index, 1 / torch.bincount(sample)[sample].double())
 
 
 def iva_samples(batch: Mapping[str, Any]) -> Tensor:

@@ -21,7 +21,7 @@ from align_ti.ribbon.backends import attention_dtype, resolve_backend
 from align_ti.ribbon.layout import CandidateLayout, SupervisedTokens, candidate_layout, supervised_tokens
 from align_ti.sampling import draw_candidates
 from align_ti.settings import ObjectiveSettings
-from align_ti.terms import Counts, MicroBatch, Passes, all_terms
+from align_ti.terms import Counts, LossTerms, MicroBatch, Passes
 from align_ti.tpa import transitions
 from llava.model.head import with_weight
 from llava.model.splice import SplicedBatch
@@ -42,6 +42,7 @@ class Objective:
         self.teacher = teacher
         self.settings = settings
         self.shared_tower = shared_tower
+        self.terms = LossTerms(teacher, settings)
 
     def __call__(
         self,
@@ -60,8 +61,8 @@ class Objective:
             tokens: supervised tokens of the global batch: the denominator of ``sft``, ``kd`` and ``tpa``.
             iva_samples: samples of the global batch with an image and an instruction: the denominator of ``iva``.
             step: number of the optimizer step; with the samples themselves it fixes the draws.
-            image_samples: samples of the global batch with an image: the denominator of ``iva`` with equal weights;
-                ``iva_samples`` if absent.
+            image_samples: samples of the global batch with an image: the denominator of ``rel``, and of ``iva`` with
+                equal weights; ``iva_samples`` if absent.
 
         Returns:
             ``loss`` (differentiable; the weighted sum), the detached unweighted terms by name, and with TPA
@@ -256,5 +257,5 @@ class Objective:
         )
 
     def losses(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
-        """All terms from one pass of the weighted rows through both heads."""
-        return all_terms(student, self.teacher, self.settings, batch, passes)
+        """The loss and its terms from the hidden states; see ``LossTerms``."""
+        return self.terms(student, batch, passes)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from align_ti.iva import IVA_WEIGHTS
+from align_ti.relational import SIMILARITIES
 from llava.errors import InputError
 
 
@@ -16,6 +17,7 @@ class ObjectiveSettings:
         iva_weights: where IVA's weights come from: ``teacher`` (the paper), ``student`` (its Table 8) or ``uniform``
             (its Table 6).
         iva_layer: the layer ``l*`` of the model whose attention gives the weights; ``uniform`` needs none.
+        rel_similarity: of ``rel``, see ``align_ti.relational``.
         divergence, temperature: of ``kd``, ``iva`` and ``tpa``.
         d, sampling, top_p, draws_from: TPA's candidates, see ``align_ti.sampling``.
         ribbon: ``prefix`` or ``algorithm1``; both give the same numbers.
@@ -25,7 +27,7 @@ class ObjectiveSettings:
         seed: of the draws.
 
     Raises:
-        InputError: IVA without a layer, or an unknown source of its weights.
+        InputError: IVA without a layer, or an unknown source of its weights or similarity.
     """
 
     weights: Mapping[str, float]
@@ -43,10 +45,13 @@ class ObjectiveSettings:
     end_of_turn_ids: Collection[int] = field(default_factory=frozenset)
     seed: int = 0
     iva_weights: str = "teacher"
+    rel_similarity: str = "cosine"
 
     def __post_init__(self) -> None:
         if self.iva_weights not in IVA_WEIGHTS:
             raise InputError(f"iva_weights is {self.iva_weights!r}; expected one of {', '.join(IVA_WEIGHTS)}")
+        if self.rel_similarity not in SIMILARITIES:
+            raise InputError(f"rel_similarity is {self.rel_similarity!r}; expected one of {', '.join(SIMILARITIES)}")
         if self.maps_of is not None and self.iva_layer is None:
             raise InputError("iva is among the losses but no layer was chosen for its weights")
 

@@ -16,7 +16,8 @@ class AlignTITrainer(LlavaTrainer):
 
     The objective runs inside the student's forward, so that DDP and DeepSpeed see one forward and one backward of
     the engine a step. Denominators are those of the global batch: supervised tokens for ``sft``, ``kd`` and ``tpa``,
-    samples with image and instruction for ``iva`` (with an image, if its weights are equal).
+    samples with image and instruction for ``iva`` (with an image, if its weights are equal), samples with an image for
+    ``rel``.
 
     Args:
         objective: what the student is trained on.
@@ -36,10 +37,10 @@ class AlignTITrainer(LlavaTrainer):
         return torch.cat([tokens, torch.stack(samples).to(tokens)])
 
     def denominator(self, term: str, counts: Tensor) -> Tensor:
-        """Samples for ``iva``, tokens for the others."""
-        if term == "iva":
-            return counts[2] if self.objective.settings.iva_weights == "uniform" else counts[1]
-        return counts[0]
+        """Samples for ``iva`` and ``rel``, tokens for the others."""
+        if term == "rel" or (term == "iva" and self.objective.settings.iva_weights == "uniform"):
+            return counts[2]
+        return counts[1] if term == "iva" else counts[0]
 
     def micro_batch_loss(
         self, model: nn.Module, inputs: dict[str, Any], counts: Tensor

@@ -86,10 +86,9 @@ def test_accumulation_does_not_change_it(weights, models, make_batch):
 
 
 def test_equal_weights_sum_to_one_a_sample():
-    visual = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
-    rows = uniform_rows(visual, torch.tensor([0, 0, 2]))
+    rows = uniform_rows(torch.tensor([1, 2, 8]), torch.tensor([0, 0, 2]))
     assert rows.index.tolist() == [1, 2, 8] and rows.weight.tolist() == [0.5, 0.5, 1.0]
-    nothing = uniform_rows(visual[1:2], torch.zeros(0, dtype=torch.long))
+    nothing = uniform_rows(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
     assert len(nothing.index) == len(nothing.weight) == 0
 
 
