@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from align_ti.attention import AttentionCapture, anything_4d
 from align_ti.attention_maps import MapRequest
 from align_ti.noise import draw_noise
+from align_ti.on_policy import ON_POLICY
 from align_ti.packing import Packing, pack, packed_attention
 from align_ti.ribbon.algorithm1 import single_pass
 from align_ti.ribbon.backends import attention_dtype, resolve_backend
@@ -57,7 +58,7 @@ class Objective:
 
         Args:
             student: the model being trained, with the ``align_ti`` attention.
-            batch: as the collator makes it.
+            batch: as the collator makes it, or with the student's responses (``align_ti.on_policy``).
             tokens: supervised tokens of the global batch: the denominator of ``sft``, ``kd`` and ``tpa``.
             iva_samples: samples of the global batch with an image and an instruction: the denominator of ``iva``.
             step: number of the optimizer step; with the samples themselves it fixes the draws.
@@ -91,7 +92,8 @@ class Objective:
         else:
             passes = self.run_prefix(student, student_inputs, teacher_inputs, supervised, noise, packing)
         counts = Counts(tokens, iva_samples, iva_samples if image_samples is None else image_samples)
-        return self.losses(student, MicroBatch(student_inputs, supervised, counts, packing), passes)
+        on_policy = bool(batch.get(ON_POLICY, False))
+        return self.losses(student, MicroBatch(student_inputs, supervised, counts, packing, on_policy), passes)
 
     def splice(self, student: Any, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
         """Both models' inputs; a shared tower runs once."""

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from align_ti.divergence import LinearDivergence, linear_divergence
 from align_ti.iva import iva_rows, uniform_rows
 from align_ti.packing import Packing, samples_of
+from align_ti.policy_gradient import policy_gradient
 from align_ti.relational import RelationalLoss
 from align_ti.ribbon.layout import CandidateLayout, SupervisedTokens
 from align_ti.settings import ObjectiveSettings
@@ -56,12 +57,14 @@ class MicroBatch:
         supervised: the tokens to predict.
         counts: the denominators.
         packing: of a packed row.
+        on_policy: whether the student sampled the responses.
     """
 
     inputs: SplicedBatch
     supervised: SupervisedTokens
     counts: Counts
     packing: Packing | None = None
+    on_policy: bool = False
 
     def visual_places(self) -> tuple[Tensor, Tensor]:
         """The visual tokens in reading order: their index into ``[B * S]`` and their sample, both long ``[R]``."""
@@ -91,6 +94,9 @@ class LossTerms:
             out |= self.weighted_rows(student, batch, passes, weights)
         if "rel" in self.settings.weights:
             self._add(out, "rel", self.relations(student, batch, passes))
+        if "pg" in self.settings.weights:
+            loss, out["reverse_kl"] = self.policy_gradient(student, batch, passes)
+            self._add(out, "pg", loss)
         if passes.layout is not None:
             tokens = batch.counts.tokens
             ran = (passes.layout.weight > 0).sum() if self.settings.merge_draws else torch.tensor(len(passes.layout))
@@ -151,6 +157,24 @@ class LossTerms:
         )
         return total / batch.counts.image_samples
 
+    def policy_gradient(self, student: Any, batch: MicroBatch, passes: Passes) -> tuple[Tensor, Tensor]:
+        """``pg``, and the exact reverse KL a token in it; both 0 on the data's responses, where it is not defined."""
+        assert passes.teacher_main is not None
+        supervised = batch.supervised
+        if not batch.on_policy:
+            nothing = torch.zeros_like(batch.counts.tokens, dtype=exact_dtype(passes.student_main))
+            return nothing, nothing
+        sample = samples_of(supervised.predicting, batch.inputs.labels.shape[1], batch.packing)
+        scale = 1 / batch.counts.tokens.to(exact_dtype(passes.student_main))
+        options: dict[str, Any] = {"targets": supervised.label, "sample": sample, "scale": scale}
+        loss, reverse_kl = self.through_heads(
+            student,
+            passes.student_main[supervised.predicting],
+            passes.teacher_main[supervised.predicting],
+            lambda *sides: tuple(policy_gradient(*sides, **options)),
+        )
+        return loss, reverse_kl.detach()
+
     def through_heads(
         self, student: Any, student_rows: Tensor, teacher_rows: Tensor, function: Callable[..., Any]
     ) -> Any:
@@ -174,7 +198,7 @@ def row_weights(settings: ObjectiveSettings, batch: MicroBatch, passes: Passes) 
     names = [name for name in settings.weights if name in ROW_TERMS]
     terms = {name: passes.student_main.new_zeros(places + extra, dtype=exact) for name in names}
     for name in ("sft", "kd"):
-        if name in terms:
+        if name in terms and not (name == "sft" and batch.on_policy):  # the data's responses alone are right answers
             terms[name][supervised.predicting] = 1 / counts.tokens.to(exact)
     if "iva" in terms:
         if settings.iva_weights == "uniform":

@@ -15,6 +15,7 @@ from align_ti.arguments import DistillArguments
 from align_ti.attention import use_align_ti_attention
 from align_ti.irs import LayerScores, instruction_relevance_scores
 from align_ti.objective import Objective, ObjectiveSettings
+from align_ti.on_policy import StudentResponses
 from align_ti.ribbon.backends import resolve_backend
 from align_ti.teacher import (
     check_same_template,
@@ -27,6 +28,7 @@ from align_ti.teacher import (
 from align_ti.trainer import AlignTITrainer
 from llava.conversation import get_template
 from llava.errors import InputError, run_cli
+from llava.eval.stopping import EndOfTurn
 from llava.export.card import write_student_card
 from llava.model.zero import is_partitioned
 from llava.train.arguments import (
@@ -107,6 +109,7 @@ def main() -> None:
         data_collator=collator,
         processing_class=tokenizer,
         objective=objective,
+        responses=student_responses(distill, student, teacher, tokenizer, model_arguments.version, arguments),
         projector_only=model_arguments.tune_mm_mlp_adapter,
         skip_bad_samples=data_arguments.on_bad_sample == "skip",
     )
@@ -147,6 +150,26 @@ def build_settings(
         packing=distill.packing,
         end_of_turn_ids=end_of_turn_ids(tokenizer, template),
         seed=seed,
+    )
+
+
+def student_responses(
+    distill: DistillArguments,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    arguments: TrainingArguments,
+) -> StudentResponses | None:
+    """What makes the batches of on-policy steps; None without ``--on_policy_fraction``."""
+    if distill.on_policy_fraction == 0:
+        return None
+    models: tuple[Any, Any] = student, teacher
+    return StudentResponses(
+        distill.on_policy(arguments.seed),
+        EndOfTurn.of(get_template(template), tokenizer, student),
+        vocabulary=min(model.lm_head.out_features for model in models),
+        max_length=arguments.model_max_length,
     )
 
 
