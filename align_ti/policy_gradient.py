@@ -105,5 +105,5 @@ def returns_after(rewards: Tensor, sample: Tensor, length_normalised: bool = Tru
     last = (torch.bincount(sample).cumsum(0) - 1)[sample]
     following = rewards.double().flip(0).cumsum(0).flip(0) - rewards.double()
     behind = last - torch.arange(len(rewards), device=rewards.device)
-    returns = torch.where(behind > 0, following - following[last], 0.0)
+    returns = following - following[last]
     return (returns / behind.clamp(min=1) if length_normalised else returns).to(rewards.dtype)

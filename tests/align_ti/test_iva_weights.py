@@ -8,7 +8,8 @@ from align_ti.settings import ObjectiveSettings
 from llava.errors import InputError
 from tests.align_ti.whole_objective import HIDDEN, TEACHER_HIDDEN, add, assert_same, settings, total, visual_of
 
-COUNTS = (11.0, 3.0, 3.0)
+COUNTS = {"student": (11.0, 3.0, 5.0), "uniform": (11.0, 5.0, 3.0)}
+"""Tokens, samples with image and instruction, samples with image: each kind of weights has its own denominator."""
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_against_loops(weights, models, make_batch):
     weigh = students_attention if weights == "student" else (lambda attention, instruction, k, places: 1 / places)
     expected, gradients = plain(student, teacher, batch, layer, weigh)
     options = {"iva_layer": layer if weights == "student" else None, "iva_weights": weights}
-    terms, found = total(student, teacher, batch, settings(("iva",), **options), COUNTS)
+    terms, found = total(student, teacher, batch, settings(("iva",), **options), COUNTS[weights])
     assert terms["iva"] == pytest.approx(expected.item() / 3, rel=1e-6) and expected > 0.01
     torch.testing.assert_close(found[0], gradients[0] / 3, rtol=1e-5, atol=1e-7)  # eager: a float32 softmax
     torch.testing.assert_close(found[-1], gradients[1] / 3, rtol=1e-5, atol=1e-7)  # eager: a float32 softmax
@@ -81,8 +82,8 @@ def test_packed_and_algorithm1_give_the_same(weights, losses, side, models, make
 def test_accumulation_does_not_change_it(weights, models, make_batch):
     batch = make_batch()
     chosen = settings(("sft", "iva"), iva_weights=weights)
-    parts = [total(*models, batch, chosen, COUNTS, rows=[row]) for row in range(len(batch.ids))]
-    assert_same(add(parts), total(*models, batch, chosen, COUNTS))
+    parts = [total(*models, batch, chosen, COUNTS[weights], rows=[row]) for row in range(len(batch.ids))]
+    assert_same(add(parts), total(*models, batch, chosen, COUNTS[weights]))
 
 
 def test_equal_weights_sum_to_one_a_sample():

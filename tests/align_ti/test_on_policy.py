@@ -170,6 +170,14 @@ def test_how_often():
     assert all(OnPolicySettings(1.0).chosen(step) for step in range(100))
 
 
+def test_draws_for_two_purposes_are_independent():
+    ids = torch.arange(12).view(2, 6)
+    other, same, draws = (
+        draw_noise(ids, torch.ones_like(ids), [3, 4], 2, 5, 3, purpose) for purpose in (b"one", b"", b"")
+    )
+    assert torch.equal(same, draws) and not (other == draws).any()
+
+
 def test_the_cross_entropy_is_the_datas(tiny_model, make_batch):
     models = tiny_model(), tiny_model(vocab=34, hidden=TEACHER_HIDDEN, layers=3, seed=1)
     losses = ("sft", "kd", "iva", "tpa")
