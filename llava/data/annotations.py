@@ -23,6 +23,7 @@ class Annotations:
         tables = [convert_once(file) for file in files]
         shards = [datasets.Dataset.from_file(str(shard)) for table in tables for shard in table.shards]
         self.files = files
+        self._tables = tables
         self._data = datasets.concatenate_datasets(shards) if len(shards) > 1 else shards[0]
         self._starts = np.cumsum([0, *(table.rows for table in tables)]).tolist()
         self._problem_count = sum(table.problems for table in tables)
@@ -54,7 +55,7 @@ class Annotations:
 
     def folder(self, index: int) -> Path:
         """The folder of the annotation file that an entry comes from."""
-        return self._file(index).parent
+        return self.files[self._file(index)].parent
 
     def problems(self) -> list[tuple[int, str]]:
         """``(index, place and reason)`` of every malformed entry; cheap when there is none."""
@@ -72,11 +73,14 @@ class Annotations:
             raise IndexError(f"entry {index} of {len(self)}")
         return self._data[index % len(self)]
 
-    def _file(self, index: int) -> Path:
-        return self.files[bisect_right(self._starts, index % len(self)) - 1]
+    def _file(self, index: int) -> int:
+        return bisect_right(self._starts, index % len(self)) - 1
 
     def _describe(self, index: int, row: dict[str, Any]) -> str:
-        return f"{self._file(index)}, entry {row['row']} (id {row['id']!r}, line {row['line']})"
+        file = self._file(index)
+        entry = index % len(self) - self._starts[file]
+        line = row["line"] + self._tables[file].lines_before(entry)
+        return f"{self.files[file]}, entry {entry} (id {row['id']!r}, line {line})"
 
 
 def open_annotations(path: str | Path) -> Annotations:

@@ -52,10 +52,15 @@ def iter_rows(path: Path, progress: Progress | None = None, keep_broken: bool = 
     """
     require_annotation_file(path)
     with path.open("rb") as file:
-        if path.suffix == ".jsonl":
-            yield from _json_lines(path, file, progress, keep_broken)
-        else:
-            yield from _Window(path, file, progress).entries()
+        yield from read_rows(path, file, progress, keep_broken)
+
+
+def read_rows(path: Path, file: BinaryIO, progress: Progress | None = None, keep_broken: bool = False) -> Iterator[Row]:
+    """Like :func:`iter_rows`, from an open file; ``path`` tells its format and names it in messages."""
+    if path.suffix == ".jsonl":
+        yield from _json_lines(path, file, progress, keep_broken)
+    else:
+        yield from _Window(path, file, progress).entries()
 
 
 def require_annotation_file(path: Path) -> None:

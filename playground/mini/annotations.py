@@ -19,11 +19,14 @@ from playground.mini.questions.signs import about_sign, ocr_tokens, read_sign
 from playground.mini.scenes import make_imagined_scene
 from playground.mini.wording import at
 
-CAPTION_SHARE = 0.25
+CAPTION_SHARE = 0.1
 """Share of the pretraining scenes that have a caption of the whole picture."""
 
 BACKGROUND_SHARE = 0.15
 """Share of the pretraining scenes that a question about the background is asked of."""
+
+PRESENCES = 2
+"""Questions of every pretraining scene whether a thing is there; half of the answers are "No"."""
 
 DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
@@ -67,17 +70,19 @@ CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 
 def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
-    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded ones: of each object, of the
-    sign, of some backgrounds.
+    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded ones: what is where, where
+    is what, whether it is there, the sign, some backgrounds.
 
-    The latter ask about a part of the picture and name it. They teach the names of things and where to look with two
-    supervised tokens each, which models this small learn from many of them and from little else.
+    The latter teach the names of things and where to look with two supervised tokens each, which models this small
+    learn from many of them and from little else.
     """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
     if rng.random() < CAPTION_SHARE:
         yield conversation(identifier, [(with_image(request), text)], image)
     turns = [(f"What is {at(item.place)}?{SHORT_SUFFIX}", item.concept) for item in scene.objects]
+    turns += [(f"Where is the {item.concept}?{SHORT_SUFFIX}", item.place) for item in scene.unique_objects()]
+    turns += [short_turn(presence(scene, rng)) for _ in range(PRESENCES)]
     sign = read_sign(scene, rng)
     if sign is not None:
         turns.append(_answer(scene, sign, rng, short_share=1.0))

@@ -21,6 +21,8 @@ from playground.mini.concepts import concepts
 from playground.mini.pretrain_lm import PackedText, pretrain_lm
 from playground.mini.pretrain_tokenizer import train_tokenizer
 from playground.mini.pretrain_tower import pretrain_tower
+from playground.mini.scenes import SIGN_WORDS
+from playground.mini.tower import sign
 from playground.mini.wording import a
 
 logger = logging.getLogger("playground.mini.base_models")
@@ -53,10 +55,13 @@ def read_texts(data: Path, limit: int | None = None) -> list[str]:
 
 
 def read_tower_records(data: Path) -> tuple[list[tuple[Path, list[str]]], list[str]]:
-    """``(picture, labels)`` of ``tower.jsonl``, and the names of all things ("a goat")."""
+    """``(picture, labels)`` of ``tower.jsonl``, and the names of all things ("a goat") and signs."""
     with open(data / "tower.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    return [(data / "images" / line["image"], line["labels"]) for line in lines], [a(name) for name in concepts()]
+    return [(data / "images" / line["image"], line["labels"]) for line in lines], [
+        *map(a, concepts()),
+        *map(sign, SIGN_WORDS),
+    ]
 
 
 def make(name: str, folder: Path, result: str, work: Callable[[Path], dict[str, float]]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from playground.mini.bench.common import Setting
 from playground.mini.bench.write import WRITERS, BenchmarkJob, run_benchmark, write_summary
 from playground.mini.concepts import ATLAS
 from playground.mini.jobs import PictureJob, TextJob, chunks, in_order, run_pictures, run_text
+from playground.mini.layout import PATCHES
 from playground.mini.scenes import Split
 
 log = logging.getLogger("playground.mini.build")
@@ -70,8 +71,8 @@ class BuildConfig:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
         if not 0 < self.eval_scale <= 10:
             raise InputError(f"--eval-scale is {self.eval_scale}; it must be above 0 and at most 10")
-        if not 32 <= self.size <= 1024:
-            raise InputError(f"--size is {self.size} px; it must be 32 to 1024")
+        if not 32 <= self.size <= 1024 or self.size % PATCHES:
+            raise InputError(f"--size is {self.size} px; it must be 32 to 1024 and a multiple of {PATCHES}")
 
 
 def code_version() -> str:

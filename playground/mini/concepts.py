@@ -15,7 +15,7 @@ from llava.errors import InputError
 
 ATLAS = Path(__file__).resolve().parent / "atlas"
 
-HELD_OUT_PERCENT = 10
+HELD_OUT_PERCENT = 13
 """Share of all pairs of concepts that never share a training scene."""
 
 

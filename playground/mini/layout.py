@@ -6,20 +6,21 @@ from functools import cached_property
 from typing import Any
 
 from playground.mini.concepts import concept
-from playground.mini.wording import PLACES
+from playground.mini.wording import PLACES, SIDE
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, each as a fraction of the picture's side."""
 
-SIZES = {"small": 0.255, "medium": 0.325, "large": 0.415}
-"""Side of an object's box as a fraction of the picture's side (20, 26 and 33 px of 80)."""
+PATCHES = 4
+"""Patches along a side of a picture, as the tower cuts it: two for each place."""
 
-ROWS = ("top", "middle", "bottom")
+SIZES = {"small": 0.3, "medium": 0.38, "large": 0.46}
+"""Side of an object's box as a fraction of the picture's side (24, 30 and 37 px of 80)."""
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: what it is, where it is (the nearest of nine places and its exact box) and how big."""
+    """One object: what it is, where it is (the nearest of the places and its exact box) and how big."""
 
     concept: str
     place: str
@@ -33,28 +34,28 @@ class SceneObject:
 
     @property
     def row(self) -> int:
-        """0 top, 1 middle, 2 bottom."""
-        return PLACES.index(self.place) // 3
+        """0 top, 1 bottom."""
+        return PLACES.index(self.place) // SIDE
 
     @property
     def column(self) -> int:
-        """0 left, 1 middle, 2 right."""
-        return PLACES.index(self.place) % 3
+        """0 left, 1 right."""
+        return PLACES.index(self.place) % SIDE
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A plate with a word across one whole row of the picture."""
+    """A plate with a word at one of the places."""
 
     word: str
-    row: str
+    place: str
     colour: str
 
     @property
     def box(self) -> Box:
         """Where the plate is."""
-        top = ROWS.index(self.row) / 3
-        return (0.03, top + 0.025, 0.97, top + 0.31)
+        row, column = divmod(PLACES.index(self.place), SIDE)
+        return (column / SIDE + 0.015, row / SIDE + 0.09, column / SIDE + 0.485, row / SIDE + 0.41)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Pretrain a small SigLIP on the miniature's pictures and labels with the sigmoid loss (Zhai et al., 2023).
 
-The loss is taken twice: between whole pictures and labels, as published, and between the nine places of a picture and
+The loss is taken twice: between whole pictures and labels, as published, and between the places of a picture and
 the names of things and of the places, so that patch features, which is what a vision-language model reads, tell what
 stands there and where that is.
 """
@@ -28,7 +28,8 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from playground.mini.wording import PLACES, at
+from playground.mini.layout import PATCHES
+from playground.mini.wording import PLACES, SIDE, at
 
 logger = logging.getLogger(__name__)
 
@@ -108,19 +109,19 @@ class LabelCollator:
 
 
 def place_weights(side: int) -> Tensor:
-    """How much of each of the nine places each patch covers.
+    """How much of each of the places each patch covers.
 
     Args:
         side: patches along a side of the picture.
 
     Returns:
-        ``[9, side * side]``; rows sum to 1, places and patches in reading order.
+        ``[places, side * side]``; rows sum to 1, places and patches in reading order.
     """
     edges = torch.arange(side + 1) / side
-    thirds = torch.arange(4) / 3
-    shared = torch.minimum(thirds[1:, None], edges[1:]) - torch.maximum(thirds[:-1, None], edges[:-1])
-    share = 3 * shared.clamp(min=0)
-    return torch.einsum("ap,bq->abpq", share, share).reshape(9, side * side)
+    borders = torch.arange(SIDE + 1) / SIDE
+    shared = torch.minimum(borders[1:, None], edges[1:]) - torch.maximum(borders[:-1, None], edges[:-1])
+    share = SIDE * shared.clamp(min=0)
+    return torch.einsum("ap,bq->abpq", share, share).reshape(SIDE**2, side * side)
 
 
 def sigmoid_logits(model: SiglipModel, embeddings: Tensor, texts: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ def pretrain_tower(
         names: labels that name things; the recall is over these.
         tokenizer: of the text tower.
         folder: where the model goes.
-        image_size: side of the pictures in pixels; patches are 16 x 16.
+        image_size: side of the pictures in pixels; ``PATCHES`` x ``PATCHES`` patches.
         hidden_size, layers: of the vision tower (the text tower has one layer).
         epochs, batch_size, learning_rate, seed: of training.
 
@@ -195,7 +196,12 @@ def pretrain_tower(
             "bos_token_id": tokenizer.eos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
         },
-        vision_config={**sizes, "num_hidden_layers": layers, "image_size": image_size, "patch_size": 16},
+        vision_config={
+            **sizes,
+            "num_hidden_layers": layers,
+            "image_size": image_size,
+            "patch_size": image_size // PATCHES,
+        },
     )
     model = SiglipModel(config)
     model.logit_scale.data.fill_(2.3)

@@ -8,11 +8,16 @@ from playground.mini.scenes import make_scene
 from playground.mini.wording import a, at
 
 
+def sign(word: str) -> str:
+    """How a label names a sign."""
+    return f"a sign that says {word}"
+
+
 def labels(scene: Scene) -> list[str]:
-    """What a tower should see, as short texts: each (concept, place), the sign's word and the background."""
+    """What a tower should see, as short texts: each (concept, place), the (sign, place) and the background."""
     texts = [f"{a(item.concept)} {at(item.place)}" for item in scene.objects]
     if scene.sign is not None:
-        texts.append(f"a sign that says {scene.sign.word}")
+        texts.append(f"{sign(scene.sign.word)} {at(scene.sign.place)}")
     return texts + [f"a {scene.background.colour} background"]
 
 

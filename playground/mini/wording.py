@@ -4,16 +4,13 @@ from collections.abc import Sequence
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
-PLACES = (
-    "top left", "top", "top right",
-    "left", "center", "right",
-    "bottom left", "bottom", "bottom right",
-)  # fmt: skip
-"""The nine places of a picture in reading order: index = 3 * row + column."""
+SIDE = 2
+"""Places along a side of a picture."""
+
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+"""The places of a picture in reading order: index = SIDE * row + column."""
 
 LETTERS = "ABCD"
-
-_IRREGULAR = {"scarf": "scarves", "potato": "potatoes"}
 
 
 def a(noun: str) -> str:
@@ -24,9 +21,7 @@ def a(noun: str) -> str:
 def plural(noun: str) -> str:
     """The plural of a noun phrase whose last word is the noun."""
     head, _, last = noun.rpartition(" ")
-    if last in _IRREGULAR:
-        last = _IRREGULAR[last]
-    elif last.endswith(("s", "x", "ch", "sh")):
+    if last.endswith(("s", "x", "ch", "sh")):
         last += "es"
     elif last.endswith("y") and last[-2] not in "aeiou":
         last = last[:-1] + "ies"
@@ -48,10 +43,8 @@ def listing(items: Sequence[str]) -> str:
 
 
 def at(place: str) -> str:
-    """The phrase for a place: "at the top left", "in the center", "on the left"."""
-    if place == "center":
-        return "in the center"
-    return f"{'on' if place in ('left', 'right') else 'at'} the {place}"
+    """The phrase for a place: "at the top left"."""
+    return f"at the {place}"
 
 
 def capital(sentence: str) -> str:

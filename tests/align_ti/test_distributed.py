@@ -1,8 +1,6 @@
 """Two processes give one process's losses and weights: DDP, ZeRO-2, ZeRO-3, a teacher in pieces, packing."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +11,8 @@ from safetensors.torch import load_file
 from align_ti import train as distill
 from llava.train import train as supervised
 from tests.align_ti.conftest import COMMON
+from tests.two_processes import ROOT, two_processes
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 TERMS = ("loss", "sft", "kd", "iva", "tpa", "candidate_rows")
 
 MODES = {
@@ -71,23 +68,12 @@ def one_process(world, student, tuned_teacher, tmp_path_factory):
     return outcome(folder)
 
 
-def two_processes(*arguments: str) -> None:
-    """The distillation on two processes."""
-    pytest.importorskip("deepspeed")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(HERE / "distributed_train.py"), *arguments],
-        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=280, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 @pytest.mark.parametrize("mode", list(MODES))
 @pytest.mark.timeout(300)
 def test_two_processes_equal_one(mode, world, student, tuned_teacher, one_process, tmp_path):
     two_processes(
-        *flags(world, student, tuned_teacher, tmp_path / "run", "--per_device_train_batch_size", "4", *MODES[mode])
+        "align_ti.train",
+        *flags(world, student, tuned_teacher, tmp_path / "run", "--per_device_train_batch_size", "4", *MODES[mode]),
     )
     losses, weights = outcome(tmp_path / "run")
     expected, expected_weights = one_process
@@ -111,7 +97,7 @@ def test_the_methods_compared_with(mode, world, student, tuned_teacher, tmp_path
     monkeypatch.setattr(sys, "argv", ["train", *whole])
     distill.main()
     halves = flags(world, student, tuned_teacher, tmp_path / "two", "--per_device_train_batch_size", "4", *more)
-    two_processes(*halves, *MODES[mode])
+    two_processes("align_ti.train", *halves, *MODES[mode])
     (expected, wanted), (losses, found) = (outcome(tmp_path / name, terms=terms) for name in ("one", "two"))
     assert expected[:, -1].tolist() == [1, 0, 0] and (expected[:, 2:5] > 0).all() and expected[0, 6] > 0
     torch.testing.assert_close(losses, expected, rtol=2e-3, atol=2e-3)
@@ -133,7 +119,7 @@ def test_adapters_under_zero3_equal_one_process(world, student, tuned_teacher, t
     start = ("--lora_weight_path", str(one_process("start")))
     one_process("one", *start)
     halves = flags(world, student, tuned_teacher, tmp_path / "two", "--per_device_train_batch_size", "4", *lora)
-    two_processes(*halves, *start, *MODES["zero3"])
+    two_processes("align_ti.train", *halves, *start, *MODES["zero3"])
     (expected, wanted), (losses, found) = (outcome(tmp_path / name, "adapter_model") for name in ("one", "two"))
     torch.testing.assert_close(losses, expected, rtol=2e-3, atol=2e-3)
     assert wanted.keys() == found.keys() and len(wanted) == 2 * 7 * 2

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from playground.mini.layout import Scene, SceneObject, Sign
 from playground.mini.questions.relation import DIRECTIONS
-from playground.mini.wording import NUMBERS, a, at, capital, count, listing
+from playground.mini.wording import NUMBERS, PLACES, a, at, capital, count, listing
 
 MIN_WORDS = 40
 """Fewest words of a detailed description."""
@@ -82,7 +82,7 @@ def _object_sentence(item: SceneObject, style: int) -> str:
 
 
 def _sign_sentence(sign: Sign) -> str:
-    return f"A {sign.colour} sign {'in' if sign.row == 'middle' else 'at'} the {sign.row} says {sign.word}."
+    return f"A {sign.colour} sign {at(sign.place)} says {sign.word}."
 
 
 def _relation_sentences(scene: Scene) -> list[str]:
@@ -107,8 +107,10 @@ def _padding(scene: Scene, sentences: Sequence[str]) -> list[str]:
     extra: list[str] = []
     for item in scene.objects:
         extra.append(f"The {item.concept} {at(item.place)} is {a(item.category)}.")
-    empty = 9 - len(scene.objects) - (3 if scene.sign else 0)
-    extra.append(f"The other {NUMBERS[empty]} places of the picture are empty and show only the background.")
+    empty = len(PLACES) - len(scene.objects) - (scene.sign is not None)
+    if empty:
+        places = "place" if empty == 1 else f"{NUMBERS[empty]} places"
+        extra.append(f"The other {places} of the picture show{'s' * (empty == 1)} only the background.")
     extra.append("Nothing else can be seen in the picture.")
     kept: list[str] = []
     for sentence in extra:

@@ -18,7 +18,7 @@ def absent_concepts(scene: Scene, rng: random.Random, strategy: str) -> list[str
 
     Args:
         strategy: ``random``: any; ``popular``: the most frequent ones; ``adversarial``: those that keep
-            company with what is there, that is of a category the scene shows.
+            company with what is there, that is of a category the scene shows; any when it shows all of them.
 
     Raises:
         InputError: the strategy is unknown.
@@ -32,21 +32,19 @@ def absent_concepts(scene: Scene, rng: random.Random, strategy: str) -> list[str
         pool = [name for category in scene.category_counts for name in categories()[category]]
     else:
         raise InputError(f"unknown strategy {strategy!r} for negatives; expected one of {', '.join(STRATEGIES)}")
-    return shuffled(rng, [name for name in pool if name not in scene.counts])
+    absent = [name for name in pool if name not in scene.counts]
+    return shuffled(rng, absent or [name for name in everything if name not in scene.counts])
 
 
 def presence(
     scene: Scene, rng: random.Random, strategy: str | None = None, answer: bool | None = None
-) -> Question | None:
+) -> Question:
     """ "Is there a goat in the image?"; strategy and answer are drawn when not given."""
     value = wanted(rng, answer)
     if value:
         name = rng.choice(list(scene.counts))
     else:
-        absent = absent_concepts(scene, rng, strategy or rng.choice(STRATEGIES))
-        if not absent:
-            return None
-        name = absent[0]
+        name = absent_concepts(scene, rng, strategy or rng.choice(STRATEGIES))[0]
     return _question(name, value)
 
 
@@ -65,10 +63,7 @@ def both(scene: Scene, rng: random.Random, answer: bool | None = None) -> Questi
         pair = present[:2]
         sentence = f"Yes, there are both {a(pair[0])} and {a(pair[1])} in the image."
     else:
-        absent = absent_concepts(scene, rng, rng.choice(STRATEGIES))
-        if not absent:
-            return None
-        missing = absent[0]
+        missing = absent_concepts(scene, rng, rng.choice(STRATEGIES))[0]
         pair = shuffled(rng, [present[0], missing])
         sentence = f"No, there is {a(present[0])} but no {missing} in the image."
     return Question("both", f"Are there both {a(pair[0])} and {a(pair[1])} in the image?", yes_no(value), sentence)

@@ -2,10 +2,11 @@
 
 import random
 
-from playground.mini.layout import ROWS, Scene
+from playground.mini.layout import Scene
 from playground.mini.questions.base import Question, shuffled, wanted, yes_no
 from playground.mini.render import PLATES
 from playground.mini.scenes import SIGN_WORDS
+from playground.mini.wording import PLACES, at
 
 
 def read_sign(scene: Scene, rng: random.Random) -> Question | None:
@@ -57,13 +58,12 @@ def sign_colour(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def sign_place(scene: Scene, rng: random.Random) -> Question | None:
-    """ "Where is the sign?": top, middle or bottom."""
+    """ "Where is the sign?" """
     if scene.sign is None:
         return None
-    row = scene.sign.row
-    wrong = tuple(other for other in shuffled(rng, ROWS) if other != row)
-    sentence = f"The sign is {'in' if row == 'middle' else 'at'} the {row} of the picture."
-    return Question("sign_place", "Is the sign at the top, in the middle or at the bottom?", row, sentence, wrong)
+    place = scene.sign.place
+    wrong = tuple(other for other in shuffled(rng, PLACES) if other != place)
+    return Question("sign_place", "Where is the sign?", place, f"The sign is {at(place)}.", wrong)
 
 
 def about_sign(scene: Scene, rng: random.Random) -> Question | None:

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from llava.data import arrow_cache
+from llava.data import arrow_cache, arrow_shards
 from llava.data.annotations import open_annotations, split_paths
 from llava.errors import InputError
 
@@ -99,13 +99,13 @@ def test_malformed_entries_are_kept_apart(write_json, entries):
 def test_converted_once_and_again_after_a_change(write_json, entries, monkeypatch):
     path = write_json(entries)
     reads = []
-    original = arrow_cache.iter_rows
+    original = arrow_shards.read_rows
 
     def counted(*args):
         reads.append(args)
         return original(*args)
 
-    monkeypatch.setattr(arrow_cache, "iter_rows", counted)
+    monkeypatch.setattr(arrow_shards, "read_rows", counted)
     open_annotations(path)
     open_annotations(path)
     assert len(reads) == 1
@@ -197,8 +197,8 @@ def test_conversion_streams(tmp_path):
     code = f"""
         import resource, sys
         from pathlib import Path
-        from llava.data import annotations, arrow_cache
-        arrow_cache.ROWS_PER_SHARD = 16_000
+        from llava.data import annotations, arrow_cache, arrow_shards
+        arrow_shards.ROWS_PER_SHARD = 16_000
         small = Path({str(tmp_path / "small.json")!r})
         small.write_text('[{{"conversations": []}}]')
         annotations.open_annotations(small)

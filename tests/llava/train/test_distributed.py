@@ -1,16 +1,13 @@
 """LLaVA's stages on two processes: losses and weights of one process, benchmarks asked in halves."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+from tests.two_processes import ROOT, two_processes
+
 MODES = {
     "ddp": (),
     "zero1": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero1.json")),
@@ -39,17 +36,6 @@ def flags(world, projector: Path, output: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def two_processes(*arguments: str) -> None:
-    pytest.importorskip("deepspeed")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(HERE / "distributed_train.py"), *arguments],
-        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=280, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 def log_of(folder: Path) -> list[dict]:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
@@ -64,7 +50,8 @@ def test_pretraining_on_two_processes_equals_one(mode, run, world, projector, tm
         "2e-3", "--per_device_train_batch_size", "8",
     )  # fmt: skip
     two_processes(
-        *flags(world, projector, tmp_path / "two", *stage, "--per_device_train_batch_size", "4", *MODES[mode])
+        "llava.train.train",
+        *flags(world, projector, tmp_path / "two", *stage, "--per_device_train_batch_size", "4", *MODES[mode]),
     )
     losses, expected = ([entry["loss"] for entry in log if "loss" in entry] for log in (log_of(tmp_path / "two"), one))
     assert len(expected) == 3 and losses == pytest.approx(expected, rel=1e-4)
@@ -87,7 +74,9 @@ def test_two_processes_share_a_benchmark_and_the_held_out_data(run, world, proje
         "--pretrain_mm_mlp_adapter", str(projector),
     )  # fmt: skip
     one = run(tmp_path / "one", "--per_device_train_batch_size", "4", *more)
-    two_processes(*flags(world, projector, tmp_path / "two", "--per_device_train_batch_size", "2", *more))
+    two_processes(
+        "llava.train.train", *flags(world, projector, tmp_path / "two", "--per_device_train_batch_size", "2", *more)
+    )
     wanted, found = (next(entry for entry in log if "eval_gqa" in entry) for log in (one, log_of(tmp_path / "two")))
     assert wanted["eval_gqa"] >= 75
     assert found["eval_sft"] == pytest.approx(wanted["eval_sft"], rel=0.1, abs=1e-3)

@@ -1,0 +1,93 @@
+"""An annotation file as byte ranges, which several processes can read at the same time.
+
+A part begins at the byte that separates two entries: the comma in a ``.json`` list, the line end in a ``.jsonl``
+file. :class:`PartReader` shows a part of a list as a list of its own: ``[`` stands for its comma, a ``]`` follows.
+
+The commas are guessed, and decoding the parts proves the guesses. A comma inside an entry or inside a text leaves
+that entry open at the end of the part before, and one ``]`` cannot close both the entry and the list. So as the first
+part begins where the file does, all parts are valid lists only if every comma stands between two entries.
+"""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+SEARCH_BYTES = 1 << 20
+_BETWEEN_OBJECTS = re.compile(r"}[ \t\r\n]*(,)[ \t\r\n]*(?={)")
+
+Part = tuple[int, int | None]
+"""The first byte and the one after the last; ``None``: to the end of the file."""
+WHOLE_FILE: Part = (0, None)
+
+
+def split_file(path: Path, count: int) -> list[Part]:
+    """At most ``count`` parts of about the same size, in their order; fewer where no separator is found."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        found = [_find_separator(file, size * number // count, path.suffix) for number in range(1, count)]
+    starts = sorted({0, *(place for place in found if place)})
+    return list(zip(starts, [*starts[1:], None], strict=True))
+
+
+def _find_separator(file: BinaryIO, start: int, suffix: str) -> int | None:
+    file.seek(start)
+    data = file.read(SEARCH_BYTES)
+    at = data.find(b"\n") if suffix == ".jsonl" else _find_comma(data.decode("latin-1"))
+    return start + at if at >= 0 else None
+
+
+def _find_comma(text: str) -> int:
+    """The first comma before an object that looks like an entry (the turns of a conversation are objects as well).
+
+    Latin-1 takes every byte for one character, so positions agree and a cut character does no harm.
+    """
+    decoder = json.JSONDecoder()
+    for match in _BETWEEN_OBJECTS.finditer(text):
+        try:
+            if "conversations" in decoder.raw_decode(text, match.end())[0]:
+                return match.start(1)
+        except (ValueError, RecursionError):
+            continue  # within a text, or cut off by the end of the search
+    return -1
+
+
+class PartReader(io.RawIOBase):
+    """The bytes of one part.
+
+    Attributes:
+        lines: line ends read so far.
+    """
+
+    def __init__(self, path: Path, part: Part):
+        start, end = part
+        is_list = path.suffix == ".json"
+        self.lines = 0
+        self._opening = b"[" if is_list and start else b""
+        self._closing = b"]" if is_list and end is not None else b""
+        self._left = (sys.maxsize if end is None else end) - start
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        self.lines += data.count(b"\n")
+        if data and self._opening:
+            data, self._opening = self._opening + data[1:], b""
+        elif not data:
+            data, self._closing = self._closing, b""
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
