@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from align_ti.iva import IVA_WEIGHTS
+from align_ti.kl_family import get_divergence
+from align_ti.on_policy import OnPolicySettings
+from align_ti.relational import SIMILARITIES
 from llava.errors import InputError
 
-LOSSES = ("sft", "kd", "iva", "tpa")
-"""Terms of Eq. 8, in the paper's order of introduction."""
+LOSSES = ("sft", "kd", "iva", "tpa", "rel", "pg")
+"""Terms of Eq. 8, in the paper's order of introduction, then those of the methods it compares with."""
 
 
 @dataclass
@@ -16,19 +20,44 @@ class DistillArguments:
     teacher_zero3: bool = field(
         default=False, metadata={"help": "split the teacher over the ranks (DeepSpeed ZeRO-3) instead of copying it"}
     )
-    losses: str = field(default="sft,kd,iva,tpa", metadata={"help": "comma-separated subset of sft, kd, iva, tpa"})
+    losses: str = field(default="sft,kd,iva,tpa", metadata={"help": f"comma-separated subset of {', '.join(LOSSES)}"})
     sft_weight: float = field(default=1.0, metadata={"help": "factor of the supervised loss"})
     kd_weight: float = field(default=1.0, metadata={"help": "factor of the next-token KD loss (Eq. 2)"})
     iva_weight: float = field(default=1.0, metadata={"help": "factor of the IVA loss (Eq. 4)"})
     tpa_weight: float = field(default=1.0, metadata={"help": "factor of the TPA loss (Eq. 7)"})
+    rel_weight: float = field(default=1.0, metadata={"help": "factor of the relational loss (LLaVA-KD)"})
+    rel_similarity: str = field(
+        default="cosine", metadata={"help": "of two visual tokens' logits: cosine, or product as LLaVA-KD has it"}
+    )
+    pg_weight: float = field(
+        default=1.0, metadata={"help": "factor of MiniLLM's policy gradient, on on-policy steps alone"}
+    )
     divergence: str = field(default="forward_kl", metadata={"help": "forward_kl, reverse_kl, jsd or skew_kl"})
+    jsd_beta: float | None = field(
+        default=None, metadata={"help": "teacher's share of the mixture in --divergence jsd, in (0, 1); 0.5 if absent"}
+    )
+    skew_alpha: float | None = field(
+        default=None,
+        metadata={"help": "the same in --divergence skew_kl, in (0, 1); 0.1 if absent"},
+    )
     kd_temperature: float = field(default=1.0, metadata={"help": "temperature of both models' distributions"})
     iva_layer: str = field(
         default="auto",
-        metadata={"help": "layer of the attention maps: a number from 0, or auto (highest IRS)"},
+        metadata={
+            "help": "layer of the attention maps, of the model that --iva_weights names: a number from 0, or auto"
+        },
+    )
+    iva_weights: str = field(
+        default="teacher",
+        metadata={"help": "attention of the teacher (the paper), of the student (Table 8), or uniform (Table 6)"},
     )
     irs_inputs: int = field(default=256, metadata={"help": "training samples from which auto estimates the IRS"})
     irs_pairs: int = field(default=1000, metadata={"help": "pairs of them (the paper: 1,000)"})
+    on_policy_fraction: float = field(
+        default=0.0, metadata={"help": "probability that a step trains on the student's own responses (GKD's lambda)"}
+    )
+    on_policy_temperature: float = field(default=1.0, metadata={"help": "temperature of the student's responses"})
+    on_policy_max_new_tokens: int = field(default=128, metadata={"help": "longest response of the student, in tokens"})
     tpa_d: int = field(default=4, metadata={"help": "candidate tokens drawn at each step (the paper: 4)"})
     tpa_sampling: str = field(default="nucleus", metadata={"help": "nucleus, or greedy: the d likeliest tokens"})
     tpa_top_p: float = field(default=0.95, metadata={"help": "probability mass that nucleus sampling draws from"})
@@ -63,6 +92,8 @@ class DistillArguments:
             ("tpa_sampling", ("nucleus", "greedy")),
             ("tpa_draws_from", ("student", "teacher")),
             ("ribbon", ("prefix", "algorithm1")),
+            ("iva_weights", IVA_WEIGHTS),
+            ("rel_similarity", SIMILARITIES),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"--{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
@@ -70,15 +101,74 @@ class DistillArguments:
             raise InputError("--packing works with --ribbon prefix; Algorithm 1's dense mask is over padded samples")
         if self.iva_layer != "auto" and not self.iva_layer.isdigit():
             raise InputError(f"--iva_layer {self.iva_layer!r}: expected a layer number from 0, or auto")
+        get_divergence(self.divergence_name)
+        self._check_on_policy()
         if self.kd_temperature <= 0:
             raise InputError(f"--kd_temperature is {self.kd_temperature}; expected a positive number")
         if self.irs_inputs < 2 or self.irs_pairs < 1:
             raise InputError("--irs_inputs must be at least 2 and --irs_pairs at least 1")
 
+    def _check_on_policy(self) -> None:
+        fraction, chosen = self.on_policy(seed=0).fraction, set(self.chosen_losses)
+        if "pg" in chosen and fraction == 0:
+            raise InputError(
+                "--losses pg is a policy gradient on the student's own responses, and --on_policy_fraction is 0: no "
+                "step has any. Give --on_policy_fraction, above 0 and up to 1, or leave pg out"
+            )
+        if "pg" in chosen and self.on_policy_temperature != 1:
+            raise InputError(
+                f"--on_policy_temperature is {self.on_policy_temperature}, but --losses pg needs responses from the "
+                "student's distribution itself; set it to 1, or leave pg out"
+            )
+        if fraction > 0 and chosen == {"sft"}:
+            raise InputError(
+                f"--losses sft trains on the data's responses alone, and --on_policy_fraction is {fraction}: those "
+                "steps would train nothing. Add kd, or set the fraction to 0"
+            )
+        if fraction < 1 and chosen == {"pg"}:
+            raise InputError(
+                f"--losses pg trains on the student's responses alone, and --on_policy_fraction is {fraction}: the "
+                "other steps would train nothing. Add sft, or set the fraction to 1"
+            )
+
+    def on_policy(self, seed: int) -> OnPolicySettings:
+        """How often and how the student answers the samples itself.
+
+        Raises:
+            InputError: a number out of range.
+        """
+        return OnPolicySettings(
+            self.on_policy_fraction, self.on_policy_temperature, self.on_policy_max_new_tokens, seed
+        )
+
     @property
     def chosen_losses(self) -> list[str]:
         """The losses asked for."""
         return [name.strip() for name in self.losses.split(",") if name.strip()]
+
+    @property
+    def divergence_name(self) -> str:
+        """``--divergence`` with its parameter, as ``get_divergence`` reads it.
+
+        Raises:
+            InputError: a parameter of another divergence, one given twice, or one outside (0, 1).
+        """
+        name = self.divergence
+        for flag, base, value in (("jsd_beta", "jsd", self.jsd_beta), ("skew_alpha", "skew_kl", self.skew_alpha)):
+            if value is None:
+                continue
+            if self.divergence != base:
+                raise InputError(
+                    f"--{flag} {value} is the parameter of --divergence {base}, but --divergence is "
+                    f"{self.divergence!r}; write --divergence {base}, or leave --{flag} out"
+                )
+            if not 0 < value < 1:
+                raise InputError(
+                    f"--{flag} is {value}; expected a number strictly between 0 and 1 (the limits are forward_kl and, "
+                    "for jsd, reverse_kl)"
+                )
+            name = f"{base}:{value!r}"
+        return name
 
     @property
     def weights(self) -> dict[str, float]:

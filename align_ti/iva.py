@@ -1,12 +1,21 @@
 """Instruction-aware Vision Alignment (the paper, Eq. 4).
 
 ``L_iva = sum_k (1/N_i) sum_u A(u, k) KL(P_T || P_S)(v_k)``: the divergence at the output of each visual
-token, weighted by how much the instruction looks at it in the teacher's layer ``l*``.
+token, weighted by how much the instruction looks at it in the teacher's layer ``l*``. The paper compares with the
+student's own attention (Table 8) and with equal weights (Table 6).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from align_ti.rows import WeightedRows
+from llava.constants import IMAGE_TOKEN_INDEX
+
+IVA_WEIGHTS = ("teacher", "student", "uniform")
+"""Where the weights come from: the attention of one of the models, or nowhere."""
 
 
 def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
@@ -16,8 +25,36 @@ def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
     most 1. A text-only sample has no rows; one without instruction tokens has rows of weight 0.
 
     Args:
-        attention: ``[B, S]``, the teacher's mean instruction attention at ``l*``.
+        attention: ``[B, S]``, the mean instruction attention of the teacher (or the student) at ``l*``; no gradient
+            flows into it.
         visual_mask: bool ``[B, S]``, True at visual tokens.
     """
     index = visual_mask.flatten().nonzero().flatten()
     return WeightedRows(index, attention.detach().flatten()[index])
+
+
+def uniform_rows(index: Tensor, sample: Tensor) -> WeightedRows:
+    """The visual positions of a batch, all of a sample with the same weight ``1 / N_v``.
+
+    LLaVA-KD's alignment of visual tokens (arXiv 2410.16236), which the paper compares IVA with (Table 6). The weights
+    of a sample sum to 1; a sample needs no instruction.
+
+    Args:
+        index: long ``[R]``, where the visual tokens stand in ``[B * S]``.
+        sample: long ``[R]``, the sample of each.
+    """
+    return WeightedRows(index, 1 / torch.bincount(sample)[sample].double())
+
+
+def iva_samples(batch: Mapping[str, Any]) -> Tensor:
+    """Samples of a collated batch that attention weighs: an image and an instruction. Integer scalar."""
+    return (_has_image(batch) & batch["instruction_mask"].any(1)).sum()
+
+
+def image_samples(batch: Mapping[str, Any]) -> Tensor:
+    """Samples of a collated batch with an image: those that equal weights and relations apply to. Integer scalar."""
+    return _has_image(batch).sum()
+
+
+def _has_image(batch: Mapping[str, Any]) -> Tensor:
+    return (batch["input_ids"] == IMAGE_TOKEN_INDEX).any(1)

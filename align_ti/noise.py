@@ -12,7 +12,13 @@ from torch import Tensor
 
 
 def draw_noise(
-    input_ids: Tensor, attention_mask: Tensor, per_sample: Sequence[int], d: int, seed: int, step: int
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    per_sample: Sequence[int],
+    d: int,
+    seed: int,
+    step: int,
+    purpose: bytes = b"",
 ) -> Tensor:
     """Uniform numbers in [0, 1) for ``d`` draws at each supervised token.
 
@@ -23,6 +29,7 @@ def draw_noise(
         d: draws a token.
         seed: of the run.
         step: number of the optimizer step.
+        purpose: at most 16 bytes; draws for different purposes are independent.
 
     Returns:
         ``[L, d]`` float64 on the CPU, in the order of the samples.
@@ -31,11 +38,17 @@ def draw_noise(
     generator = torch.Generator()
     noise = []
     for row, real, count in zip(ids, mask, per_sample, strict=True):
-        key = hashlib.blake2b(
-            row[real].numpy().tobytes(),
-            digest_size=8,
-            salt=seed.to_bytes(8, "little") + step.to_bytes(8, "little"),
-        )
-        generator.manual_seed(int.from_bytes(key.digest(), "little") >> 1)
+        generator.manual_seed(_key(row[real].numpy().tobytes(), seed, step, purpose))
         noise.append(torch.rand(count, d, generator=generator, dtype=torch.float64))
     return torch.cat(noise)
+
+
+def step_noise(seed: int, step: int, purpose: bytes) -> float:
+    """One uniform number in [0, 1) that all ranks share in an optimizer step."""
+    return _key(b"", seed, step, purpose) / 2**63
+
+
+def _key(content: bytes, seed: int, step: int, purpose: bytes) -> int:
+    """63 bits that depend on all of these."""
+    salt = seed.to_bytes(8, "little") + step.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, salt=salt, person=purpose).digest(), "little") >> 1

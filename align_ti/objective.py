@@ -4,8 +4,7 @@ A step runs the main pass of both models, TPA's candidate pass, and one chunked 
 rows that some loss weighs.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,63 +14,20 @@ from transformers import PreTrainedModel
 
 from align_ti.attention import AttentionCapture, anything_4d
 from align_ti.attention_maps import MapRequest
-from align_ti.divergence import LinearDivergence, linear_divergence
-from align_ti.iva import iva_rows
 from align_ti.noise import draw_noise
+from align_ti.on_policy import ON_POLICY
 from align_ti.packing import Packing, pack, packed_attention
 from align_ti.ribbon.algorithm1 import single_pass
 from align_ti.ribbon.backends import attention_dtype, resolve_backend
 from align_ti.ribbon.layout import CandidateLayout, SupervisedTokens, candidate_layout, supervised_tokens
 from align_ti.sampling import draw_candidates
+from align_ti.settings import ObjectiveSettings
+from align_ti.terms import Counts, LossTerms, MicroBatch, Passes
 from align_ti.tpa import transitions
-from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.errors import InputError
 from llava.model.head import with_weight
 from llava.model.splice import SplicedBatch
 
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """What Eq. 8 is made of.
-
-    Attributes:
-        weights: factor of each term that takes part, of ``sft``, ``kd``, ``iva``, ``tpa``.
-        iva_layer: the teacher's layer ``l*``; needed for ``iva``.
-        divergence, temperature: of ``kd``, ``iva`` and ``tpa``.
-        d, sampling, top_p, draws_from: TPA's candidates, see ``align_ti.sampling``.
-        ribbon: ``prefix`` or ``algorithm1``; both give the same numbers.
-        backend, merge_draws: of the ribbon.
-        packing: lay the samples of a micro-batch in one row, without padding; the numbers stay the same.
-        end_of_turn_ids: tokens after which nothing is generated.
-        seed: of the draws.
-    """
-
-    weights: Mapping[str, float]
-    iva_layer: int | None = None
-    divergence: str = "forward_kl"
-    temperature: float = 1.0
-    d: int = 4
-    sampling: str = "nucleus"
-    top_p: float = 0.95
-    draws_from: str = "student"
-    ribbon: str = "prefix"
-    backend: str = "auto"
-    merge_draws: bool = True
-    packing: bool = False
-    end_of_turn_ids: Collection[int] = field(default_factory=frozenset)
-    seed: int = 0
-
-
-@dataclass
-class Passes:
-    """Hidden states of one step: ``main`` ``[B * S, D]`` and ``candidates`` ``[C, D]`` of both models."""
-
-    student_main: Tensor
-    teacher_main: Tensor | None
-    student_candidates: Tensor | None = None
-    teacher_candidates: Tensor | None = None
-    layout: CandidateLayout | None = None
-    attention: Tensor | None = None
+__all__ = ["Objective", "ObjectiveSettings", "Passes"]
 
 
 class Objective:
@@ -81,17 +37,13 @@ class Objective:
         teacher: frozen, in eval mode, with the ``align_ti`` attention; both models see an image as equally many tokens.
         settings: see there.
         shared_tower: whether both models read the same vision tower, which then runs once.
-
-    Raises:
-        InputError: IVA without a layer.
     """
 
     def __init__(self, teacher: PreTrainedModel, settings: ObjectiveSettings, shared_tower: bool = False) -> None:
-        if "iva" in settings.weights and settings.iva_layer is None:
-            raise InputError("iva is among the losses but no layer was chosen for its weights")
         self.teacher = teacher
         self.settings = settings
         self.shared_tower = shared_tower
+        self.terms = LossTerms(teacher, settings)
 
     def __call__(
         self,
@@ -100,15 +52,18 @@ class Objective:
         tokens: Tensor,
         iva_samples: Tensor,
         step: int = 0,
+        image_samples: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The loss of one micro-batch and its terms.
 
         Args:
             student: the model being trained, with the ``align_ti`` attention.
-            batch: as the collator makes it.
+            batch: as the collator makes it, or with the student's responses (``align_ti.on_policy``).
             tokens: supervised tokens of the global batch: the denominator of ``sft``, ``kd`` and ``tpa``.
             iva_samples: samples of the global batch with an image and an instruction: the denominator of ``iva``.
             step: number of the optimizer step; with the samples themselves it fixes the draws.
+            image_samples: samples of the global batch with an image: the denominator of ``rel``, and of ``iva`` with
+                equal weights; ``iva_samples`` if absent.
 
         Returns:
             ``loss`` (differentiable; the weighted sum), the detached unweighted terms by name, and with TPA
@@ -136,7 +91,9 @@ class Objective:
             passes = self.run_algorithm1(student, student_inputs, teacher_inputs, supervised, noise)
         else:
             passes = self.run_prefix(student, student_inputs, teacher_inputs, supervised, noise, packing)
-        return self.losses(student, student_inputs, supervised, passes, tokens, iva_samples)
+        counts = Counts(tokens, iva_samples, iva_samples if image_samples is None else image_samples)
+        on_policy = bool(batch.get(ON_POLICY, False))
+        return self.losses(student, MicroBatch(student_inputs, supervised, counts, packing, on_policy), passes)
 
     def splice(self, student: Any, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
         """Both models' inputs; a shared tower runs once."""
@@ -172,24 +129,22 @@ class Objective:
             **extra,
         ).last_hidden_state
 
-    def teacher_capture(
-        self, inputs: SplicedBatch, keep_prefix: bool, packing: Packing | None = None
+    def capture(
+        self, of: str, inputs: SplicedBatch, keep_prefix: bool, packing: Packing | None = None
     ) -> AttentionCapture | None:
-        """What the teacher's main pass has to leave behind."""
+        """What the main pass of a model (``teacher`` or ``student``) has to leave behind."""
         maps = None
-        if "iva" in self.settings.weights:
+        if self.settings.maps_of == of:
             assert self.settings.iva_layer is not None
-            maps = MapRequest(
-                frozenset([self.settings.iva_layer]),
-                inputs.instruction_mask,
-                inputs.attention_mask,
-                None if packing is None else packing.spans,
-            )
+            spans = None if packing is None else packing.spans
+            layers = frozenset([self.settings.iva_layer])
+            maps = MapRequest(layers, inputs.instruction_mask, inputs.attention_mask, spans)
         return AttentionCapture(keep_prefix, maps) if keep_prefix or maps is not None else None
 
-    def map_of(self, capture: AttentionCapture | None) -> Tensor | None:
-        """The attention map of ``l*`` from a capture, ``[B, S]``."""
-        if capture is None or "iva" not in self.settings.weights:
+    def map_of(self, teacher: AttentionCapture | None, student: AttentionCapture | None) -> Tensor | None:
+        """The attention map of ``l*`` from the capture that has it, ``[B, S]``."""
+        capture = {"teacher": teacher, "student": student}.get(self.settings.maps_of or "")
+        if capture is None:
             return None
         assert self.settings.iva_layer is not None
         return capture.maps[self.settings.iva_layer]
@@ -205,12 +160,13 @@ class Objective:
     ) -> Passes:
         """Main passes that keep their keys and values, then the candidates alone."""
         tpa = "tpa" in self.settings.weights
-        teacher_capture = self.teacher_capture(teacher_inputs, keep_prefix=tpa, packing=packing)
+        teacher_capture = self.capture("teacher", teacher_inputs, tpa, packing)
         with torch.no_grad():
             teacher_main = self.main_pass(self.teacher, teacher_inputs, teacher_capture, packing)
-        student_capture = AttentionCapture(keep_prefix=True) if tpa else None
+        student_capture = self.capture("student", student_inputs, tpa, packing)
         student_main = self.main_pass(student, student_inputs, student_capture, packing)
-        passes = Passes(student_main.flatten(0, 1), teacher_main.flatten(0, 1), attention=self.map_of(teacher_capture))
+        attention = self.map_of(teacher_capture, student_capture)
+        passes = Passes(student_main.flatten(0, 1), teacher_main.flatten(0, 1), attention=attention)
         if tpa:
             assert student_capture is not None and teacher_capture is not None
             passes.layout = self.candidates(student, student_inputs, supervised, passes, noise)
@@ -238,8 +194,9 @@ class Objective:
         if "tpa" not in self.settings.weights:
             return self.run_prefix(student, student_inputs, teacher_inputs, supervised, noise)
         with torch.no_grad():
-            drawing = Passes(self.main_pass(student, student_inputs, None).flatten(0, 1), None)
-            capture = self.teacher_capture(teacher_inputs, keep_prefix=False)
+            student_capture = self.capture("student", student_inputs, keep_prefix=False)
+            drawing = Passes(self.main_pass(student, student_inputs, student_capture).flatten(0, 1), None)
+            capture = self.capture("teacher", teacher_inputs, keep_prefix=False)
             if capture is not None or self.settings.draws_from == "teacher":
                 drawing.teacher_main = self.main_pass(self.teacher, teacher_inputs, capture).flatten(0, 1)
         layout = self.candidates(student, student_inputs, supervised, drawing, noise)
@@ -264,7 +221,7 @@ class Objective:
             learnt.candidates,
             taught.candidates,
             layout,
-            self.map_of(capture),
+            self.map_of(capture, student_capture),
         )
 
     def candidates(
@@ -301,88 +258,6 @@ class Objective:
             dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
         )
 
-    def losses(
-        self,
-        student: Any,
-        inputs: SplicedBatch,
-        supervised: SupervisedTokens,
-        passes: Passes,
-        tokens: Tensor,
-        iva_samples: Tensor,
-    ) -> dict[str, Tensor]:
-        """All terms from one pass of the weighted rows through both heads."""
-        weights = self.settings.weights
-        exact = torch.float64 if passes.student_main.dtype == torch.float64 else torch.float32
-        places = len(passes.student_main)
-        extra = 0 if passes.student_candidates is None else len(passes.student_candidates)
-        terms = {name: inputs.inputs_embeds.new_zeros(places + extra, dtype=exact) for name in weights}
-        for name in ("sft", "kd"):
-            if name in terms:
-                terms[name][supervised.predicting] = 1 / tokens.to(exact)
-        if "iva" in terms:
-            assert passes.attention is not None
-            rows = iva_rows(passes.attention, inputs.visual_mask)
-            terms["iva"][rows.index] = rows.weight.to(exact) / iva_samples.to(exact)
-        if "tpa" in terms:
-            assert passes.layout is not None
-            terms["tpa"] = torch.cat([passes.layout.main_weight.flatten(), passes.layout.weight]).to(exact) / tokens.to(
-                exact
-            )
-        targets = torch.full((places + extra,), IGNORE_INDEX, device=supervised.label.device)
-        targets[supervised.predicting] = supervised.label
-        nothing = torch.zeros_like(targets, dtype=exact)
-        ce_weights = weights["sft"] * terms["sft"] if "sft" in terms else nothing
-        divergence_weights = sum((weights[name] * terms[name] for name in terms if name != "sft"), start=nothing)
-        used = ((ce_weights != 0) | (divergence_weights != 0)).nonzero().flatten()
-        result = self.divergences(
-            student,
-            _rows(passes.student_main, passes.student_candidates, used),
-            None if passes.teacher_main is None else _rows(passes.teacher_main, passes.teacher_candidates, used),
-            weights=divergence_weights[used],
-            targets=targets[used],
-            ce_weights=ce_weights[used],
-        )
-        out = {"loss": result.loss}
-        for name, weight in terms.items():
-            values = result.cross_entropy if name == "sft" else result.divergence
-            out[name] = (weight[used] * values).sum()
-        if passes.layout is not None:
-            ran = (passes.layout.weight > 0).sum() if self.settings.merge_draws else torch.tensor(len(passes.layout))
-            out["candidate_rows"] = ran.to(tokens.device) / tokens
-        return out
-
-    def divergences(
-        self, student: Any, student_rows: Tensor, teacher_rows: Tensor | None, **weights: Tensor
-    ) -> LinearDivergence:
-        """``linear_divergence`` of the rows, run inside both heads so that ZeRO-3 has their weights whole."""
-
-        def both(hidden: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-            settings: dict[str, Any] = {
-                "divergence": self.settings.divergence,
-                "temperature": self.settings.temperature,
-                **weights,
-            }
-            if teacher_rows is None:
-                return tuple(linear_divergence(hidden, weight, **settings))
-            return with_weight(
-                self.teacher.lm_head,
-                teacher_rows,
-                lambda taught, head: tuple(linear_divergence(hidden, weight, taught, head, **settings)),
-            )
-
-        return LinearDivergence(*with_weight(student.lm_head, student_rows, both))
-
-
-def iva_samples(batch: Mapping[str, Any]) -> Tensor:
-    """Samples of a collated batch that IVA applies to: an image and an instruction. Integer scalar."""
-    has_image = (batch["input_ids"] == IMAGE_TOKEN_INDEX).any(1)
-    return (has_image & batch["instruction_mask"].any(1)).sum()
-
-
-def _rows(main: Tensor, candidates: Tensor | None, used: Tensor) -> Tensor:
-    """Rows ``used`` of main path and candidates laid one after the other, ``[R, D]``."""
-    if candidates is None:
-        return main[used]
-    on_main = used[used < len(main)]
-    beside = used[used >= len(main)] - len(main)
-    return torch.cat([main[on_main], candidates[beside]])
+    def losses(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
+        """The loss and its terms from the hidden states; see ``LossTerms``."""
+        return self.terms(student, batch, passes)

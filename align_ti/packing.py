@@ -30,6 +30,17 @@ class Packing:
         return torch.searchsorted(self.bounds, columns, right=True) - 1
 
 
+def samples_of(index: Tensor, width: int, packing: Packing | None) -> Tensor:
+    """The sample of each place of a batch.
+
+    Args:
+        index: long ``[R]`` into ``[B * S]``, or into the ``T`` columns of a packed row.
+        width: ``S``.
+        packing: of the packed row, if it is one.
+    """
+    return index // width if packing is None else packing.sample_of(index)
+
+
 def pack(batch: SplicedBatch) -> tuple[SplicedBatch, Packing]:
     """Lay the real tokens of a padded batch ``[B, S]`` in one row ``[1, T]``, in the order of the samples.
 

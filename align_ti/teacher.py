@@ -140,15 +140,20 @@ def check_visual_tokens(student: Any, teacher: Any) -> None:
         )
 
 
-def resolve_layer(choice: str, layers: int) -> int | None:
+def resolve_layer(choice: str, layers: int, model: str = "teacher") -> int | None:
     """The number behind ``--iva_layer``; None for ``auto``.
 
+    Args:
+        choice: what the flag says.
+        layers: of the model whose attention is used.
+        model: its part, ``teacher`` or ``student``.
+
     Raises:
-        InputError: if the teacher has no such layer.
+        InputError: if the model has no such layer.
     """
     if choice == "auto":
         return None
     layer = int(choice)
     if layer >= layers:
-        raise InputError(f"--iva_layer {layer} is out of range: the teacher has {layers} layers, 0 to {layers - 1}")
+        raise InputError(f"--iva_layer {layer} is out of range: the {model} has {layers} layers, 0 to {layers - 1}")
     return layer

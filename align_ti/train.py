@@ -15,6 +15,7 @@ from align_ti.arguments import DistillArguments
 from align_ti.attention import use_align_ti_attention
 from align_ti.irs import LayerScores, instruction_relevance_scores
 from align_ti.objective import Objective, ObjectiveSettings
+from align_ti.on_policy import StudentResponses
 from align_ti.ribbon.backends import resolve_backend
 from align_ti.teacher import (
     check_same_template,
@@ -27,7 +28,9 @@ from align_ti.teacher import (
 from align_ti.trainer import AlignTITrainer
 from llava.conversation import get_template
 from llava.errors import InputError, run_cli
+from llava.eval.stopping import EndOfTurn
 from llava.export.card import write_student_card
+from llava.model.zero import is_partitioned
 from llava.train.arguments import (
     DataArguments,
     ModelArguments,
@@ -75,7 +78,8 @@ def main() -> None:
     )
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
     check_same_template(teacher, model_arguments.version)
-    layer = resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
+    if distill.iva_weights == "teacher":  # a wrong number is refused before the student is loaded
+        resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
     set_seed(arguments.seed)  # after the teacher: a new projector must not depend on how that was loaded
     student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
     check_visual_tokens(student, teacher)
@@ -87,8 +91,13 @@ def main() -> None:
         for path in (data_arguments.data_path, data_arguments.eval_data_path)
     )
     collator = build_collator(tokenizer)
-    if layer is None and "iva" in distill.chosen_losses:
-        layer = choose_iva_layer(teacher, data, collator, distill, arguments)
+    layer = None
+    if "iva" in distill.chosen_losses and distill.iva_weights != "uniform":
+        looking = student if distill.iva_weights == "student" else teacher
+        layer = resolve_layer(distill.iva_layer, looking.config.num_hidden_layers, distill.iva_weights)
+        if layer is None:
+            start = model_arguments.model_name_or_path if distill.iva_weights == "student" else distill.teacher_path
+            layer = choose_iva_layer(looking, start, data, collator, distill, arguments)
     objective = Objective(
         teacher, build_settings(distill, layer, tokenizer, model_arguments.version, arguments.seed), shared
     )
@@ -100,6 +109,7 @@ def main() -> None:
         data_collator=collator,
         processing_class=tokenizer,
         objective=objective,
+        responses=student_responses(distill, student, teacher, tokenizer, model_arguments.version, arguments),
         projector_only=model_arguments.tune_mm_mlp_adapter,
         skip_bad_samples=data_arguments.on_bad_sample == "skip",
     )
@@ -126,7 +136,9 @@ def build_settings(
     return ObjectiveSettings(
         weights=distill.weights,
         iva_layer=layer,
-        divergence=distill.divergence,
+        iva_weights=distill.iva_weights,
+        rel_similarity=distill.rel_similarity,
+        divergence=distill.divergence_name,
         temperature=distill.kd_temperature,
         d=distill.tpa_d,
         sampling=distill.tpa_sampling,
@@ -141,6 +153,26 @@ def build_settings(
     )
 
 
+def student_responses(
+    distill: DistillArguments,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    arguments: TrainingArguments,
+) -> StudentResponses | None:
+    """What makes the batches of on-policy steps; None without ``--on_policy_fraction``."""
+    if distill.on_policy_fraction == 0:
+        return None
+    models: tuple[Any, Any] = student, teacher
+    return StudentResponses(
+        distill.on_policy(arguments.seed),
+        EndOfTurn.of(get_template(template), tokenizer, student),
+        vocabulary=min(model.lm_head.out_features for model in models),
+        max_length=arguments.model_max_length,
+    )
+
+
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> frozenset[int]:
     """Tokens after which nothing is generated: the tokenizer's end token, and the template's if it is one token."""
     ids = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
@@ -151,39 +183,57 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> frozen
 
 
 def choose_iva_layer(
-    teacher: PreTrainedModel,
+    model: PreTrainedModel,
+    path: str,
     data: Any,
     collator: Any,
     distill: DistillArguments,
     arguments: TrainingArguments,
 ) -> int:
-    """``--iva_layer auto``: the teacher's layer with the highest IRS on training samples (Eq. 3).
+    """``--iva_layer auto``: the layer of a model with the highest IRS on training samples (Eq. 3).
 
     The scores are written to ``irs.json`` in the run's folder, where a resumed run finds them. Every rank computes
-    them for itself, from the same samples.
+    them for itself, from the same samples. The student's are those before its first step: the layer stays the same.
+
+    Args:
+        model: the teacher, or the student with ``--iva_weights student``.
+        path: where it was loaded from.
+
+    Raises:
+        InputError: if the model is a student in pieces (ZeRO-3), which cannot run before training starts.
     """
+    whose = distill.iva_weights
     file = Path(str(arguments.output_dir)) / IRS_FILE
     key = hashlib.sha256(
-        json.dumps([distill.teacher_path, len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]).encode()
+        json.dumps([path, len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]).encode()
     ).hexdigest()[:16]
     marker = file.with_suffix(".key")
     if file.exists() and marker.exists() and marker.read_text() == key:
         scores = LayerScores.load(file)
     else:
+        if whose == "student" and is_partitioned(model.parameters()):
+            raise InputError(
+                "--iva_layer auto scores the student's layers before training, which a student in pieces (ZeRO-3) "
+                f"cannot do; give a layer number, 0 to {model.config.num_hidden_layers - 1}, or train with ZeRO-2"
+            )
+        if whose == "student":  # the trainer would move it later
+            model.to(arguments.device)  # type: ignore[arg-type]
+        training = model.training
         scores = instruction_relevance_scores(
-            teacher,
+            model.eval(),
             irs_batches(data, collator, distill.irs_inputs, arguments),
             pairs=distill.irs_pairs,
             max_inputs=distill.irs_inputs,
             seed=arguments.seed,
             progress=arguments.process_index == 0,
         )
+        model.train(training)
         if arguments.process_index == 0:
             file.parent.mkdir(parents=True, exist_ok=True)
             scores.save(file)
             marker.write_text(key)
     logger.info("IRS by layer: %s", ", ".join(f"{layer}: {score:.3f}" for layer, score in enumerate(scores.scores)))
-    logger.info("IVA takes its weights from layer %d of the teacher", scores.layer)
+    logger.info("IVA takes its weights from layer %d of the %s", scores.layer, whose)
     return scores.layer
 
 

@@ -15,6 +15,8 @@ TITLES = {
     "kd": "KD: next token (Eq. 2)",
     "iva": "IVA: visual tokens (Eq. 4)",
     "tpa": "TPA: transitions (Eq. 7)",
+    "rel": "relations of visual tokens",
+    "pg": "policy gradient (surrogate)",
 }
 
 
@@ -58,8 +60,8 @@ def plot_losses(runs: Mapping[str, Path], file: Path, window: int = 10) -> None:
         axes.set(
             title=TITLES[term],
             xlabel="step",
-            ylabel="nats per token" if term != "iva" else "nats per sample",
-            yscale="log",
+            ylabel={"iva": "nats per sample", "rel": "1 - cosine"}.get(term, "nats per token"),
+            yscale="linear" if term == "pg" else "log",  # a surrogate can be negative
         )
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

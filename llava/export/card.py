@@ -30,7 +30,14 @@ HUB_DATA = {
 METRICS = {"pope": "f1", "mme": "perception / 20"}
 """What a benchmark's score is, where it is no accuracy."""
 
-LOSSES = {"sft": "SFT (Eq. 1)", "kd": "KD (Eq. 2)", "iva": "IVA (Eq. 4)", "tpa": "TPA (Eq. 7)"}
+LOSSES = {
+    "sft": "SFT (Eq. 1)",
+    "kd": "KD (Eq. 2)",
+    "iva": "IVA (Eq. 4)",
+    "tpa": "TPA (Eq. 7)",
+    "rel": "relations of visual tokens (LLaVA-KD)",
+    "pg": "policy gradient of the reverse KL (MiniLLM)",
+}
 
 SHOWN = {
     "learning_rate": "learning rate",

@@ -47,9 +47,11 @@ def flags(world, student, teacher, output, *more):
     ]  # fmt: skip
 
 
-def outcome(folder: Path, weights: str = "model") -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def outcome(
+    folder: Path, weights: str = "model", terms: tuple[str, ...] = TERMS
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    losses = torch.tensor([[entry[name] for name in TERMS] for entry in log if "sft" in entry])
+    losses = torch.tensor([[entry[name] for name in terms] for entry in log if "sft" in entry])
     return losses, load_file(folder / f"{weights}.safetensors")
 
 
@@ -80,6 +82,27 @@ def test_two_processes_equal_one(mode, world, student, tuned_teacher, one_proces
     assert weights.keys() == expected_weights.keys()
     for name, wanted in expected_weights.items():
         torch.testing.assert_close(weights[name], wanted, rtol=5e-2, atol=5e-4, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero3"])
+@pytest.mark.timeout(300)
+def test_the_methods_compared_with(mode, world, student, tuned_teacher, tmp_path, monkeypatch):
+    """The student's attention, relations, the student's responses and their policy gradient: as on one process."""
+    terms = ("loss", "sft", "kd", "iva", "rel", "pg", "reverse_kl", "on_policy")
+    more = (
+        "--losses", "sft,kd,iva,rel,pg", "--iva_weights", "student", "--on_policy_fraction", "0.5",
+        "--on_policy_max_new_tokens", "5", "--seed", "7",
+    )  # fmt: skip
+    whole = flags(world, student, tuned_teacher, tmp_path / "one", "--per_device_train_batch_size", "8", *more)
+    monkeypatch.setattr(sys, "argv", ["train", *whole])
+    distill.main()
+    halves = flags(world, student, tuned_teacher, tmp_path / "two", "--per_device_train_batch_size", "4", *more)
+    two_processes("align_ti.train", *halves, *MODES[mode])
+    (expected, wanted), (losses, found) = (outcome(tmp_path / name, terms=terms) for name in ("one", "two"))
+    assert expected[:, -1].tolist() == [1, 0, 0] and (expected[:, 2:5] > 0).all() and expected[0, 6] > 0
+    torch.testing.assert_close(losses, expected, rtol=2e-3, atol=2e-3)
+    for name, weight in wanted.items():
+        torch.testing.assert_close(found[name], weight, rtol=5e-2, atol=5e-4, msg=lambda text, name=name: name + text)
 
 
 @pytest.mark.timeout(300)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from align_ti import train as distill
+from align_ti.arguments import DistillArguments
 from llava.errors import InputError
 from tests.align_ti.conftest import COMMON
 
@@ -196,15 +198,43 @@ def test_a_teacher_of_the_wrong_kind_is_refused(run, tmp_path, world):
         run(tmp_path, "--teacher_path", str(tmp_path / "nowhere"))
 
 
-def test_the_held_out_divergence_does_not_depend_on_the_batch(run, world, tmp_path):
+@pytest.mark.parametrize("losses, weights", [("sft,kd,iva,tpa", "teacher"), ("sft,iva,rel", "uniform")])
+def test_the_held_out_divergence_does_not_depend_on_the_batch(losses, weights, run, world, tmp_path):
     """Every term of the loss on held-out data, token by token (IVA: sample by sample)."""
     seen = []
     for size in ("3", "24"):
         log = run(
             tmp_path / size, "--per_device_train_batch_size", "8", "--max_steps", "1", "--eval_strategy", "steps",
             "--eval_steps", "1", "--eval_data_path", str(world.data), "--per_device_eval_batch_size", size,
+            "--losses", losses, "--iva_weights", weights,
         )  # fmt: skip
         entry = next(entry for entry in log if "eval_loss" in entry)
-        seen.append([entry[f"eval_{name}"] for name in ("sft", "kd", "iva", "tpa")])
+        seen.append([entry[f"eval_{name}"] for name in losses.split(",")])
     assert all(value > 0 for value in seen[0])
     assert seen[0] == pytest.approx(seen[1], rel=1e-3)
+
+
+def test_iva_weighs_by_the_student_or_equally(run, tmp_path):
+    """The student's layers are scored where asked (it has 2, the teacher 3); equal weights need no scores."""
+    flags = ("--per_device_train_batch_size", "8", "--max_steps", "1", "--losses", "sft,iva", "--iva_weights")
+    student = run(tmp_path / "student", *flags, "student")
+    assert len(json.loads((tmp_path / "student/irs.json").read_text())["scores"]) == 2
+    uniform = run(tmp_path / "uniform", *flags, "uniform")
+    assert not (tmp_path / "uniform/irs.json").exists()
+    assert json.loads((tmp_path / "uniform/run_config.json").read_text())["iva"]["layer"] is None
+    ((student_iva,), (uniform_iva,)) = steps(student, "iva") + steps(uniform, "iva")
+    assert uniform_iva > student_iva > 0  # a student's weights sum to less than 1
+    with pytest.raises(InputError, match="student has 2 layers, 0 to 1"):
+        run(tmp_path / "refused", *flags, "student", "--iva_layer", "2")
+
+
+def test_the_layers_of_a_student_in_pieces_are_not_scored(tmp_path):
+    """ZeRO-3 has split it before it could run; a layer number is asked for."""
+    student = torch.nn.Linear(2, 2)
+    student.weight.ds_id = 0
+    student.config = SimpleNamespace(num_hidden_layers=24)
+    arguments = DistillArguments("teacher", iva_weights="student")
+    with pytest.raises(InputError, match="give a layer number, 0 to 23"):
+        distill.choose_iva_layer(
+            student, "student", range(3), None, arguments, SimpleNamespace(output_dir=tmp_path, seed=0)
+        )

@@ -3,13 +3,18 @@
 import os
 import shlex
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from transformers import HfArgumentParser
+
+from align_ti.arguments import DistillArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = (
     "teacher/pretrain", "teacher/finetune", "student/pretrain", "distill/sft", "distill/vanilla_kd", "distill/align_ti",
+    "distill/gkd", "distill/minillm", "distill/uniform_alignment",
 )  # fmt: skip
 PRESETS = sorted(path.stem for path in (ROOT / "scripts/presets").glob("[!_]*.sh"))
 
@@ -42,6 +47,24 @@ def test_align_ti_has_the_papers_settings():
     assert flags["--losses"] == "sft,kd,iva,tpa" and flags["--tpa_d"] == "4" and flags["--iva_layer"] == "auto"
     assert flags["--learning_rate"] == "2e-5" and flags["--lr_scheduler_type"] == "cosine" and flags["--bf16"] == "True"
     assert flags["--vision_tower"] == "google/siglip-so400m-patch14-384"
+
+
+@pytest.mark.parametrize(
+    "script, losses, more",
+    [
+        ("gkd", ["sft", "kd"], {"divergence_name": "jsd:0.5", "on_policy_fraction": 0.5}),
+        ("minillm", ["sft", "pg"], {"on_policy_fraction": 0.5}),
+        ("uniform_alignment", ["sft", "kd", "iva"], {"iva_weights": "uniform", "on_policy_fraction": 0.0}),
+    ],
+)
+def test_the_methods_compared_with(script, losses, more):
+    flags = flags_of(show(f"distill/{script}", NUM_GPUS="8"))
+    known = [f"--{field.name}" for field in fields(DistillArguments)]
+    given = [word for flag in flags if flag in known for word in (flag, flags[flag])]
+    (arguments,) = HfArgumentParser(DistillArguments).parse_args_into_dataclasses(given)
+    assert arguments.chosen_losses == losses
+    assert {name: getattr(arguments, name) for name in more} == more
+    assert flags["--output_dir"].endswith(f"student-{script.replace('_', '-')}")
 
 
 @pytest.mark.parametrize(
