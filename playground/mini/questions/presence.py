@@ -36,9 +36,7 @@ def absent_concepts(scene: Scene, rng: random.Random, strategy: str) -> list[str
     return shuffled(rng, absent or [name for name in everything if name not in scene.counts])
 
 
-def presence(
-    scene: Scene, rng: random.Random, strategy: str | None = None, answer: bool | None = None
-) -> Question:
+def presence(scene: Scene, rng: random.Random, strategy: str | None = None, answer: bool | None = None) -> Question:
     """ "Is there a goat in the image?"; strategy and answer are drawn when not given."""
     value = wanted(rng, answer)
     if value:
