@@ -71,7 +71,10 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         "reverse-kl": Run("Reverse KL", "vanilla_kd", ("--divergence", "reverse_kl")),
         "jsd": Run("JSD", "vanilla_kd", ("--divergence", "jsd")),
         "skew-kl": Run("Skew KL", "vanilla_kd", ("--divergence", "skew_kl")),
-        "uniform": _losses("sft,kd,iva", "Uniform alignment", "--iva_weights", "uniform"),
+        "gkd": Run("GKD", "gkd"),
+        "minillm": Run("MiniLLM", "minillm"),
+        "uniform": Run("Uniform alignment", "uniform_alignment"),
+        "uniform+rel": _losses("sft,kd,iva,rel", "Uniform alignment and relations", "--iva_weights", "uniform"),
         "student-weights": _losses("sft,kd,iva", "IVA, student's weights", "--iva_weights", "student"),
         "iva-first": _losses("sft,kd,iva", "IVA, first layer", "--iva_layer", "0"),
         **{
@@ -89,9 +92,9 @@ TABLES: Mapping[str, Table] = MappingProxyType(
     {
         "table3": Table(
             "Distillation made for language models (Table 3)",
-            ("sft+kd", "reverse-kl", "jsd", "skew-kl", "sft+kd+iva+tpa"),
+            ("sft+kd", "reverse-kl", "jsd", "skew-kl", "minillm", "gkd", "sft+kd+iva+tpa"),
             "sft+kd",
-            "Forward KL is better than its variants, Align-TI better than all.",
+            "Forward KL is better than its variants, GKD 2.3 below it, Align-TI better than all.",
         ),
         "table5": Table(
             "IVA and TPA (Table 5)",
@@ -101,7 +104,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "table6": Table(
             "IVA against uniform alignment (Table 6)",
-            ("sft+kd", "uniform", "sft+kd+iva"),
+            ("sft+kd", "uniform", "uniform+rel", "sft+kd+iva"),
             "uniform",
             "IVA is 0.6 above uniform alignment.",
         ),
