@@ -25,7 +25,7 @@ CAPTION_SHARE = 0.1
 BACKGROUND_SHARE = 0.15
 """Share of the pretraining scenes that a question about the background is asked of."""
 
-PRESENCES = 2
+PRESENCES = 3
 """Questions of every pretraining scene whether a thing is there; half of the answers are "No"."""
 
 DESCRIPTION_SHARE = 0.08

@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 from PIL import Image
 
-from playground.mini.annotations import finetuning_samples, pretraining_samples, text_turn
+from playground.mini.annotations import PRESENCES, finetuning_samples, pretraining_samples, text_turn
 from playground.mini.concepts import concepts, is_held_out
 from playground.mini.corpus import documents, text_corpus
 from playground.mini.questions.base import LETTER_SUFFIX, SHORT_SUFFIX
@@ -35,8 +35,9 @@ def _turns(sample):
 
 
 def test_files_have_llavas_form(mini_build):
-    objects = sum(len(make_scene(0, "pretrain", index).objects) for index in range(40))
-    for name, least, most in (("pretrain.json", objects + 5, objects + 50), ("finetune.json", 180, 180)):
+    scenes = [make_scene(0, "pretrain", index) for index in range(40)]
+    asked = sum(len(scene.objects) + len(scene.unique_objects()) + PRESENCES for scene in scenes)
+    for name, least, most in (("pretrain.json", asked + 5, asked + 50), ("finetune.json", 180, 180)):
         rows = json.loads((mini_build / name).read_text())
         number = len(rows)
         assert least <= number <= most
@@ -119,7 +120,7 @@ def test_answers_have_the_form_that_the_prompt_asks_for(samples):
 def test_captions_are_one_sentence(train_scenes):
     first = [next(pretraining_samples(scene, "a.png", "x")) for scene in train_scenes[:200]]
     captions = [row for row in first if "What is" not in _turns(row)[0][1]]
-    assert 30 < len(captions) < 70, "a quarter of the scenes"
+    assert 8 < len(captions) < 35, "a tenth of the scenes"
     for row in captions:
         (_, question), (_, answer) = _turns(row)
         assert question.replace("<image>", "").strip() in SHORT_REQUESTS
@@ -128,12 +129,18 @@ def test_captions_are_one_sentence(train_scenes):
 
 def test_grounded_captions_name_every_object_at_its_place(train_scenes):
     for scene in train_scenes[:100]:
-        found, signs = {}, []
+        found, where, there, signs = {}, {}, {}, []
         for row in pretraining_samples(scene, "a.png", "x"):
             (_, question), (_, answer) = _turns(row)
             signs += [answer] if "sign" in question and "color" not in question and answer.isupper() else []
             for place in re.findall(r"What is ((?:at|in|on) the .+)\?" + re.escape(SHORT_SUFFIX), question):
                 found[place] = answer
+            for name in re.findall(r"Where is the (.+)\?" + re.escape(SHORT_SUFFIX), question):
+                where[name] = answer
+            for name in re.findall(r"Is there an? (.+) in the image\?" + re.escape(SHORT_SUFFIX), question):
+                there[name] = answer
+        assert where == {item.concept: item.place for item in scene.unique_objects()}
+        assert there and all((answer == "Yes") == (name in scene.counts) for name, answer in there.items())
         assert found == {at(item.place): item.concept for item in scene.objects}
         assert signs == ([scene.sign.word] if scene.sign else [])
 
