@@ -29,7 +29,8 @@ EXPLANATION = (
     "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
     "(Eq. 9); E_test: of the student (Eq. 10), the same as R (Eq. 12); E: of the teacher (Eq. 13). %ExAccErr = "
     f"(R - E) / E (Eq. 11) with its 95 % interval, from {RESAMPLES} draws of the samples with replacement. The last "
-    "column says how many responses of data, student and teacher have so many tokens."
+    "column says how many responses of data, student and teacher have so many tokens. The paper keeps the samples out "
+    "of training; these are from the file named below."
 )
 AFTER_THE_END = {
     "zero": "A step behind the end of a response counts zero.",

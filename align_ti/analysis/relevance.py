@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Subset
@@ -145,6 +146,7 @@ def draw_scores(models: Mapping[str, Mapping[str, Any]]) -> Figure:
         pairs.fill_between(numbers, low, high, color=colour, alpha=0.2, linewidth=0)
         pairs.axhline(of_model["all_pairs"][best], color=colour, linestyle="--", linewidth=0.8)
     layers.set(xlabel="layer", ylabel="IRS", title=f"{last['pairs']} pairs")
+    layers.xaxis.set_major_locator(MaxNLocator(integer=True))
     pairs.set(xlabel="pairs of inputs", ylabel="IRS of l*", xscale="log", title="Convergence (dashed: all pairs)")
     for axes in (layers, pairs):
         axes.grid(alpha=0.3)
