@@ -127,24 +127,22 @@ def layer_vectors(model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
     return torch.stack(vectors).float().cpu() if vectors else torch.empty(0, layers, 0)
 
 
-def instruction_relevance_scores(
+def collect_vectors(
     model: PreTrainedModel,
     batches: Iterable[Mapping[str, Any]],
-    *,
-    pairs: int = PAIRS,
     max_inputs: int | None = None,
-    seed: int = 0,
     progress: bool = True,
-) -> LayerScores:
-    """Score all layers of a teacher on real inputs and choose ``l*``.
+) -> Tensor:
+    """``layer_vectors`` of many batches.
 
     Args:
         model: a LLaVA model with the ``align_ti`` attention, in evaluation mode.
         batches: of the collator; samples with no image, several, or no instruction are passed over.
-        pairs: pairs of inputs (the paper: 1,000).
         max_inputs: stop after so many suitable inputs.
-        seed: of the pairs.
         progress: show a progress bar, in inputs.
+
+    Returns:
+        ``[inputs, layers, N_v]`` on the CPU, in float32.
 
     Raises:
         InputError: fewer than two suitable inputs, or inputs with differing numbers of visual tokens.
@@ -166,8 +164,30 @@ def instruction_relevance_scores(
                 break
     if count < 2:
         raise InputError(f"IRS found {count} inputs with one image and an instruction; it needs 2 at least")
-    scores = irs(torch.cat(found)[:max_inputs], pairs, torch.Generator().manual_seed(seed))
-    inputs = min(count, max_inputs or count)
+    return torch.cat(found)[:max_inputs]
+
+
+def instruction_relevance_scores(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    pairs: int = PAIRS,
+    max_inputs: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> LayerScores:
+    """Score all layers of a teacher on real inputs and choose ``l*``.
+
+    Args:
+        model, batches, max_inputs, progress: see ``collect_vectors``.
+        pairs: pairs of inputs (the paper: 1,000).
+        seed: of the pairs.
+
+    Raises:
+        InputError: see ``collect_vectors``.
+    """
+    vectors = collect_vectors(model, batches, max_inputs, progress)
+    scores = irs(vectors, pairs, torch.Generator().manual_seed(seed))
     chosen = choose_layer(scores)
-    logger.info("IRS over %d inputs and %d pairs: layer %d (%.3f)", inputs, pairs, chosen, scores[chosen])
-    return LayerScores([round(score, 6) for score in scores.tolist()], chosen, pairs, inputs)
+    logger.info("IRS over %d inputs and %d pairs: layer %d (%.3f)", len(vectors), pairs, chosen, scores[chosen])
+    return LayerScores([round(score, 6) for score in scores.tolist()], chosen, pairs, len(vectors))

@@ -1,1 +1,1 @@
-"""Looking at what distillation did: where models look, and how their losses went."""
+"""Looking at what distillation did: where models look, how losses and errors went, what an answer costs."""

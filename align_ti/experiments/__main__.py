@@ -9,14 +9,13 @@ where it was.
 import argparse
 import logging
 import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 
 from align_ti.experiments.catalogue import TABLES, find_runs, find_table
 from align_ti.experiments.report import write_report
 from align_ti.experiments.runner import REPOSITORY, plan_trials, run_trials
+from align_ti.facts import run_facts
 from llava.errors import InputError, run_cli
 
 
@@ -40,13 +39,10 @@ def main() -> None:
 
 
 def facts(flags: list[str]) -> dict[str, str]:
-    """What made the results: command, preset, commit, machine."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=REPOSITORY)
+    """What made the results: command, commit, machine, preset."""
     return {
-        "command": " ".join(["python -m align_ti.experiments", *sys.argv[1:]]),
+        **run_facts("align_ti.experiments"),
         "preset": os.environ.get("PRESET", "not set"),
-        "commit": commit.stdout.strip() or "unknown",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         **({"flags": " ".join(flags)} if flags else {}),
     }
 

@@ -1,0 +1,85 @@
+"""The checkpoints of an analysis: named on the command line, loaded for inference, asked in one template."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from llava.conversation import Template, get_template
+from llava.errors import InputError
+from llava.eval.evaluate import own_template
+from llava.eval.generate import LoadedModel
+from llava.mm_utils import get_model_name_from_path
+from llava.model.builder import load_pretrained_model
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
+    """``NAME=PATH`` words as name -> path, in their order.
+
+    Args:
+        values: the words.
+        flag: they were given with, for the messages.
+
+    Raises:
+        InputError: a word without a name or a path, or a name given twice.
+    """
+    named: dict[str, str] = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not name or not path:
+            raise InputError(f"{flag} {value!r}: expected NAME=PATH, a name for the results and a checkpoint")
+        if name in named:
+            raise InputError(f"{flag} names {name!r} twice ({named[name]} and {path}); give each a name of its own")
+        named[name] = path
+    return named
+
+
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and ``--dtype``, as ``load`` takes them."""
+    parser.add_argument("--device", default="auto", help="auto: the GPU if there is one")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, float32 on a CPU")
+
+
+def load(path: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """A checkpoint in evaluation mode.
+
+    Args:
+        path: folder or hub name.
+        device: ``auto`` is the GPU if there is one.
+        dtype: ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        InputError: not a checkpoint of this family.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    name = get_model_name_from_path(path)
+    parts = load_pretrained_model(path, None, name, device_map=device, torch_dtype=getattr(torch, dtype))
+    return LoadedModel(*parts, name)
+
+
+def common_template(paths: Mapping[str, str], wanted: str | None = None) -> Template:
+    """The prompt template that all checkpoints were tuned with, so that all get the same prompts.
+
+    Args:
+        paths: checkpoints by name.
+        wanted: this template, whatever they were tuned with.
+
+    Raises:
+        InputError: they were tuned with different ones, or there is no such template.
+    """
+    if wanted is not None:
+        return get_template(wanted)
+    tuned = {name: own_template(path) for name, path in paths.items()}
+    templates = {name: get_template(template) for name, template in tuned.items()}
+    first = next(iter(templates.values()))
+    if any(template != first for template in templates.values()):
+        found = ", ".join(f"{name}: {template}" for name, template in tuned.items())
+        raise InputError(
+            f"the checkpoints were tuned with different prompt templates ({found}); say with --conv-mode which to use"
+        )
+    return first

@@ -1,0 +1,152 @@
+"""The command of ``exposure_bias``: from checkpoints and data to JSON, Markdown and a figure."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from align_ti.analysis.checkpoints import add_loading_flags, common_template, load, parse_named
+from align_ti.analysis.exposure_bias import (
+    ENDED,
+    RESAMPLES,
+    PrefixErrors,
+    accumulated,
+    excess_error,
+    excess_interval,
+    measure,
+)
+from align_ti.analysis.long_answers import batches, find_long_answers
+from align_ti.analysis.report import markdown_page, markdown_table, write_report
+from align_ti.facts import run_facts
+from align_ti.teacher import check_same_tokenizer
+from llava.data.annotations import open_annotations
+from llava.errors import InputError
+from llava.eval.stopping import EndOfTurn
+
+EXPLANATION = (
+    "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
+    "(Eq. 9); E_test: of the student (Eq. 10), the same as R (Eq. 12); E: of the teacher (Eq. 13). %ExAccErr = "
+    f"(R - E) / E (Eq. 11) with its 95 % interval, from {RESAMPLES} draws of the samples with replacement. The last "
+    "column says how many responses of data, student and teacher have so many tokens. The paper keeps the samples out "
+    "of training; these are from the file named below."
+)
+AFTER_THE_END = {
+    "zero": "A step behind the end of a response counts zero.",
+    "leave-out": "A step behind the end of a response is left out of the mean of its step.",
+}
+
+
+def curves(errors: PrefixErrors, ended: str = "zero") -> dict[str, list[float]]:
+    """Everything drawn, by step from 1: errors in nats, ``%ExAccErr`` in percent, the shares of responses that reach a
+    step."""
+    low, high = excess_interval(errors, ended)
+    train, test, baseline = (accumulated(steps, ended) for steps in (errors.data, errors.student, errors.teacher))
+    values = {
+        "e_train": train,
+        "e_test": test,
+        "e_baseline": baseline,
+        "ex_acc_err": excess_error(test, baseline),
+        "ex_acc_err_low": low,
+        "ex_acc_err_high": high,
+        **{
+            f"reached_{who}": (~getattr(errors, who).isnan()).double().mean(0) for who in ("data", "student", "teacher")
+        },
+    }
+    return {name: [round(value, 6) for value in series.tolist()] for name, series in values.items()}
+
+
+def as_markdown(students: Mapping[str, Mapping[str, list[float]]], ended: str, facts: Mapping[str, str]) -> str:
+    """Four steps of every curve as a table."""
+    rows = []
+    for name, curve in students.items():
+        steps = len(curve["e_train"])
+        for step in sorted({max(1, steps * quarter // 4) for quarter in (1, 2, 3, 4)}):
+            at = {key: series[step - 1] for key, series in curve.items()}
+            errors = [f"{at[key]:.3f}" for key in ("e_train", "e_test", "e_baseline")]
+            excess = f"{at['ex_acc_err']:.1f} [{at['ex_acc_err_low']:.1f}, {at['ex_acc_err_high']:.1f}]"
+            reached = ", ".join(f"{100 * at[f'reached_{who}']:.0f}" for who in ("data", "student", "teacher"))
+            rows.append([name, str(step), *errors, excess, reached])
+    headings = ["student", "step", "E_train", "E_test = R", "E", "%ExAccErr", "responses so long, %"]
+    parts = [markdown_table(headings, rows), EXPLANATION, AFTER_THE_END[ended]]
+    return markdown_page("Exposure bias by generation step", parts, facts)
+
+
+def draw(students: Mapping[str, Mapping[str, list[float]]]) -> Figure:
+    """Left the two accumulated errors (Fig. 2, right), on the right ``%ExAccErr`` (Fig. 6); one colour a student."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    errors, excess = figure.subplots(1, 2)
+    for number, (name, curve) in enumerate(students.items()):
+        colour = f"C{number}"
+        steps = range(1, len(curve["e_train"]) + 1)
+        errors.plot(steps, curve["e_test"], color=colour, label=f"{name}, test time")
+        errors.plot(steps, curve["e_train"], color=colour, linestyle="--", label=f"{name}, training time")
+        excess.plot(steps, curve["ex_acc_err"], color=colour, label=name)
+        excess.fill_between(
+            steps, curve["ex_acc_err_low"], curve["ex_acc_err_high"], color=colour, alpha=0.15, linewidth=0
+        )
+    excess.axhline(0, color="black", linewidth=0.8)
+    errors.set(xlabel="generation step", ylabel="accumulated error, nats", title="Training-time and test-time error")
+    excess.set(xlabel="generation step", ylabel="%ExAccErr", title="Excess accumulated error")
+    for axes in (errors, excess):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--teacher", required=True, metavar="CHECKPOINT")
+    parser.add_argument("--student", action="append", required=True, metavar="NAME=CHECKPOINT")
+    parser.add_argument("--data", required=True, help="annotation file; the paper keeps these samples out of training")
+    parser.add_argument("--image-folder", type=Path, help="where paths of pictures start; else the data's folder")
+    parser.add_argument("--samples", type=int, default=1000, help="conversations, drawn at random")
+    parser.add_argument("--max-new-tokens", type=int, default=100, help="generation steps")
+    parser.add_argument("--min-answer-tokens", type=int, help="shortest answer taken; else --max-new-tokens")
+    parser.add_argument("--ended", choices=ENDED, default=ENDED[0], help="what a step counts behind a response's end")
+    parser.add_argument("--batch-size", type=int, default=8, help="does not change the responses")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples and of the responses")
+    parser.add_argument("--conv-mode", help="prompt template; else the one that all checkpoints were tuned with")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--name", default="exposure_bias", help="of the results' files")
+    add_loading_flags(parser)
+    arguments = parser.parse_args()
+    paths = parse_named(arguments.student, "--student")
+    if arguments.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens is {arguments.max_new_tokens}; it must be at least 1")
+    template = common_template({"the teacher": arguments.teacher, **paths}, arguments.conv_mode)
+    teacher = load(arguments.teacher, arguments.device, arguments.dtype)
+    students = {name: load(path, arguments.device, arguments.dtype) for name, path in paths.items()}
+    for name, student in students.items():
+        check_same_tokenizer(student.tokenizer, teacher.tokenizer, paths[name], arguments.teacher)
+    answers = find_long_answers(
+        open_annotations(arguments.data),
+        teacher.tokenizer,
+        template,
+        samples=arguments.samples,
+        at_least=arguments.min_answer_tokens or arguments.max_new_tokens,
+        image_folder=arguments.image_folder,
+        seed=arguments.seed,
+    )
+    aspect: Any = getattr(teacher.model.config, "image_aspect_ratio", None)
+    stop = EndOfTurn.of(template, teacher.tokenizer, teacher.model)
+    errors = measure(
+        teacher.model,
+        {name: student.model for name, student in students.items()},
+        batches(answers, arguments.batch_size, stop.pad_id, teacher.image_processor, aspect),
+        stop,
+        steps=arguments.max_new_tokens,
+        seed=arguments.seed,
+        samples=len(answers),
+    )
+    results = {name: curves(of_student, arguments.ended) for name, of_student in errors.items()}
+    facts = {
+        **run_facts("align_ti.analysis.exposure_bias"),
+        "samples": str(len(answers)),
+        "dtype": str(teacher.model.dtype).removeprefix("torch."),
+    }
+    text = as_markdown(results, arguments.ended, facts)
+    content = {"ended": arguments.ended, **facts, "students": results}
+    write_report(arguments.out, arguments.name, content, text, draw(results))

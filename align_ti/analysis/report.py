@@ -1,0 +1,50 @@
+"""Results of an analysis as files: JSON, Markdown, and a figure as PNG and PDF."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+def write_report(
+    folder: Path, name: str, content: Mapping[str, Any], markdown: str, figure: Figure | None = None
+) -> None:
+    """Write ``NAME.json`` and ``NAME.md``, and with a figure ``NAME.png`` and ``NAME.pdf``.
+
+    Args:
+        folder: made if it is not there.
+        name: of the files.
+        content: of the JSON; numbers that are not finite become ``null``.
+        markdown: text.
+        figure: drawn at 150 dots an inch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+    (folder / f"{name}.md").write_text(markdown)
+    if figure is not None:
+        for ending in ("png", "pdf"):
+            figure.savefig(folder / f"{name}.{ending}", dpi=150)
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers, set to the right."""
+    lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def markdown_page(title: str, parts: Sequence[str], facts: Mapping[str, str]) -> str:
+    """A title, paragraphs and tables, and below them how it was made."""
+    return "\n\n".join([f"# {title}", *parts, "\n".join(f"- {name}: {value}" for name, value in facts.items())]) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,27 @@
+"""What made a result: the command, the commit, the machine. Said beside every result that is kept."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def run_facts(module: str) -> dict[str, str]:
+    """Facts of this process.
+
+    Args:
+        module: what was run with ``python -m``.
+
+    Returns:
+        ``command``, ``commit`` (``unknown`` outside a repository) and ``machine``, in words.
+    """
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=REPOSITORY)
+    return {
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "commit": commit.stdout.strip() or "unknown",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+    }

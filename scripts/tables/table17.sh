@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Size, memory and speed of teacher and student (Table 17). Environment: IMAGE (a picture), QUESTION.
+source "$(dirname "$0")/_analysis.sh"
+if [[ $PRESET == mini ]]; then IMAGE=${IMAGE:-$MINI/images/train/000000.png}; fi
+[[ -n ${IMAGE:-} ]] || fail "set IMAGE to a picture that the models are asked about"
+SCORES=()
+for pair in "teacher=$CHECKPOINTS/eval/teacher" "Align-TI=$CHECKPOINTS/eval/student-align-ti"; do
+    if [[ -d ${pair#*=} ]]; then SCORES+=(--scores "$pair"); fi
+done
+analyse inference_cost --model "teacher=$TEACHER" --model "Align-TI=$CHECKPOINTS/student-align-ti" \
+    --image "$IMAGE" --question "${QUESTION:-Describe the picture in detail.}" "${SCORES[@]}" "$@"

@@ -1,0 +1,82 @@
+"""What scripts/tables/figure*.sh and table17.sh run, and one of them from its start to its files."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPTS = ("figure2", "figure4", "figure6", "table17")
+
+
+def run(script, *flags, **environment):
+    """Run a script from another folder, as a user would."""
+    variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PYTHON": sys.executable, "NUM_GPUS": "0", **environment}
+    command = ["bash", str(ROOT / "scripts/tables" / f"{script}.sh"), *flags]
+    return subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True, timeout=300)
+
+
+def words_of(script, *flags, **environment):
+    done = run(script, *flags, PRINT_ONLY="1", **environment)
+    assert done.returncode == 0, done.stderr
+    return shlex.split(done.stdout)
+
+
+def values(words, flag):
+    return [words[index + 1] for index, word in enumerate(words) if word == flag]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("preset", ["mini", "qwen2-7b-0.5b"])
+def test_commands(script, preset):
+    words = words_of(script, "--device", "cpu", PRESET=preset, IMAGE="some.png")
+    runs = "playground/mini/runs" if preset == "mini" else "checkpoints/qwen2-7b-0.5b"
+    module, chosen = {
+        "figure2": ("exposure_bias", ["student-vanilla-kd"]),
+        "figure4": ("relevance", ["teacher", "student-sft", "student-align-ti"]),
+        "figure6": ("exposure_bias", ["student-sft", "student-vanilla-kd", "student-align-ti"]),
+        "table17": ("inference_cost", ["teacher", "student-align-ti"]),
+    }[script]
+    assert words[1:3] == ["-m", f"align_ti.analysis.{module}"] and words[-2:] == ["--device", "cpu"]
+    assert values(words, "--out") == ["docs/results"] and values(words, "--name") == [script]
+    given = [named.partition("=")[2] for flag in ("--student", "--model") for named in values(words, flag)]
+    assert given == [f"{runs}/{name}" for name in chosen]
+    if module == "exposure_bias":
+        assert values(words, "--teacher") == [f"{runs}/teacher"]
+        assert values(words, "--max-new-tokens") == ["60" if preset == "mini" else "100"]
+    if module != "inference_cost":
+        data = (
+            "playground/mini/build/finetune.json" if preset == "mini" else "playground/data/MobileVLM_V2_FT_Mix2M.json"
+        )
+        assert values(words, "--data") == [data] and values(words, "--image-folder")
+
+
+def test_variables_and_scores(tmp_path):
+    (tmp_path / "eval" / "teacher").mkdir(parents=True)
+    words = words_of("table17", PRESET="mini", CHECKPOINTS=str(tmp_path), TEACHER="/else/where", RESULTS="/results")
+    assert values(words, "--scores") == [f"teacher={tmp_path}/eval/teacher"] and values(words, "--out") == ["/results"]
+    assert values(words, "--model")[0] == "teacher=/else/where"
+    assert values(words, "--image") == ["playground/mini/build/images/train/000000.png"]
+    done = run("table17", PRESET="qwen2-7b-0.5b", PRINT_ONLY="1")
+    assert done.returncode == 2 and "set IMAGE to a picture" in done.stderr and not done.stdout
+
+
+def test_a_figure_from_its_script_to_its_files(world, tuned_teacher, tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for name in ("teacher", "student-sft", "student-vanilla-kd", "student-align-ti"):
+        (runs / name).symlink_to(tuned_teacher)
+    places = {"PRESET": "mini", "CHECKPOINTS": str(runs), "RESULTS": str(tmp_path / "out"), "OMP_NUM_THREADS": "1",
+              "STUDENT_FINETUNE_DATA": str(world.data), "STUDENT_FINETUNE_IMAGES": str(world.images)}  # fmt: skip
+    done = run("figure6", "--samples", "4", "--max-new-tokens", "8", **places)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads((tmp_path / "out" / "figure6.json").read_text())
+    assert list(content["students"]) == ["SFT", "vanilla KD", "Align-TI"] and content["samples"] == "4"
+    assert "'vanilla KD=" in content["command"]
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md", ".png", ".pdf"}
+    done = run("figure6", "--samples", "400", **places)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: 0 of 24 conversations")
