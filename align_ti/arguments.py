@@ -1,5 +1,6 @@
 """Command-line arguments of the distillation stage."""
 
+import re
 from dataclasses import dataclass, field
 
 from align_ti.iva import IVA_WEIGHTS
@@ -44,7 +45,8 @@ class DistillArguments:
     iva_layer: str = field(
         default="auto",
         metadata={
-            "help": "layer of the attention maps, of the model that --iva_weights names: a number from 0, or auto"
+            "help": "layer of the attention maps, of the model that --iva_weights names: a number from 0, a depth in percent"
+            ", or auto"
         },
     )
     iva_weights: str = field(
@@ -99,8 +101,10 @@ class DistillArguments:
                 raise InputError(f"--{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
         if self.packing and self.ribbon == "algorithm1":
             raise InputError("--packing works with --ribbon prefix; Algorithm 1's dense mask is over padded samples")
-        if self.iva_layer != "auto" and not self.iva_layer.isdigit():
-            raise InputError(f"--iva_layer {self.iva_layer!r}: expected a layer number from 0, or auto")
+        if not re.fullmatch(r"auto|\d+|(\d{1,2}|100)%", self.iva_layer, re.ASCII):
+            raise InputError(
+                f"--iva_layer {self.iva_layer!r}: expected a layer number from 0, a depth from 0% to 100%, or auto"
+            )
         get_divergence(self.divergence_name)
         self._check_on_policy()
         if self.kd_temperature <= 0:

@@ -144,7 +144,7 @@ def resolve_layer(choice: str, layers: int, model: str = "teacher") -> int | Non
     """The number behind ``--iva_layer``; None for ``auto``.
 
     Args:
-        choice: what the flag says.
+        choice: what the flag says: a number, a depth in percent (``0%`` the first layer, ``100%`` the last), ``auto``.
         layers: of the model whose attention is used.
         model: its part, ``teacher`` or ``student``.
 
@@ -153,6 +153,8 @@ def resolve_layer(choice: str, layers: int, model: str = "teacher") -> int | Non
     """
     if choice == "auto":
         return None
+    if choice.endswith("%"):
+        return round(int(choice[:-1]) / 100 * (layers - 1))
     layer = int(choice)
     if layer >= layers:
         raise InputError(f"--iva_layer {layer} is out of range: the {model} has {layers} layers, 0 to {layers - 1}")

@@ -62,6 +62,7 @@ def _subset_runs() -> dict[str, Run]:
 
 
 DRAWS = (1, 2, 4, 8)
+DEPTHS = (0, 33, 67, 100)
 
 RUNS: Mapping[str, Run] = MappingProxyType(
     {
@@ -76,7 +77,12 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         "uniform": Run("Uniform alignment", "uniform_alignment"),
         "uniform+rel": _losses("sft,kd,iva,rel", "Uniform alignment and relations", "--iva_weights", "uniform"),
         "student-weights": _losses("sft,kd,iva", "IVA, student's weights", "--iva_weights", "student"),
-        "iva-first": _losses("sft,kd,iva", "IVA, first layer", "--iva_layer", "0"),
+        **{
+            f"iva-at-{depth}": _losses(
+                "sft,kd,iva", f"IVA, layer at {depth} % of the depth", "--iva_layer", f"{depth}%"
+            )
+            for depth in DEPTHS
+        },
         **{
             f"tpa-{sampling}-{number}": _losses(
                 "sft,kd,tpa", f"TPA, {sampling}, d = {number}", "--tpa_sampling", sampling, "--tpa_d", str(number)
@@ -107,6 +113,12 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             ("sft+kd", "uniform", "uniform+rel", "sft+kd+iva"),
             "uniform",
             "IVA is 0.6 above uniform alignment.",
+        ),
+        "table7": Table(
+            "Layer whose attention weighs the visual tokens (Table 7)",
+            tuple(f"iva-at-{depth}" for depth in DEPTHS),
+            "iva-at-0",
+            "The layer at three quarters of the depth, which has the highest IRS, is best.",
         ),
         "table8": Table(
             "Whose attention weighs the visual tokens (Table 8)",

@@ -42,6 +42,13 @@ def test_every_stage_of_every_preset_prints_a_command(preset, stage):
     assert flags["--version"] == ("plain" if stage.endswith("pretrain") and preset != "mini" else template)
 
 
+def test_table4_runs_the_benchmark():
+    flags = flags_of(show("tables/table4", PRESET="mini", CHECKPOINTS="/runs", RESULTS="/tmp/table4-out"))
+    assert flags["--preset"] == "laptop" and flags["--rows_from"] == "/runs/student-align-ti"
+    assert flags["--json"] == "/tmp/table4-out/table4.json"
+    assert flags_of(show("tables/table4", RESULTS="/tmp/table4-out"))["--preset"] == "paper"
+
+
 def test_align_ti_has_the_papers_settings():
     flags = flags_of(show("distill/align_ti", NUM_GPUS="16"))
     assert flags["--losses"] == "sft,kd,iva,tpa" and flags["--tpa_d"] == "4" and flags["--iva_layer"] == "auto"
