@@ -45,8 +45,8 @@ class DistillArguments:
     iva_layer: str = field(
         default="auto",
         metadata={
-            "help": "layer of the attention maps, of the model that --iva_weights names: a number from 0, a depth in percent"
-            ", or auto"
+            "help": "layer of the attention maps, of the model that --iva_weights names: a number from 0, a depth in "
+            "percent, or auto"
         },
     )
     iva_weights: str = field(
