@@ -7,6 +7,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
 import random
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from transformers import (
     SiglipVisionModel,
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+# A shell's background job ignores Ctrl-C, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant.",

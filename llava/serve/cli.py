@@ -12,8 +12,9 @@ standard output has one answer after the other, and the first error ends the pro
 import argparse
 import contextlib
 import logging
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,17 +75,13 @@ class Terminal:
 
     def _answer(self, question: str) -> None:
         out = sys.stdout
-        with closing(self.chat.ask(question, self.sampling)) as pieces:  # type: ignore[type-var]
-            try:
-                for index, piece in enumerate(pieces):
-                    if index == 0 and self.interactive:
-                        out.write("ASSISTANT: ")
-                    out.write(piece)
-                    out.flush()
-            except KeyboardInterrupt:
-                self.chat.stop()
-                out.write(" [stopped]" if self.interactive else "")
-        out.write("\n")
+        with closing(self.chat.ask(question, self.sampling)) as pieces, _interrupt_calls(self.chat.stop):  # type: ignore[type-var]
+            for index, piece in enumerate(pieces):
+                if index == 0 and self.interactive:
+                    out.write("ASSISTANT: ")
+                out.write(piece)
+                out.flush()
+        out.write(" [stopped]\n" if self.interactive and self.chat.finish == "interrupted" else "\n")
         out.flush()
         if self.chat.finish == "length":
             self._note(f"cut after {self.sampling.max_new_tokens} tokens, or at the end of the model's context")
@@ -112,6 +109,26 @@ def read_picture(name: str) -> "Image.Image":
     if "://" in name:
         raise InputError(f"{name} is an address on the network; download the picture and give its file")
     return local_picture(Path(name).expanduser())
+
+
+@contextlib.contextmanager
+def _interrupt_calls(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls ``stop``; once more, it is a ``KeyboardInterrupt``.
+
+    At the first, an exception could arise while the main thread holds the lock of the queue that the generating thread
+    writes to, and both would wait for each other.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        stop()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _typed() -> Iterator[str]:

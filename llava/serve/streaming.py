@@ -1,7 +1,7 @@
 """An answer that arrives piece by piece and can be stopped."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,11 +34,11 @@ class AnswerStream:
         """
         self.model, self.ids, self.features, self.sampling = model, ids, features, sampling
         self.text, self.finish = "", ""
-        self._stopped = threading.Event()
+        self._stopped = False  # no Event: its lock must not be taken in a signal handler
 
     def stop(self) -> None:
-        """End the answer after the token in work."""
-        self._stopped.set()
+        """End the answer after the token in work; may be called from another thread or a signal handler."""
+        self._stopped = True
 
     def __iter__(self) -> Iterator[str]:
         streamer = _SettledText(self.model.end, self.sampling.max_new_tokens)
@@ -50,12 +50,12 @@ class AnswerStream:
                 if piece:
                     self.text += piece
                     yield piece
-            interrupted = self._stopped.is_set()
+            interrupted = self._stopped
         except BaseException:
             interrupted = True
             raise
         finally:
-            self._stopped.set()
+            self._stopped = True
             thread.join()
             self.finish = "interrupted" if interrupted else streamer.finish
         if failures:
@@ -78,7 +78,7 @@ class AnswerStream:
                     use_cache=True,
                     eos_token_id=end.ids or None,
                     pad_token_id=end.pad_id,
-                    stopping_criteria=StoppingCriteriaList([*(end.criteria() or []), _Stopped(self._stopped)]),
+                    stopping_criteria=StoppingCriteriaList([*(end.criteria() or []), _Stopped(lambda: self._stopped)]),
                     streamer=streamer,
                 )
         except BaseException as error:  # raised again where the pieces are read
@@ -132,10 +132,10 @@ class _SettledText(TextIteratorStreamer):
 
 
 class _Stopped(StoppingCriteria):
-    """True once the flag is set."""
+    """True once ``stopped`` says so."""
 
-    def __init__(self, flag: threading.Event) -> None:
-        self.flag = flag
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self.stopped = stopped
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:  # type: ignore[override]
-        return torch.full((input_ids.shape[0],), self.flag.is_set(), dtype=torch.bool, device=input_ids.device)
+        return torch.full((input_ids.shape[0],), self.stopped(), dtype=torch.bool, device=input_ids.device)
