@@ -22,7 +22,7 @@ class UploadLimits:
     max_pixels: int = 25_000_000
 
     def __str__(self) -> str:
-        return f"PNG, JPEG or WebP, up to {self.max_bytes / 2**20:g} MiB and {self.max_pixels / 1e6:g} megapixels"
+        return f"PNG, JPEG or WebP, up to {self.max_bytes / 2**20:.4g} MiB and {self.max_pixels / 1e6:g} megapixels"
 
 
 def local_picture(path: str | os.PathLike[str]) -> Image.Image:
