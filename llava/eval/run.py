@@ -10,9 +10,9 @@ then one with ``--stage score --num-chunks N``; ``scripts/eval`` does so. A kill
 import argparse
 import logging
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import (
@@ -28,13 +28,12 @@ from llava.eval.evaluate import (
 )
 from llava.eval.records import read_answers, subset
 from llava.eval.registry import BENCHMARKS, select
+from llava.flags import add_device_flags, add_flag, resolve_device
 
 if TYPE_CHECKING:
     from llava.eval.generate import LoadedModel
 
 logger = logging.getLogger("llava.eval")
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,9 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
 
-    def flag(name: str, **kwargs: Any) -> None:
-        parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
-
+    flag = partial(add_flag, parser)
     flag("--benchmark", default="all", help=f"all, or names separated by commas: {', '.join(BENCHMARKS)}")
     flag("--model-path", help="checkpoint folder or hub name")
     flag("--model-base", help="language model that a projector-only checkpoint belongs to")
@@ -55,8 +52,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--batch-size", type=int, default=8, help="questions a batch; does not change the answers")
     flag("--max-new-tokens", type=int, help="instead of the benchmark's own limit")
     flag("--limit", type=int, help="ask about this many questions, spread over the benchmark")
-    flag("--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, float32 on a CPU")
-    flag("--device", default="auto", help="auto: the GPU if there is one")
+    add_device_flags(parser)
     flag("--attn-implementation", help="as in transformers")
     flag("--num-chunks", type=int, default=1, help="number of processes that share the questions")
     flag("--chunk-idx", type=int, default=0, help="which of them this is")
@@ -128,11 +124,7 @@ def _checkpoint(arguments: argparse.Namespace) -> tuple[Checkpoint, Callable[[],
 
     from llava.mm_utils import get_model_name_from_path
 
-    device, dtype = arguments.device, arguments.dtype
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+    device, dtype = resolve_device(arguments.device, arguments.dtype)
     checkpoint = Checkpoint(
         path=arguments.model_path,
         model_id=get_model_name_from_path(arguments.model_path),

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError, run_cli
+from llava.flags import DTYPES, add_flag
 
 TARGETS = "hf: transformers' form; llava: a whole checkpoint of this package, LoRA merged; card: only a run's README.md"
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -29,9 +30,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
-    def flag(name: str, **kwargs: Any) -> None:
-        parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("_", "-"))), **kwargs)
-
+    flag = partial(add_flag, parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--to", choices=("hf", "llava", "card"), help=TARGETS)
     what.add_argument("--from", dest="source", choices=("hf",), help="hf: from transformers' form to this package's")

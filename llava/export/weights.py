@@ -24,24 +24,21 @@ def to_hf_names(weights: dict[str, Tensor], tower: dict[str, Tensor]) -> dict[st
         weights: the model's state; a tower among them is left out.
         tower: the tower's own state, which goes in its place.
     """
-    renamed = {THEIR_TOWER + key: value for key, value in tower.items()}
-    for key, value in weights.items():
-        if key.startswith(OUR_TOWER):
-            continue
-        prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), None)
-        renamed[key if prefix is None else PREFIXES[prefix] + key.removeprefix(prefix)] = value
-    return renamed
+    return {THEIR_TOWER + key: value for key, value in tower.items()} | _renamed(weights, PREFIXES, OUR_TOWER)
 
 
 def from_hf_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The reverse, the tower left out."""
-    back = {theirs: ours for ours, theirs in PREFIXES.items()}
+    return _renamed(weights, {theirs: ours for ours, theirs in PREFIXES.items()}, THEIR_TOWER)
+
+
+def _renamed(weights: dict[str, Tensor], prefixes: dict[str, str], left_out: str) -> dict[str, Tensor]:
+    """Every weight under its new prefix, or its own name where none fits; none that begins with ``left_out``."""
     renamed = {}
     for key, value in weights.items():
-        if key.startswith(THEIR_TOWER):
-            continue
-        prefix = next((prefix for prefix in back if key.startswith(prefix)), None)
-        renamed[key if prefix is None else back[prefix] + key.removeprefix(prefix)] = value
+        if not key.startswith(left_out):
+            prefix = next((prefix for prefix in prefixes if key.startswith(prefix)), "")
+            renamed[prefixes.get(prefix, "") + key.removeprefix(prefix)] = value
     return renamed
 
 

@@ -8,6 +8,7 @@ from llava.conversation import USUAL_TEMPLATES, Template, get_template
 from llava.errors import InputError
 from llava.eval.generate import LoadedModel
 from llava.eval.stopping import EndOfTurn
+from llava.flags import resolve_device
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 
@@ -51,10 +52,7 @@ class ChatModel:
         """
         import torch
 
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if dtype == "auto":
-            dtype = "float32" if device == "cpu" else "bfloat16"
+        device, dtype = resolve_device(device, dtype)
         name = get_model_name_from_path(path)
         parts = load_pretrained_model(
             path,

@@ -1,25 +1,18 @@
 """Command-line flags that the terminal and the web page share."""
 
 import argparse
-from typing import Any
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-
-def add_flag(parser: argparse._ActionsContainer, name: str, **kwargs: Any) -> None:
-    """A flag that may be written with dashes or underscores."""
-    parser.add_argument(*dict.fromkeys((name, "--" + name[2:].replace("-", "_"))), **kwargs)
+from llava.flags import add_device_flags, add_flag
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """How checkpoints are loaded and prompted."""
     add_flag(parser, "--model-base", help="language model that a projector-only checkpoint belongs to")
     add_flag(parser, "--conv-mode", help="prompt template; by default the one the checkpoint was tuned with")
-    add_flag(parser, "--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, float32 on a CPU")
+    add_device_flags(parser)
     bits = parser.add_mutually_exclusive_group()
     add_flag(bits, "--load-8bit", action="store_true", help="language model in 8 bits (bitsandbytes)")
     add_flag(bits, "--load-4bit", action="store_true", help="language model in 4 bits (bitsandbytes)")
-    add_flag(parser, "--device", default="auto", help="auto: the GPU if there is one")
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,8 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from llava.errors import InputError, run_cli
-from llava.serve.options import add_flag, add_model_flags, add_sampling_flags
+from llava.flags import add_flag
+from llava.serve.options import add_model_flags, add_sampling_flags
 from llava.serve.sampling import Sampling
 
 if TYPE_CHECKING:

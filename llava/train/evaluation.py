@@ -39,7 +39,8 @@ class HeldOutTerms:
         for name, value in self.sums.items():
             total = accelerator.reduce(value.float(), reduction="sum") if accelerator.num_processes > 1 else value
             out[f"{prefix}_{name}"] = (total / self.counts[name].clamp(min=1)).item()
-        self.__init__()  # type: ignore[misc]
+        self.sums.clear()
+        self.counts.clear()
         return out
 
 
