@@ -24,6 +24,7 @@ from align_ti.sampling import draw
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.eval.stopping import EndOfTurn
+from llava.generation import GREEDY
 
 ON_POLICY = "on_policy"
 """Key of a batch whose responses the student sampled."""
@@ -162,15 +163,8 @@ class StudentResponses:
                 attention_mask=turn.before,
                 **pictures,
                 logits_processor=LogitsProcessorList([sampler]),
-                do_sample=False,  # the sampler leaves one token to choose
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=1.0,  # chat models bring one in their generation settings
-                no_repeat_ngram_size=0,
+                **GREEDY,  # the sampler leaves one token to choose
                 max_new_tokens=longest,
-                use_cache=True,
                 eos_token_id=self.stop.ids or None,
                 pad_token_id=self.stop.pad_id,
                 stopping_criteria=self.stop.criteria(),

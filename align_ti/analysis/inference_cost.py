@@ -31,6 +31,7 @@ from llava.eval.generate import LoadedModel, prompt_text
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 from llava.eval.table import read_rows
+from llava.generation import GREEDY
 from llava.mm_utils import process_images, tokenizer_image_token
 
 EXPLANATION = (
@@ -98,16 +99,9 @@ def answerer(loaded: LoadedModel, template: str, image: Any, question: str) -> t
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             images=pixels,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,  # chat models bring one in their generation settings
-            no_repeat_ngram_size=0,
+            **GREEDY,
             min_new_tokens=tokens,
             max_new_tokens=tokens,
-            use_cache=True,
             eos_token_id=ends if ends is not None else loaded.tokenizer.eos_token_id,
             pad_token_id=loaded.tokenizer.pad_token_id,
         )

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from align_ti.experiments.catalogue import TABLES, find_runs, find_table
 from align_ti.experiments.report import write_report
-from align_ti.experiments.runner import REPOSITORY, plan_trials, run_trials
-from align_ti.facts import run_facts
+from align_ti.experiments.runner import plan_trials, run_trials
+from align_ti.facts import REPOSITORY, run_facts
 from llava.errors import InputError, run_cli
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from align_ti.analysis.report import markdown_page, markdown_table
+from align_ti.analysis.report import write_report as write_files
 from align_ti.experiments.catalogue import Table
 from align_ti.experiments.runner import Trial
 from align_ti.experiments.statistics import Estimate, estimate, paired_difference
@@ -70,7 +72,6 @@ def write_report(name: str, table: Table, trials: Sequence[Trial], folder: Path,
         The Markdown.
     """
     lines, seeds = read_lines(trials)
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {
             **asdict(line),
@@ -81,12 +82,8 @@ def write_report(name: str, table: Table, trials: Sequence[Trial], folder: Path,
         for line in lines
     ]
     content = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline, **facts, "rows": rows}
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     text = as_markdown(table, lines, seeds, facts)
-    (folder / f"{name}.md").write_text(text)
-    figure = draw(table, lines)
-    for ending in ("png", "pdf"):
-        figure.savefig(folder / f"{name}.{ending}", dpi=150)
+    write_files(folder, name, content, text, draw(table, lines))
     return text
 
 
@@ -98,18 +95,16 @@ def _difference(line: Line, lines: Sequence[Line], table: Table) -> Estimate:
 def as_markdown(table: Table, lines: Sequence[Line], seeds: Sequence[int], facts: Mapping[str, Any]) -> str:
     """The table with means, intervals and differences, and below it how it was made."""
     headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg", "against the baseline", "training"]
-    out = [f"# {table.title}", "", "| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1)]
+    rows = []
     for line in lines:
         cells = [f"{estimate(values).mean:.1f}" for values in line.scores.values()]
         other = "baseline" if line.name == table.baseline else f"{_difference(line, lines, table)}"
-        cells = [line.label, *cells, str(estimate(line.averages)), other, f"{line.seconds:.0f} s"]
-        out.append(f"| {' | '.join(cells)} |")
+        rows.append([line.label, *cells, str(estimate(line.averages)), other, f"{line.seconds:.0f} s"])
     interval = "the 95 % interval of the mean over seeds (Student's t); differences are taken seed by seed."
     if len(seeds) == 1:
         interval = "not to be had from one seed."
-    out += ["", f"The paper: {table.paper}", "", f"Seeds {', '.join(map(str, seeds))}; ± is {interval}"]
-    out += ["", *(f"- {name}: {value}" for name, value in facts.items()), ""]
-    return "\n".join(out)
+    notes = [f"The paper: {table.paper}", f"Seeds {', '.join(map(str, seeds))}; ± is {interval}"]
+    return markdown_page(table.title, [markdown_table(headings, rows), *notes], facts)
 
 
 def draw(table: Table, lines: Sequence[Line]) -> Figure:

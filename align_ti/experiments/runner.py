@@ -13,11 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from align_ti.experiments.catalogue import Run
+from align_ti.facts import REPOSITORY
 from llava.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

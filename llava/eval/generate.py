@@ -20,6 +20,7 @@ from llava.conversation import HUMAN, Template
 from llava.errors import InputError
 from llava.eval.records import Question
 from llava.eval.stopping import EndOfTurn
+from llava.generation import GREEDY
 from llava.mm_utils import process_images, tokenizer_image_token
 
 logger = logging.getLogger(__name__)
@@ -135,15 +136,8 @@ def answer_batch(loaded: LoadedModel, batch: Batch, stop: EndOfTurn, max_new_tok
         input_ids=ids.to(home.device),
         attention_mask=mask.to(home.device),
         **pictures,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        repetition_penalty=1.0,  # chat models bring one in their generation settings
-        no_repeat_ngram_size=0,
+        **GREEDY,
         max_new_tokens=max_new_tokens,
-        use_cache=True,
         eos_token_id=stop.ids or None,
         pad_token_id=stop.pad_id,
         stopping_criteria=stop.criteria(),

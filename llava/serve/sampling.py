@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava.errors import InputError
+from llava.generation import GREEDY
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,7 @@ class Sampling:
 
     def arguments(self) -> dict[str, Any]:
         """For ``generate``; whatever a checkpoint's own generation settings say is overruled, as in evaluation."""
-        sample = self.temperature > 0
-        return {
-            "do_sample": sample,
-            "num_beams": 1,
-            "temperature": self.temperature if sample else None,
-            "top_p": self.top_p if sample else None,
-            "top_k": 0 if sample else None,
-            "repetition_penalty": 1.0,
-            "no_repeat_ngram_size": 0,
-            "max_new_tokens": self.max_new_tokens,
-        }
+        chosen: dict[str, Any] = {**GREEDY, "max_new_tokens": self.max_new_tokens}
+        if self.temperature > 0:
+            chosen |= {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        return chosen

@@ -75,7 +75,6 @@ class AnswerStream:
                     attention_mask=torch.ones_like(ids),
                     **pictures,
                     **self.sampling.arguments(),
-                    use_cache=True,
                     eos_token_id=end.ids or None,
                     pad_token_id=end.pad_id,
                     stopping_criteria=StoppingCriteriaList([*(end.criteria() or []), _Stopped(lambda: self._stopped)]),

@@ -1,7 +1,5 @@
 """The student's responses against token-by-token sampling of one sample; what becomes of a batch; whole runs."""
 
-import shutil
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,7 +13,7 @@ from llava.errors import InputError
 from llava.eval.stopping import EndOfTurn
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
-from tests.align_ti.test_train import run, steps  # noqa: F401  (a fixture)
+from tests.align_ti.test_train import as_if_killed_after, run, steps  # noqa: F401  (a fixture)
 from tests.align_ti.whole_objective import TEACHER_HIDDEN, settings, total
 
 LONGEST = 7
@@ -219,10 +217,7 @@ def test_a_killed_run_resumes_to_the_same_responses(run, tmp_path):  # noqa: F81
     out = tmp_path / "run"
     uninterrupted = steps(run(out, *flags), *LOGGED)
     final = (out / "model.safetensors").read_bytes()
-    for folder in out.glob("checkpoint-*"):
-        if folder.name != "checkpoint-1":
-            shutil.rmtree(folder)
-    (out / "model.safetensors").unlink()
+    as_if_killed_after(out, 1)
     assert steps(run(out, *flags), *LOGGED) == uninterrupted
     assert (out / "model.safetensors").read_bytes() == final and all(row[3] == 1 for row in uninterrupted)
 

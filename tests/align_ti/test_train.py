@@ -126,15 +126,20 @@ def test_gradient_checkpointing_does_not_change_the_training(run, tmp_path):
         assert theirs == pytest.approx(ours, rel=1e-5)
 
 
+def as_if_killed_after(out, step):
+    """Leave of a finished run what a kill after the checkpoint of ``step`` leaves."""
+    for folder in out.glob("checkpoint-*"):
+        if folder.name != f"checkpoint-{step}":
+            shutil.rmtree(folder)
+    (out / "model.safetensors").unlink()
+
+
 def test_a_killed_run_resumes_to_the_same_losses(run, tmp_path):
     flags = ("--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "2")
     out = tmp_path / "run"
     uninterrupted = steps(run(out, *flags), *TERMS)
     final = (out / "model.safetensors").read_bytes()
-    for folder in out.glob("checkpoint-*"):
-        if folder.name != "checkpoint-2":
-            shutil.rmtree(folder)
-    (out / "model.safetensors").unlink()
+    as_if_killed_after(out, 2)
     resumed = steps(run(out, *flags), *TERMS)
     assert resumed == uninterrupted
     assert (out / "model.safetensors").read_bytes() == final
