@@ -74,7 +74,10 @@ class DistillArguments:
     merge_draws: bool = field(
         default=True, metadata={"help": "equal draws share one row; draws equal to the label need none"}
     )
-
+    compile_losses: bool = field(
+        default=False,
+        metadata={"help": "fuse softmax, divergence and their gradient with torch.compile; needs a compiler"},
+    )
     packing: bool = field(
         default=False, metadata={"help": "lay the samples of a batch one after the other instead of padding them"}
     )

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from align_ti.kl_family import Divergence, get_divergence
+from align_ti.forward_kl import forward_kl_terms
+from align_ti.kl_family import Divergence, compiled_divergence, forward_kl, get_divergence
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
 
@@ -45,6 +46,7 @@ def linear_divergence(
     divergence: str | Divergence = "forward_kl",
     temperature: float = 1.0,
     chunk_rows: int | None = None,
+    compiled: bool = False,
 ) -> LinearDivergence:
     """``sum_r weights_r D(P_T, P_S)_r + sum_r ce_weights_r CE_r`` from hidden states and head weights.
 
@@ -68,6 +70,7 @@ def linear_divergence(
         temperature: divides both models' logits for the divergence; the result is not multiplied by its
             square.
         chunk_rows: rows of logits at once. Default: see ``default_chunk_rows``.
+        compiled: let ``torch.compile`` fuse what is done to the logits. Needs a compiler, and seconds the first time.
 
     Raises:
         InputError: sizes that do not fit together, a weighted row without a target, or a weighted
@@ -96,6 +99,7 @@ def linear_divergence(
         if len(chunk)
     ]
     grad = torch.is_grad_enabled()
+    function = get_divergence(divergence) if isinstance(divergence, str) else divergence
     if teacher_weight is not None:
         teacher_weight = teacher_weight.detach()[:vocabulary].to(_head_dtype(teacher_weight))
     job = _Job(
@@ -105,7 +109,12 @@ def linear_divergence(
         targets=targets,
         teacher_hidden=teacher_hidden,
         teacher_weight=teacher_weight,
-        divergence=get_divergence(divergence) if isinstance(divergence, str) else divergence,
+        divergence=compiled_divergence(function) if compiled else function,
+        closed_form=function is forward_kl
+        and temperature == 1
+        and teacher_weight is not None
+        and len(teacher_weight) == vocabulary,
+        compiled=compiled,
         temperature=temperature,
         dtype=_head_dtype(student_weight),
         hidden_grad=grad and student_hidden.requires_grad,
@@ -135,6 +144,8 @@ class _Job:
     teacher_hidden: Tensor | None
     teacher_weight: Tensor | None  # the rows the student's head has too
     divergence: Divergence
+    closed_form: bool  # the divergence is a forward KL over the student's whole vocabulary at temperature 1
+    compiled: bool
     temperature: float
     dtype: torch.dtype
     hidden_grad: bool
@@ -156,13 +167,10 @@ class _ChunkedHeads(torch.autograd.Function):
             for kind, rows in job.chunks:
                 block = hidden.detach()[rows].to(job.dtype)
                 logits = block @ head.T
-                with torch.set_grad_enabled(job.hidden_grad or job.weight_grad):
-                    logits.requires_grad_(torch.is_grad_enabled())
-                    chunk_loss = _chunk_loss(logits, kind, rows, job, divergence, ce)
-                loss += chunk_loss.detach()
-                if not logits.requires_grad:
+                chunk_loss, logits_grad = _chunk(logits, kind, rows, job, divergence, ce)
+                loss += chunk_loss
+                if logits_grad is None:
                     continue
-                (logits_grad,) = torch.autograd.grad(chunk_loss, logits)
                 if hidden_grad is not None:
                     hidden_grad[rows] = (logits_grad @ head).to(hidden.dtype)
                 if weight_grad is not None:
@@ -194,6 +202,25 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total[start : start + rows] += left[:, start : start + rows].T @ right
 
 
+def _chunk(
+    logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: Tensor, ce: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Weighted loss of one chunk and, where one is wanted, its gradient by the logits; writes the rows' values into
+    ``divergence`` and ``ce``."""
+    grad = job.hidden_grad or job.weight_grad
+    if grad and job.closed_form and kind != "ce":
+        weights, ce_weights = job.weights[rows], job.ce_weights[rows]
+        targets = rows.new_zeros(len(rows)) if kind == "divergence" or job.targets is None else job.targets[rows]
+        terms = forward_kl_terms(logits, _teacher_logits(rows, job), targets, weights, ce_weights, job.compiled)
+        divergence[rows] = terms.divergence
+        if kind == "both":
+            ce[rows] = terms.cross_entropy
+        return (weights * terms.divergence + ce_weights * terms.cross_entropy).sum(), terms.logits_grad
+    with torch.set_grad_enabled(grad):
+        loss = _chunk_loss(logits.requires_grad_(grad), kind, rows, job, divergence, ce)
+    return loss.detach(), torch.autograd.grad(loss, logits)[0] if grad else None
+
+
 def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: Tensor, ce: Tensor) -> Tensor:
     """Weighted loss of one chunk; writes the rows' values into ``divergence`` and ``ce``."""
     loss = job.weights.new_zeros(())
@@ -203,11 +230,8 @@ def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: 
         ce[rows] = values.detach()
         loss = loss + (job.ce_weights[rows] * values).sum()
     if kind != "ce":
-        assert job.teacher_hidden is not None and job.teacher_weight is not None
-        common = job.teacher_weight.shape[0]
-        block = job.teacher_hidden.detach()[rows].to(job.teacher_weight.dtype)
-        teacher_logits = block @ job.teacher_weight.T
-        student_logits = logits[:, :common]
+        teacher_logits = _teacher_logits(rows, job)
+        student_logits = logits[:, : teacher_logits.shape[1]]
         if job.temperature != 1.0:
             student_logits = student_logits / job.temperature
             teacher_logits = teacher_logits / job.temperature
@@ -215,6 +239,11 @@ def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: 
         divergence[rows] = values.detach()
         loss = loss + (job.weights[rows] * values).sum()
     return loss
+
+
+def _teacher_logits(rows: Tensor, job: _Job) -> Tensor:
+    assert job.teacher_hidden is not None and job.teacher_weight is not None
+    return job.teacher_hidden.detach()[rows].to(job.teacher_weight.dtype) @ job.teacher_weight.T
 
 
 def _row_vector(values: Tensor | None, rows: int, hidden: Tensor, name: str) -> Tensor:

@@ -22,6 +22,7 @@ class ObjectiveSettings:
         d, sampling, top_p, draws_from: TPA's candidates, see ``align_ti.sampling``.
         ribbon: ``prefix`` or ``algorithm1``; both give the same numbers.
         backend, merge_draws: of the ribbon.
+        compile_losses: fuse what is done to the logits with ``torch.compile``; changes rounding alone.
         packing: lay the samples of a micro-batch in one row, without padding; the numbers stay the same.
         end_of_turn_ids: tokens after which nothing is generated.
         seed: of the draws.
@@ -41,6 +42,7 @@ class ObjectiveSettings:
     ribbon: str = "prefix"
     backend: str = "auto"
     merge_draws: bool = True
+    compile_losses: bool = False
     packing: bool = False
     end_of_turn_ids: Collection[int] = field(default_factory=frozenset)
     seed: int = 0

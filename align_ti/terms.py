@@ -130,6 +130,7 @@ class LossTerms:
             "ce_weights": ce_weights[used],
             "divergence": self.settings.divergence,
             "temperature": self.settings.temperature,
+            "compiled": self.settings.compile_losses,
         }
         result = LinearDivergence(
             *self.through_heads(

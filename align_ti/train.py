@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from align_ti.arguments import DistillArguments
 from align_ti.attention import use_align_ti_attention
+from align_ti.forward_kl import check_compiler
 from align_ti.irs import LayerScores, instruction_relevance_scores
 from align_ti.objective import Objective, ObjectiveSettings
 from align_ti.on_policy import StudentResponses
@@ -71,6 +72,8 @@ def main() -> None:
     if distill.teacher_zero3 and not arguments.deepspeed:
         raise InputError("--teacher_zero3 splits the teacher with DeepSpeed: give --deepspeed CONFIG as well")
     resolve_backend(distill.ribbon_backend, compute_dtype(arguments))
+    if distill.compile_losses:
+        check_compiler(arguments.device)
     resume = find_checkpoint(arguments.output_dir, arguments.resume)
     tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
     teacher_tokenizer, teacher = load_teacher(
@@ -147,6 +150,7 @@ def build_settings(
         ribbon=distill.ribbon,
         backend=distill.ribbon_backend,
         merge_draws=distill.merge_draws,
+        compile_losses=distill.compile_losses,
         packing=distill.packing,
         end_of_turn_ids=end_of_turn_ids(tokenizer, template),
         seed=seed,

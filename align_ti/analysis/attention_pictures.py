@@ -1,12 +1,7 @@
-"""Where the instruction looks: instruction-to-vision maps of several models over a picture (the paper, Figs. 2 and 7).
+"""Where the instruction looks: instruction-to-vision maps of several models over a picture (the paper, Figs. 7, 10)."""
 
-    python -m align_ti.analysis.attention_pictures --model teacher=RUN --model student=RUN \\
-        --image F.png --question "What is at the top left?" --question "Is there a dog?" --out maps.png
-"""
-
-import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +17,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_template
 from llava.data.images import load_image, preprocess_image
 from llava.data.tokenize import TokenizedSample, tokenize_conversation
-from llava.errors import InputError, run_cli
+from llava.errors import InputError
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 
@@ -104,28 +99,32 @@ def instruction_maps(model: Any, tokens: TokenizedSample, **pictures: Tensor) ->
     return rows.view(-1, side, side)
 
 
-def draw_maps(
-    views: Sequence[tuple[Image.Image, str]],
-    viewers: Mapping[str, Viewer],
-    layers: Mapping[str, int],
-    file: Path,
-) -> None:
-    """One row a picture and question, one column a model: the map as heat over the picture.
+@dataclass(frozen=True)
+class Column:
+    """One column of pictures: a model's name, the model, and the layer that is drawn."""
+
+    name: str
+    viewer: Viewer
+    layer: int
+
+
+def draw_maps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> Figure:
+    """One row a picture and question, the picture itself in front: the maps as heat over it.
 
     Args:
-        views: ``(picture, question)`` pairs.
-        viewers: models by name.
-        layers: the layer drawn of each model; a name not in it gets its last layer.
-        file: picture to write.
+        views: ``(file of a picture, question)`` pairs.
+        columns: models and layers.
     """
-    figure = Figure(figsize=(2.3 * (len(viewers) + 1), 2.6 * len(views)), layout="constrained")
-    axes = figure.subplots(len(views), len(viewers) + 1, squeeze=False)
-    for row, (image, question) in zip(axes, views, strict=True):
+    figure = Figure(figsize=(2.3 * (len(columns) + 1), 2.6 * len(views)), layout="constrained")
+    axes = figure.subplots(len(views), len(columns) + 1, squeeze=False)
+    for row, (file, question) in zip(axes, views, strict=True):
+        image = load_image(file)
         row[0].imshow(image)
         row[0].set_title(question.splitlines()[0], fontsize=8, wrap=True)
-        for cell, (name, viewer) in zip(row[1:], viewers.items(), strict=True):
-            layer = layers.get(name, -1)
-            heat = viewer.maps(image, question)[layer]
+        maps = {id(column.viewer): column.viewer for column in columns}
+        heats = {key: viewer.maps(image, question) for key, viewer in maps.items()}
+        for cell, column in zip(row[1:], columns, strict=True):
+            heat = heats[id(column.viewer)][column.layer]
             cell.imshow(image)
             cell.imshow(
                 heat / heat.max(),
@@ -136,36 +135,7 @@ def draw_maps(
                 vmax=1,
                 extent=(-0.5, image.width - 0.5, image.height - 0.5, -0.5),
             )
-            cell.set_title(f"{name}, layer {layer % viewer.model.config.num_hidden_layers}", fontsize=8)
+            cell.set_title(f"{column.name}, layer {column.layer}", fontsize=8)
     for cell in axes.flat:
         cell.set_axis_off()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=130)
-
-
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", action="append", required=True, metavar="NAME=CHECKPOINT")
-    parser.add_argument("--image", type=Path, required=True)
-    parser.add_argument("--question", action="append", required=True)
-    parser.add_argument("--layer", type=int, default=-1, help="layer drawn, from 0 or from the end")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    viewers = {}
-    for model in arguments.model:
-        name, separator, path = model.partition("=")
-        if not separator:
-            raise InputError(f"--model {model!r}: expected NAME=CHECKPOINT")
-        viewers[name] = Viewer.load(path)
-    image = load_image(arguments.image)
-    draw_maps(
-        [(image, question) for question in arguments.question],
-        viewers,
-        dict.fromkeys(viewers, arguments.layer),
-        arguments.out,
-    )
-
-
-if __name__ == "__main__":
-    run_cli(main)
+    return figure

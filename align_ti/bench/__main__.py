@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", help="of the ribbon: auto, sdpa, flash or flex")
     parser.add_argument("--packing", action="store_true", help="no padding in the main pass")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing of the student")
+    parser.add_argument("--compile_losses", action="store_true", help="fuse the losses with torch.compile")
     parser.add_argument("--heads", action="store_true", help="also the divergence's memory at 1,000 rows x 152k")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
@@ -167,6 +168,7 @@ def main() -> None:
         backend=arguments.backend,
         packing=arguments.packing,
         checkpointing=arguments.checkpointing,
+        compile_losses=arguments.compile_losses,
     )
     shown = ("device", "dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "parameters")
     print("\n".join(f"{name}: {report[name]}" for name in shown))

@@ -144,6 +144,7 @@ class Bench:
         backend: of the ribbon.
         packing: run ``prefix*``, ``vanilla_kd``, ``kd_iva`` and ``align_ti`` without padding.
         checkpointing: of the student's activations.
+        compile_losses: see ``ObjectiveSettings``.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Bench:
         backend: str = "auto",
         packing: bool = False,
         checkpointing: bool = False,
+        compile_losses: bool = False,
     ) -> None:
         self.geometry, self.device = geometry, device
         self.teacher = build_decoder(geometry.teacher, geometry.dtype, device, seed=1).eval().requires_grad_(False)
@@ -163,9 +165,9 @@ class Bench:
             build_batch(geometry, geometry.student.hidden, device),
             build_batch(geometry, geometry.teacher.hidden, device),
         )
-        self.objectives = {name: self._objective(name, backend, packing) for name in METHODS}
+        self.objectives = {name: self._objective(name, backend, packing, compile_losses) for name in METHODS}
 
-    def _objective(self, name: str, backend: str, packing: bool) -> BenchObjective:
+    def _objective(self, name: str, backend: str, packing: bool, compile_losses: bool) -> BenchObjective:
         method = dict(METHODS[name])
         settings = ObjectiveSettings(
             weights={loss: 1.0 for loss in method.pop("losses")},
@@ -173,6 +175,7 @@ class Bench:
             d=self.geometry.d,
             sampling="greedy",  # no noise to make; drawing the d likeliest tokens goes through the same head
             backend=backend,
+            compile_losses=compile_losses,
             packing=packing and name not in ("algorithm1", "gkd"),
             **method,
         )

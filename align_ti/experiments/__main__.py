@@ -17,6 +17,7 @@ from align_ti.experiments.report import write_report
 from align_ti.experiments.runner import plan_trials, run_trials
 from align_ti.facts import REPOSITORY, run_facts
 from llava.errors import InputError, run_cli
+from llava.eval.table import read_rows
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
     parser.add_argument("--folder", type=Path, required=True, help="where the students go; tables share it")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results", help="where the results go")
+    parser.add_argument("--teacher", type=Path, help="evaluation of the teacher (scripts/eval/all.sh), shown on top")
     parser.add_argument("--report-only", action="store_true", help="tabulate what is finished; train nothing")
     arguments, flags = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -35,7 +37,8 @@ def main() -> None:
     trials = plan_trials(find_runs(table.runs), range(arguments.seeds), arguments.folder)
     if not arguments.report_only:
         run_trials(trials, flags)
-    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags)))
+    teacher = dict(read_rows(str(arguments.teacher))[0].scores) if arguments.teacher else None
+    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teacher))
 
 
 def facts(flags: list[str]) -> dict[str, str]:

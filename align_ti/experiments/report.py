@@ -58,7 +58,14 @@ def read_lines(trials: Sequence[Trial]) -> tuple[list[Line], list[int]]:
     return lines, seeds
 
 
-def write_report(name: str, table: Table, trials: Sequence[Trial], folder: Path, facts: Mapping[str, Any]) -> str:
+def write_report(
+    name: str,
+    table: Table,
+    trials: Sequence[Trial],
+    folder: Path,
+    facts: Mapping[str, Any],
+    teacher: Mapping[str, float] | None = None,
+) -> str:
     """Write ``NAME.json``, ``NAME.md``, ``NAME.png`` and ``NAME.pdf``.
 
     Args:
@@ -67,6 +74,7 @@ def write_report(name: str, table: Table, trials: Sequence[Trial], folder: Path,
         trials: with results in their folders.
         folder: where the files go.
         facts: said beside the results: command, commit, machine.
+        teacher: the teacher's scores by benchmark, shown above the students'.
 
     Returns:
         The Markdown.
@@ -81,8 +89,9 @@ def write_report(name: str, table: Table, trials: Sequence[Trial], folder: Path,
         }
         for line in lines
     ]
-    content = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline, **facts, "rows": rows}
-    text = as_markdown(table, lines, seeds, facts)
+    head = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline, "teacher": teacher}
+    content = {**head, **facts, "rows": rows}
+    text = as_markdown(table, lines, seeds, facts, teacher)
     write_files(folder, name, content, text, draw(table, lines))
     return text
 
@@ -92,10 +101,19 @@ def _difference(line: Line, lines: Sequence[Line], table: Table) -> Estimate:
     return paired_difference(line.averages, baseline.averages)
 
 
-def as_markdown(table: Table, lines: Sequence[Line], seeds: Sequence[int], facts: Mapping[str, Any]) -> str:
+def as_markdown(
+    table: Table,
+    lines: Sequence[Line],
+    seeds: Sequence[int],
+    facts: Mapping[str, Any],
+    teacher: Mapping[str, float] | None = None,
+) -> str:
     """The table with means, intervals and differences, and below it how it was made."""
     headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg", "against the baseline", "training"]
     rows = []
+    if teacher:
+        scores = [teacher[benchmark] for benchmark in BENCHMARKS]
+        rows.append(["Teacher", *(f"{score:.1f}" for score in (*scores, sum(scores) / len(scores))), "", ""])
     for line in lines:
         cells = [f"{estimate(values).mean:.1f}" for values in line.scores.values()]
         other = "baseline" if line.name == table.baseline else f"{_difference(line, lines, table)}"

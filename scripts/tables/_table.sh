@@ -9,4 +9,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 export PRESET PYTHON CHECKPOINTS
 if [[ $PRESET == mini ]]; then export MINI EVAL_ROOT=${EVAL_ROOT:-$MINI/eval} BATCH_SIZE=${BATCH_SIZE:-64}; fi
-exec "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" --folder "${TABLES:-$CHECKPOINTS/tables}" "$@"
+TEACHER_FLAGS=()
+if [[ -e $CHECKPOINTS/eval/teacher/scores.json ]]; then TEACHER_FLAGS=(--teacher "$CHECKPOINTS/eval/teacher"); fi
+exec "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" --folder "${TABLES:-$CHECKPOINTS/tables}" \
+    "${TEACHER_FLAGS[@]}" "$@"

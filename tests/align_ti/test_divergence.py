@@ -1,5 +1,9 @@
 """The chunked heads against plain torch: values, gradients, precision, memory, and what is refused."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -7,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from align_ti.divergence import linear_divergence
+from align_ti.forward_kl import check_compiler
 from align_ti.kl_family import get_divergence
 from llava.errors import InputError
 
@@ -56,16 +61,41 @@ class Heads:
 
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd:0.3", "skew_kl"])
 @pytest.mark.parametrize("chunk_rows", [1, 3, N, None])
-def test_equals_plain_version(name, chunk_rows):
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_equals_plain_version(name, chunk_rows, temperature):
     heads = Heads()
-    result = heads.chunked(divergence=name, chunk_rows=chunk_rows, temperature=1.7)
-    loss, divergence, ce = heads.plain(name, temperature=1.7)
+    result = heads.chunked(divergence=name, chunk_rows=chunk_rows, temperature=temperature)
+    loss, divergence, ce = heads.plain(name, temperature=temperature)
     torch.testing.assert_close(result.loss, loss, rtol=1e-12, atol=0)
     torch.testing.assert_close(result.divergence, divergence.where(heads.weights != 0, 0), rtol=1e-11, atol=1e-13)
     torch.testing.assert_close(result.cross_entropy, ce.where(heads.ce_weights != 0, 0), rtol=1e-12, atol=0)
     assert not result.divergence.requires_grad and not result.cross_entropy.requires_grad
     for ours, plain in zip(heads.gradients(result.loss, 0.3), heads.gradients(loss, 0.3), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "jsd:0.3"])
+def test_compiled_equals_plain_version(name):
+    try:
+        check_compiler(torch.device("cpu"))
+    except InputError as error:
+        pytest.skip(str(error))
+    heads = Heads()
+    result = heads.chunked(divergence=name, chunk_rows=3, compiled=True)
+    loss, divergence, ce = heads.plain(name)
+    torch.testing.assert_close(result.loss, loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(result.divergence, divergence.where(heads.weights != 0, 0), rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(result.cross_entropy, ce.where(heads.ce_weights != 0, 0), rtol=1e-12, atol=0)
+    for ours, plain in zip(heads.gradients(result.loss), heads.gradients(loss), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
+
+
+def test_a_missing_compiler_is_said_before_training(tmp_path):
+    code = "import torch; from align_ti.forward_kl import check_compiler; check_compiler(torch.device('cpu'))"
+    environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "InputError: --compile_losses needs torch.compile, which does not run here" in done.stderr
 
 
 @pytest.mark.parametrize("vocabularies", [(37, 40), (40, 37), (37, 37)])

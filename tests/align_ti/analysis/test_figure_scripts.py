@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPTS = ("figure2", "figure4", "figure6", "table17")
+SCRIPTS = ("figure2", "figure4", "figure6", "figure7", "figure10", "table17")
 
 
 def run(script, *flags, **environment):
@@ -33,22 +33,28 @@ def values(words, flag):
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("preset", ["mini", "qwen2-7b-0.5b"])
 def test_commands(script, preset):
-    words = words_of(script, "--device", "cpu", PRESET=preset, IMAGE="some.png")
+    words = words_of(script, "--one", "more", PRESET=preset, IMAGE="some.png")
     runs = "playground/mini/runs" if preset == "mini" else "checkpoints/qwen2-7b-0.5b"
     module, chosen = {
         "figure2": ("exposure_bias", ["student-vanilla-kd"]),
         "figure4": ("relevance", ["teacher", "student-sft", "student-align-ti"]),
         "figure6": ("exposure_bias", ["student-sft", "student-vanilla-kd", "student-align-ti"]),
+        "figure7": ("attention_report", ["teacher", "student-sft", "student-vanilla-kd", "student-align-ti"]),
+        "figure10": ("attention_report", ["teacher"]),
         "table17": ("inference_cost", ["teacher", "student-align-ti"]),
     }[script]
-    assert words[1:3] == ["-m", f"align_ti.analysis.{module}"] and words[-2:] == ["--device", "cpu"]
+    assert words[1:3] == ["-m", f"align_ti.analysis.{module}"] and words[-2:] == ["--one", "more"]
     assert values(words, "--out") == ["docs/results"] and values(words, "--name") == [script]
     given = [named.partition("=")[2] for flag in ("--student", "--model") for named in values(words, flag)]
     assert given == [f"{runs}/{name}" for name in chosen]
     if module == "exposure_bias":
         assert values(words, "--teacher") == [f"{runs}/teacher"]
         assert values(words, "--max-new-tokens") == ["60" if preset == "mini" else "100"]
-    if module != "inference_cost":
+    if module == "attention_report":
+        root = "playground/mini/build/eval" if preset == "mini" else "playground/data/eval"
+        assert values(words, "--questions") == [f"{root}/gqa/llava_gqa_testdev_balanced.jsonl"]
+        assert values(words, "--question-images") == [f"{root}/gqa/data/images"]
+    if module != "inference_cost" and script != "figure10":
         data = (
             "playground/mini/build/finetune.json" if preset == "mini" else "playground/data/MobileVLM_V2_FT_Mix2M.json"
         )

@@ -55,8 +55,10 @@ def test_table_of_two_seeds(tmp_path):
     trials = plan_trials(find_runs(table.runs), (0, 1), tmp_path / "runs")
     for trial, score in zip(trials, (10, 20, 30, 14, 22, 36), strict=True):
         finish(trial, score)
-    text = write_report("table15", table, trials, tmp_path / "out", {"command": "x"})
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    teacher = dict.fromkeys(BENCHMARKS, 50.0) | {"pope": 80.0}
+    text = write_report("table15", table, trials, tmp_path / "out", {"command": "x"}, teacher)
+    above, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert above[0] == "| Teacher" and above[7] == "55.0" and above.count("80.0") == 1
     assert [row[7] for row in rows] == ["12.0 ± 25.4", "21.0 ± 12.7", "33.0 ± 38.1"]
     assert [row[8] for row in rows] == ["baseline", "9.0 ± 12.7", "21.0 ± 12.7"]
     assert "Seeds 0, 1" in text and "- command: x" in text
@@ -75,6 +77,13 @@ def test_only_seeds_that_all_runs_have(tmp_path):
         if trial.seed == 2 or trial.name != "sft":
             finish(trial, 5.0)
     assert read_lines(trials)[1] == [2]
+
+
+def test_shares_of_the_data_and_a_longer_baseline():
+    assert find_runs(["sft+kd-150%"])["sft+kd-150%"].flags == ("--num_train_epochs", "1.5")
+    for label, points in find_table("figure8").lines:
+        shares = {RUNS[name].flags[-1] if "%" in name else "1" for name in points.values()}
+        assert shares == {"0.25", "0.5", "0.75", "1"}, label
 
 
 def test_a_figure_has_a_line_for_each_sampling(tmp_path):

@@ -1,0 +1,182 @@
+"""Instruction-to-vision maps of several models over the same pictures with different questions (Figs. 7 and 10).
+
+    python -m align_ti.analysis.attention_report --model NAME=CHECKPOINT ... --questions FILE --question-images DIR \\
+        --layers auto --data FILE --image-folder DIR --out docs/results
+
+``--layers auto`` draws the layer of each model with the highest IRS (Eq. 3), ``all`` every layer.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
+from align_ti.analysis.checkpoints import parse_named
+from align_ti.analysis.report import markdown_page, markdown_table, write_report
+from align_ti.facts import run_facts
+from align_ti.irs import instruction_relevance_scores
+from llava.conversation import get_template
+from llava.data.annotations import open_annotations
+from llava.data.collator import ConversationCollator
+from llava.data.dataset import ConversationDataset
+from llava.data.images import load_image
+from llava.errors import InputError, run_cli
+
+IRS_INPUTS = 128
+LOOKING = ("What is", "What can", "What color", "Where is", "On which side", "Who is", "Which")
+"""Beginnings of questions that have to be looked up at a place of the picture."""
+
+
+def pick_views(questions: Path, folder: Path, pictures: int) -> list[tuple[Path, str]]:
+    """The first pictures of which two different things are asked, each with two questions.
+
+    Args:
+        questions: LLaVA question file, rows of ``{"image", "text"}``.
+        folder: where its pictures are.
+        pictures: how many at most; where no picture has two questions, so many with one.
+
+    Raises:
+        InputError: no question of the file can be used.
+    """
+    by_image: dict[str, list[str]] = {}
+    for line in questions.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        question = record["text"].split("\n")[0]
+        if question.startswith(LOOKING) and "image" in record:
+            by_image.setdefault(record["image"], []).append(question)
+    views: list[tuple[Path, str]] = []
+    for image, texts in by_image.items():
+        if len(set(texts)) >= 2 and len(views) < 2 * pictures:
+            views += [(folder / image, text) for text in sorted(set(texts))[:2]]
+    views = views or [(folder / image, texts[0]) for image, texts in list(by_image.items())[:pictures]]
+    if not views:
+        raise InputError(f"{questions} asks nothing about a picture that begins with one of {', '.join(LOOKING)}")
+    return views
+
+
+def most_relevant_layer(viewer: Viewer, data: Path, folder: Path | None, inputs: int = IRS_INPUTS) -> int:
+    """The layer with the highest IRS on training samples.
+
+    Args:
+        viewer: the model.
+        data: annotation file.
+        folder: where its pictures are.
+        inputs: samples that the score is estimated from.
+    """
+    annotations = open_annotations(str(data))
+    tower = viewer.model.get_vision_tower()
+    samples = ConversationDataset(
+        annotations,
+        viewer.tokenizer,
+        get_template(viewer.template),
+        image_processor=tower.image_processor,
+        image_folder=folder or data.parent,
+        image_aspect_ratio=getattr(viewer.model.config, "image_aspect_ratio", None),
+        visual_tokens=tower.num_patches,
+    )
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[: 2 * inputs].tolist()
+    collator = ConversationCollator(viewer.tokenizer.pad_token_id)
+    batches = DataLoader(Subset(samples, order), batch_size=32, collate_fn=collator)
+    return instruction_relevance_scores(viewer.model, batches, max_inputs=inputs, progress=False).layer
+
+
+def choose_columns(
+    viewers: dict[str, Viewer], layers: str, data: Path | None = None, folder: Path | None = None
+) -> list[Column]:
+    """What ``--layers`` asks for: ``auto``, ``all``, or a number from 0 (or from the end).
+
+    Raises:
+        InputError: ``auto`` without data, or a layer that a model does not have.
+    """
+    columns = []
+    for name, viewer in viewers.items():
+        depth = viewer.model.config.num_hidden_layers
+        if layers == "all":
+            chosen: Sequence[int] = range(depth)
+        elif layers == "auto":
+            if data is None:
+                raise InputError("--layers auto takes the layer with the highest IRS, on samples of --data; give that")
+            chosen = [most_relevant_layer(viewer, data, folder)]
+        else:
+            if not layers.removeprefix("-").isdecimal() or not -depth <= int(layers) < depth:
+                raise InputError(
+                    f"--layers {layers}: expected auto, all, or a layer of {name}, {-depth} to {depth - 1}"
+                )
+            chosen = [int(layers) % depth]
+        columns += [Column(name, viewer, layer) for layer in chosen]
+    return columns
+
+
+def overlap(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Cosine similarity of two maps: 1 where both instructions look at the same, 0 where at nothing in common."""
+    return torch.cosine_similarity(first.flatten(), second.flatten(), dim=0).item()
+
+
+def overlaps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> list[list[float]]:
+    """For every column, how alike the maps of the two questions of each picture are."""
+    pairs = [
+        (file, question, other)
+        for (file, question), (next_file, other) in zip(views, views[1:], strict=False)
+        if file == next_file
+    ]
+    found: list[list[float]] = [[] for _ in columns]
+    for file, question, other in pairs:
+        image = load_image(file)
+        maps = {id(c.viewer): (c.viewer.maps(image, question), c.viewer.maps(image, other)) for c in columns}
+        for values, column in zip(found, columns, strict=True):
+            one, two = maps[id(column.viewer)]
+            values.append(overlap(one[column.layer], two[column.layer]))
+    return found
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", action="append", required=True, metavar="NAME=CHECKPOINT")
+    parser.add_argument("--questions", type=Path, required=True, help="LLaVA question file (.jsonl)")
+    parser.add_argument("--question-images", type=Path, required=True, help="folder of its pictures")
+    parser.add_argument("--pictures", type=int, default=3, help="pictures drawn, each with two questions")
+    parser.add_argument("--layers", default="auto", help="auto, all, or a number from 0")
+    parser.add_argument("--data", type=Path, help="annotation file, for --layers auto")
+    parser.add_argument("--image-folder", type=Path, help="where paths of its pictures start; else the data's folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--name", default="attention", help="of the results' files")
+    arguments = parser.parse_args()
+    paths = parse_named(arguments.model, "--model")
+    views = pick_views(arguments.questions, arguments.question_images, arguments.pictures)
+    viewers = {name: Viewer.load(path) for name, path in paths.items()}
+    columns = choose_columns(viewers, arguments.layers, arguments.data, arguments.image_folder)
+    alike = overlaps(views, columns)
+    rows = [
+        {"model": column.name, "layer": column.layer, "overlap": values}
+        for column, values in zip(columns, alike, strict=True)
+    ]
+    facts = run_facts("align_ti.analysis.attention_report")
+    shown = [{"image": file.name, "question": question} for file, question in views]
+    cells = [
+        [column.name, str(column.layer), f"{sum(values) / len(values):.3f}" if values else "-"]
+        for column, values in zip(columns, alike, strict=True)
+    ]
+    text = markdown_page(
+        "Where the instruction looks",
+        [
+            f"![maps]({arguments.name}.png)",
+            markdown_table(["model", "layer", "alike"], cells),
+            "The last column is the cosine similarity of the maps of two questions about the same picture, the mean "
+            "over the pictures: 1 where the instruction does not matter.",
+        ],
+        facts,
+    )
+    write_report(
+        arguments.out, arguments.name, {**facts, "views": shown, "columns": rows}, text, draw_maps(views, columns)
+    )
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,82 @@
+"""The maps' report on real checkpoints: its files, its layers, its measure of likeness, and what it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from align_ti.analysis.attention_pictures import Viewer
+from align_ti.analysis.attention_report import choose_columns, overlap, overlaps, pick_views
+from llava.data.images import load_image
+from llava.errors import InputError
+
+
+@pytest.fixture
+def questions(world, tmp_path):
+    """Two pictures with two questions that look somewhere, one with a single one, one with none."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    picture = next(path for path in sorted(world.images.rglob("*")) if path.suffix in (".png", ".jpg"))
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        shutil.copy(picture, folder / name)
+    asked = [("a.png", "What is at the top?"), ("b.png", "Where is the dog?"), ("a.png", "Is there a dog?"),
+             ("a.png", "Where is the cat?\nAnswer the question using a single word or phrase."),
+             ("b.png", "What is at the left?"), ("c.png", "Where is the cat?"), ("d.png", "Is it red?")]  # fmt: skip
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps({"image": image, "text": text}) + "\n" for image, text in asked))
+    return file, folder
+
+
+def test_pictures_with_two_questions_come_first(questions):
+    file, folder = questions
+    views = pick_views(file, folder, 5)
+    assert [(path.name, text) for path, text in views] == [
+        ("a.png", "What is at the top?"), ("a.png", "Where is the cat?"),
+        ("b.png", "What is at the left?"), ("b.png", "Where is the dog?"),
+    ]  # fmt: skip
+    assert len(pick_views(file, folder, 1)) == 2
+    file.write_text(json.dumps({"image": "c.png", "text": "Where is it?"}) + "\n")
+    assert pick_views(file, folder, 3) == [(folder / "c.png", "Where is it?")]
+    file.write_text(json.dumps({"image": "c.png", "text": "Is it red?"}) + "\n")
+    with pytest.raises(InputError, match="asks nothing about a picture that begins with"):
+        pick_views(file, folder, 3)
+
+
+def test_likeness_of_maps():
+    one = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert overlap(one, 3 * one) == pytest.approx(1) and overlap(one, one.flip(0)) == 0
+
+
+def test_layers_and_likeness_on_a_model(questions, tuned_teacher, world):
+    viewer = Viewer.load(str(tuned_teacher))
+    depth = viewer.model.config.num_hidden_layers
+    everything = choose_columns({"t": viewer}, "all")
+    assert [column.layer for column in everything] == list(range(depth))
+    assert [column.layer for column in choose_columns({"t": viewer}, "-1")] == [depth - 1]
+    (best,) = choose_columns({"t": viewer}, "auto", world.data, world.images)
+    assert 0 <= best.layer < depth
+    for wrong in (str(depth), "x"):
+        with pytest.raises(InputError, match=f"--layers {wrong}: expected auto, all, or a layer of t"):
+            choose_columns({"t": viewer}, wrong)
+    with pytest.raises(InputError, match="give that"):
+        choose_columns({"t": viewer}, "auto")
+    views = pick_views(*questions, 1)
+    image = load_image(views[0][0])
+    one, two = (viewer.maps(image, question)[1] for _, question in views)
+    assert overlaps(views, everything)[1] == [pytest.approx(overlap(one, two))]
+
+
+def test_a_report_of_every_layer(questions, tuned_teacher, tmp_path):
+    file, folder = questions
+    command = [sys.executable, "-m", "align_ti.analysis.attention_report", "--model", f"T={tuned_teacher}"]
+    command += ["--questions", str(file), "--question-images", str(folder)]
+    command += ["--layers", "all", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads((tmp_path / "out" / "attention.json").read_text())
+    assert len(content["views"]) == 4 and all(0 < v <= 1 + 1e-6 for c in content["columns"] for v in c["overlap"])
+    assert (tmp_path / "out" / "attention.png").stat().st_size > 20_000
+    assert "| T | 0 | " in (tmp_path / "out" / "attention.md").read_text()
