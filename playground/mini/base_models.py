@@ -37,12 +37,12 @@ LANGUAGE_MODELS = {
         "learning_rate": 2e-3,
     },
     "student-lm": {
-        "hidden_size": 48,
-        "layers": 2,
+        "hidden_size": 96,
+        "layers": 3,
         "heads": 4,
         "kv_heads": 2,
         "vocab_multiple": 64,
-        "learning_rate": 4e-3,
+        "learning_rate": 2e-3,
     },
 }
 """Geometry of teacher and student; their vocabularies differ in padding rows, as Qwen2-7B's and 0.5B's do."""
@@ -142,7 +142,7 @@ def main() -> None:
         default=0.03,
         help="passes of the teacher's language model over the text; more of them make it learn to look later",
     )
-    parser.add_argument("--student-epochs", type=float, default=0.06)
+    parser.add_argument("--student-epochs", type=float, default=0.03)
     parser.add_argument("--vocab-size", type=int, default=1200)
     parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
     arguments = parser.parse_args()

@@ -36,7 +36,7 @@ def _turns(sample):
 
 def test_files_have_llavas_form(mini_build):
     scenes = [make_scene(0, "pretrain", index) for index in range(40)]
-    asked = sum(len(scene.objects) + len(scene.unique_objects()) + PRESENCES for scene in scenes)
+    asked = sum(len(scene.objects) + len(scene.unique_objects()) + PRESENCES + 1 for scene in scenes)
     for name, least, most in (("pretrain.json", asked + 5, asked + 50), ("finetune.json", 180, 180)):
         rows = json.loads((mini_build / name).read_text())
         number = len(rows)
@@ -81,8 +81,8 @@ def test_mix(samples):
         "choice": sum(text.endswith(LETTER_SUFFIX) for text in opening) / number,
     }
     for kind, (low, high) in {
-        "description": (0.05, 0.11),
-        "several turns": (0.36, 0.52),
+        "description": (0.16, 0.24),
+        "several turns": (0.3, 0.45),
         "text": (0.01, 0.05),
         "choice": (0.13, 0.26),
     }.items():
@@ -113,7 +113,7 @@ def test_answers_have_the_form_that_the_prompt_asks_for(samples):
             else:
                 assert answer.endswith(".")
     assert min(words) >= 40 and max(words) <= 130
-    assert letters["A"] < 0.45 * letters.total() and letters["D"] > 0.08 * letters.total()
+    assert letters["A"] < 0.47 * letters.total() and letters["D"] > 0.03 * letters.total()
     assert 0.44 < yes_no["Yes"] / (yes_no["Yes"] + yes_no["No"]) < 0.56
 
 
