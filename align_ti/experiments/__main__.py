@@ -12,7 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from align_ti.experiments.catalogue import TABLES, find_runs, find_table
+from align_ti.analysis.checkpoints import parse_named
+from align_ti.experiments.catalogue import TABLES, find_runs, find_table, with_teachers
 from align_ti.experiments.report import write_report
 from align_ti.experiments.runner import plan_trials, run_trials
 from align_ti.facts import REPOSITORY, run_facts
@@ -22,19 +23,26 @@ from llava.eval.table import read_rows
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("table", help=", ".join(TABLES))
     parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
     parser.add_argument("--folder", type=Path, required=True, help="where the students go; tables share it")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results", help="where the results go")
     parser.add_argument("--teacher", type=Path, help="evaluation of the teacher (scripts/eval/all.sh), shown on top")
+    parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="those that table9 compares")
     parser.add_argument("--report-only", action="store_true", help="tabulate what is finished; train nothing")
     arguments, flags = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.seeds < 1:
         raise InputError(f"--seeds is {arguments.seeds}; at least one student a row is needed")
     table = find_table(arguments.table)
-    trials = plan_trials(find_runs(table.runs), range(arguments.seeds), arguments.folder)
+    if table.teachers:
+        if not arguments.teachers:
+            raise InputError(f"{arguments.table} compares teachers; name them: --teachers NAME=CHECKPOINT ...")
+        table, runs = with_teachers(table, parse_named(arguments.teachers, "--teachers"))
+    else:
+        runs = find_runs(table.runs)
+    trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
     if not arguments.report_only:
         run_trials(trials, flags)
     teacher = dict(read_rows(str(arguments.teacher))[0].scores) if arguments.teacher else None

@@ -70,7 +70,8 @@ def run_trial(trial: Trial, flags: Sequence[str] = ()) -> None:
     if not (model / "trainer_state.json").is_file():
         script = ["bash", str(REPOSITORY / "scripts" / "distill" / f"{trial.run.script}.sh")]
         own = ["--output_dir", str(model.resolve()), "--seed", str(trial.seed), "--run_name", trial.name]
-        _call([*script, *trial.run.flags, *own, "--resume", "auto", *flags], trial.folder / "train.log")
+        teacher = {"TEACHER": trial.run.teacher} if trial.run.teacher else {}
+        _call([*script, *trial.run.flags, *own, "--resume", "auto", *flags], trial.folder / "train.log", **teacher)
         for checkpoint in model.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     trained = time.monotonic()

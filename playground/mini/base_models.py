@@ -1,6 +1,7 @@
 """Make the miniature's base models: a tokenizer, a SigLIP tower and two Qwen2 language models.
 
     python -m playground.mini.base_models --data playground/mini/build
+    python -m playground.mini.base_models --data playground/mini/build --also student-llama-lm   (for Table 10)
 
 They stand in for what a user downloads (SigLIP so400m, Qwen2-7B and Qwen2-0.5B) and are saved in the same formats.
 Every model that is there already is kept; ``models/figures.json`` is written last.
@@ -10,8 +11,9 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -27,7 +29,7 @@ from playground.mini.wording import a
 
 logger = logging.getLogger("playground.mini.base_models")
 
-LANGUAGE_MODELS = {
+LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "teacher-lm": {
         "hidden_size": 128,
         "layers": 4,
@@ -46,6 +48,13 @@ LANGUAGE_MODELS = {
     },
 }
 """Geometry of teacher and student; their vocabularies differ in padding rows, as Qwen2-7B's and 0.5B's do."""
+
+MORE_LANGUAGE_MODELS = {
+    "student-llama-lm": LANGUAGE_MODELS["student-lm"] | {"architecture": "llama"},
+    "teacher-small-lm": LANGUAGE_MODELS["teacher-lm"] | {"hidden_size": 96},
+    "teacher-large-lm": LANGUAGE_MODELS["teacher-lm"] | {"hidden_size": 192},
+}
+"""Made when asked for: another architecture (Table 10), teachers of other sizes (Table 9)."""
 
 
 def read_texts(data: Path, limit: int | None = None) -> list[str]:
@@ -84,16 +93,23 @@ def make(name: str, folder: Path, result: str, work: Callable[[Path], dict[str, 
 
 
 def build_base_models(
-    data: Path, *, tower_epochs: float, lm_epochs: dict[str, float], vocab_size: int, text_limit: int | None
+    data: Path,
+    *,
+    tower_epochs: float,
+    lm_epochs: dict[str, float],
+    vocab_size: int,
+    text_limit: int | None,
+    also: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Make all base models below ``data/models``.
 
     Args:
         data: folder of ``python -m playground.mini.build``.
         tower_epochs: passes over the tower's pictures.
-        lm_epochs: passes over the text, by language model.
+        lm_epochs: passes over the text, by role: ``teacher`` and ``student``.
         vocab_size: of the tokenizer.
         text_limit: documents used; None for all.
+        also: names in ``MORE_LANGUAGE_MODELS``.
 
     Returns:
         Figures by model.
@@ -119,12 +135,12 @@ def build_base_models(
 
     figures["tower"] = make("tower", folder, "model.safetensors", tower_work)
     text: PackedText | None = None
-    for name, geometry in LANGUAGE_MODELS.items():
+    for name, geometry in {**LANGUAGE_MODELS, **{name: MORE_LANGUAGE_MODELS[name] for name in also}}.items():
 
         def lm_work(path: Path, name: str = name, geometry: dict = geometry) -> dict[str, float]:
             nonlocal text
             text = text or PackedText(read_texts(data, text_limit), tokenizer)
-            return pretrain_lm(text, tokenizer, path, epochs=lm_epochs[name], **geometry)
+            return pretrain_lm(text, tokenizer, path, epochs=lm_epochs[name.partition("-")[0]], **geometry)
 
         figures[name] = make(name, folder, "model.safetensors", lm_work)
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -144,6 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--student-epochs", type=float, default=0.03)
     parser.add_argument("--vocab-size", type=int, default=1200)
+    parser.add_argument("--also", nargs="+", choices=list(MORE_LANGUAGE_MODELS), default=[], help="more models")
     parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -151,9 +168,10 @@ def main() -> None:
     build_base_models(
         arguments.data,
         tower_epochs=arguments.tower_epochs,
-        lm_epochs={"teacher-lm": arguments.teacher_epochs, "student-lm": arguments.student_epochs},
+        lm_epochs={"teacher": arguments.teacher_epochs, "student": arguments.student_epochs},
         vocab_size=arguments.vocab_size,
         text_limit=arguments.text_limit,
+        also=arguments.also,
     )
 
 

@@ -1,4 +1,4 @@
-"""Pretrain a small Qwen2 language model on the miniature's text, as a stand-in for Qwen2-7B or Qwen2-0.5B."""
+"""Pretrain a small language model on the miniature's text, as a stand-in for Qwen2-7B or Qwen2-0.5B (or Llama)."""
 
 import logging
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def pretrain_lm(
     heads: int,
     kv_heads: int,
     vocab_multiple: int,
+    architecture: str = "qwen2",
     batch_size: int = 8,
     epochs: float = 1.0,
     learning_rate: float = 2e-3,
@@ -57,9 +58,10 @@ def pretrain_lm(
         data: packed text.
         tokenizer: saved beside the model.
         folder: where both go.
-        hidden_size, layers, heads, kv_heads: the Qwen2 geometry; the feed-forward layer is 3 x ``hidden_size`` wide.
+        hidden_size, layers, heads, kv_heads: the geometry; the feed-forward layer is 3 x ``hidden_size`` wide.
         vocab_multiple: the embedding's rows are the tokenizer's entries rounded up to this (teacher and student differ,
             as Qwen2-7B and Qwen2-0.5B do).
+        architecture: transformers' ``model_type``: ``qwen2``, ``qwen3`` or ``llama``.
         batch_size: blocks a step.
         epochs, learning_rate, seed: of training (cosine schedule, 3 % warm-up).
 
@@ -67,7 +69,8 @@ def pretrain_lm(
         ``parameters`` and the mean training ``loss`` (nats a token).
     """
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = AutoConfig.for_model(
+        architecture,
         vocab_size=-(-len(tokenizer) // vocab_multiple) * vocab_multiple,
         hidden_size=hidden_size,
         intermediate_size=3 * hidden_size,
@@ -81,7 +84,7 @@ def pretrain_lm(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = Qwen2ForCausalLM(config)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch_size,

@@ -10,9 +10,9 @@ TEACHER=${TEACHER:-$CHECKPOINTS/teacher}
 DATA_FLAGS=(--data "$STUDENT_FINETUNE_DATA" --image-folder "$STUDENT_FINETUNE_IMAGES")
 # The paper has 1,000 answers of more than 100 tokens; descriptions in the miniature end after 40 to 114.
 LENGTH_FLAGS=(--samples 1000 --max-new-tokens 100)
-if [[ $PRESET == mini ]]; then LENGTH_FLAGS=(--samples 200 --max-new-tokens 60 --batch-size 32); fi
+if [[ $PRESET == mini* ]]; then LENGTH_FLAGS=(--samples 200 --max-new-tokens 60 --batch-size 32); fi
 
-GQA=${EVAL_ROOT:-$([[ $PRESET == mini ]] && echo "$MINI/eval" || echo playground/data/eval)}/gqa
+GQA=${EVAL_ROOT:-$([[ $PRESET == mini* ]] && echo "$MINI/eval" || echo playground/data/eval)}/gqa
 VIEW_FLAGS=(--questions "$GQA/llava_gqa_testdev_balanced.jsonl" --question-images "$GQA/data/images")
 
 # analyse MODULE FLAGS...: run align_ti.analysis.MODULE; the results are named after the script.

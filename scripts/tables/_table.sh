@@ -5,11 +5,12 @@
 #   PRESET=mini bash scripts/tables/table5.sh --report-only    tabulate what is finished
 #
 # Other flags go to every training. The teacher and the student's first stage are those of $CHECKPOINTS.
-# Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables).
+# Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables); TEACHERS
+# (NAME=CHECKPOINT words, for table9).
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 export PRESET PYTHON CHECKPOINTS
-if [[ $PRESET == mini ]]; then export MINI EVAL_ROOT=${EVAL_ROOT:-$MINI/eval} BATCH_SIZE=${BATCH_SIZE:-64}; fi
+if [[ $PRESET == mini* ]]; then export MINI EVAL_ROOT=${EVAL_ROOT:-$MINI/eval} BATCH_SIZE=${BATCH_SIZE:-64}; fi
 TEACHER_FLAGS=()
 if [[ -e $CHECKPOINTS/eval/teacher/scores.json ]]; then TEACHER_FLAGS=(--teacher "$CHECKPOINTS/eval/teacher"); fi
-exec "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" --folder "${TABLES:-$CHECKPOINTS/tables}" \
-    "${TEACHER_FLAGS[@]}" "$@"
+exec_or_run "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" --folder "${TABLES:-$CHECKPOINTS/tables}" \
+    "${TEACHER_FLAGS[@]}" ${TEACHERS:+--teachers $TEACHERS} "$@"

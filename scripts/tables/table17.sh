@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Size, memory and speed of teacher and student (Table 17). Environment: IMAGE (a picture), QUESTION.
 source "$(dirname "$0")/_analysis.sh"
-if [[ $PRESET == mini ]]; then IMAGE=${IMAGE:-$MINI/images/train/000000.png}; fi
+if [[ $PRESET == mini* ]]; then IMAGE=${IMAGE:-$MINI/images/train/000000.png}; fi
 [[ -n ${IMAGE:-} ]] || fail "set IMAGE to a picture that the models are asked about"
 SCORES=()
 for pair in "teacher=$CHECKPOINTS/eval/teacher" "Align-TI=$CHECKPOINTS/eval/student-align-ti"; do

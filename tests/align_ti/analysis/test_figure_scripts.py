@@ -61,6 +61,19 @@ def test_commands(script, preset):
         assert values(words, "--data") == [data] and values(words, "--image-folder")
 
 
+def test_tables_that_have_teachers_or_a_preset_of_their_own():
+    def teachers(**environment):
+        words = words_of("table9", **environment)
+        return words[words.index("--teachers") + 1 :]
+
+    small, medium, large = teachers(PRESET="mini")
+    assert small == "small=playground/mini/runs/small/teacher" and medium == "medium=playground/mini/runs/teacher"
+    assert teachers() == [f"{size}=checkpoints/qwen3-{size}-0.6b/teacher" for size in ("1.7b", "4b", "8b")]
+    assert teachers(TEACHERS="a=/a b=/b", CHECKPOINTS="/runs") == ["a=/a", "b=/b"]
+    assert values(words_of("table10"), "--folder") == ["checkpoints/vicuna-7b-mobilellama-1.4b/tables"]
+    assert values(words_of("table10", PRESET="mini"), "--folder") == ["playground/mini/runs/llama/tables"]
+
+
 def test_variables_and_scores(tmp_path):
     (tmp_path / "eval" / "teacher").mkdir(parents=True)
     words = words_of("table17", PRESET="mini", CHECKPOINTS=str(tmp_path), TEACHER="/else/where", RESULTS="/results")

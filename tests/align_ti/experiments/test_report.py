@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table
+from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table, with_teachers
 from align_ti.experiments.report import read_lines, write_report
 from align_ti.experiments.runner import Trial, plan_trials
 from align_ti.experiments.statistics import estimate, paired_difference
@@ -48,6 +48,13 @@ def test_every_table_names_runs_that_exist():
         find_table("table99")
     with pytest.raises(InputError, match="no run 'x'"):
         find_runs(["sft", "x"])
+
+
+def test_rows_under_several_teachers():
+    table, runs = with_teachers(find_table("table9"), {"small": "/s", "large": "/l"})
+    assert table.runs == tuple(runs) and table.baseline == "sft+kd+iva+tpa@small"
+    assert [run.teacher for run in runs.values()] == ["/s", "/l"]
+    assert {run.flags for run in runs.values()} == {RUNS["sft+kd+iva+tpa"].flags}
 
 
 def test_table_of_two_seeds(tmp_path):
