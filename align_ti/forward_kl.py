@@ -70,8 +70,8 @@ def check_compiler(device: torch.device) -> None:
     try:
         forward_kl_terms(logits, logits, ones.long(), ones, ones, compiled=True)
     except Exception as error:  # whatever a compiler may raise
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
             f"--compile_losses needs torch.compile, which does not run here ({reason}); it takes a C++ compiler on a "
-            "CPU and triton on a GPU. Install that, or leave the flag out: the numbers are the same"
+            "CPU and triton on a GPU. Install that, or leave the flag out: it changes rounding alone"
         ) from error

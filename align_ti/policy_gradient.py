@@ -39,6 +39,7 @@ def policy_gradient(
     scale: Tensor,
     length_normalised: bool = True,
     chunk_rows: int | None = None,
+    compiled: bool = False,
 ) -> PolicyGradient:
     """Both parts, summed over all tokens and multiplied by ``scale``.
 
@@ -54,7 +55,7 @@ def policy_gradient(
         sample: long ``[L]``, never falling: the response each token belongs to.
         scale: of the sum; 1 over the supervised tokens of the global batch makes it a mean.
         length_normalised: see above.
-        chunk_rows: rows of logits at once; default as in ``linear_divergence``.
+        chunk_rows, compiled: as in ``linear_divergence``.
     """
     common = min(len(student_weight), len(teacher_weight))
     if common < len(student_weight):
@@ -75,6 +76,7 @@ def policy_gradient(
         ce_weights=returns * scale,  # - R log P_S is R times the cross-entropy
         divergence="reverse_kl",
         chunk_rows=chunk_rows,
+        compiled=compiled,
     )
     return PolicyGradient(result.loss, (weights * result.divergence).sum())
 

@@ -22,7 +22,7 @@ class ObjectiveSettings:
         d, sampling, top_p, draws_from: TPA's candidates, see ``align_ti.sampling``.
         ribbon: ``prefix`` or ``algorithm1``; both give the same numbers.
         backend, merge_draws: of the ribbon.
-        compile_losses: fuse what is done to the logits with ``torch.compile``; changes rounding alone.
+        compile_losses: fuse divergences of logits with ``torch.compile`` (``kd``, ``iva``, ``tpa``, ``pg``).
         packing: lay the samples of a micro-batch in one row, without padding; the numbers stay the same.
         end_of_turn_ids: tokens after which nothing is generated.
         seed: of the draws.

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from align_ti.analysis.checkpoints import load
 from align_ti.attention import AttentionCapture, require_align_ti_attention, use_align_ti_attention
 from align_ti.attention_maps import MapRequest
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -18,8 +19,7 @@ from llava.conversation import get_template
 from llava.data.images import load_image, preprocess_image
 from llava.data.tokenize import TokenizedSample, tokenize_conversation
 from llava.errors import InputError
-from llava.mm_utils import get_model_name_from_path
-from llava.model.builder import load_pretrained_model
+from llava.eval.evaluate import own_template
 
 
 @dataclass
@@ -31,13 +31,11 @@ class Viewer:
     template: str
 
     @classmethod
-    def load(cls, path: str, template: str | None = None) -> "Viewer":
-        """Load a checkpoint; the template is the one it was tuned with unless given."""
-        tokenizer, model, _, _ = load_pretrained_model(
-            path, None, get_model_name_from_path(path), torch_dtype=torch.float32
-        )
-        use_align_ti_attention(model)
-        return cls(tokenizer, model.eval(), template or str(getattr(model.config, "mm_template", "qwen")))
+    def load(cls, path: str, device: str = "auto", dtype: str = "auto") -> "Viewer":
+        """A checkpoint, asked in the template it was tuned with; see ``align_ti.analysis.checkpoints.load``."""
+        loaded = load(path, device, dtype)
+        use_align_ti_attention(loaded.model)
+        return cls(loaded.tokenizer, loaded.model, own_template(path))
 
     @torch.no_grad()
     def maps(self, image: Image.Image, question: str) -> Tensor:
@@ -60,7 +58,7 @@ class Viewer:
         tokens = tokenize_conversation(turns, self.tokenizer, get_template(self.template), 1)
         aspect = getattr(self.model.config, "image_aspect_ratio", None)
         pixels = preprocess_image(image, self.model.get_vision_tower().image_processor, aspect)
-        return instruction_maps(self.model, tokens, images=pixels[None])
+        return instruction_maps(self.model, tokens, images=pixels[None].to(self.model.get_input_embeddings().weight))
 
 
 @torch.no_grad()
@@ -101,11 +99,11 @@ def instruction_maps(model: Any, tokens: TokenizedSample, **pictures: Tensor) ->
 
 @dataclass(frozen=True)
 class Column:
-    """One column of pictures: a model's name, the model, and the layer that is drawn."""
+    """One column of pictures: a model's name, the layer, and its map ``[side, side]`` for each view."""
 
     name: str
-    viewer: Viewer
     layer: int
+    maps: Sequence[Tensor]
 
 
 def draw_maps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> Figure:
@@ -113,18 +111,16 @@ def draw_maps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> F
 
     Args:
         views: ``(file of a picture, question)`` pairs.
-        columns: models and layers.
+        columns: models and layers, with as many maps as there are views.
     """
     figure = Figure(figsize=(2.3 * (len(columns) + 1), 2.6 * len(views)), layout="constrained")
     axes = figure.subplots(len(views), len(columns) + 1, squeeze=False)
-    for row, (file, question) in zip(axes, views, strict=True):
+    for number, (row, (file, question)) in enumerate(zip(axes, views, strict=True)):
         image = load_image(file)
         row[0].imshow(image)
         row[0].set_title(question.splitlines()[0], fontsize=8, wrap=True)
-        maps = {id(column.viewer): column.viewer for column in columns}
-        heats = {key: viewer.maps(image, question) for key, viewer in maps.items()}
         for cell, column in zip(row[1:], columns, strict=True):
-            heat = heats[id(column.viewer)][column.layer]
+            heat = column.maps[number]
             cell.imshow(image)
             cell.imshow(
                 heat / heat.max(),

@@ -12,17 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Subset
 
 from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
-from align_ti.analysis.checkpoints import parse_named
+from align_ti.analysis.checkpoints import add_loading_flags, data_batches, parse_named
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.facts import run_facts
 from align_ti.irs import instruction_relevance_scores
-from llava.conversation import get_template
 from llava.data.annotations import open_annotations
-from llava.data.collator import ConversationCollator
-from llava.data.dataset import ConversationDataset
 from llava.data.images import load_image
 from llava.errors import InputError, run_cli
 
@@ -58,79 +54,46 @@ def pick_views(questions: Path, folder: Path, pictures: int) -> list[tuple[Path,
     return views
 
 
-def most_relevant_layer(viewer: Viewer, data: Path, folder: Path | None, inputs: int = IRS_INPUTS) -> int:
-    """The layer with the highest IRS on training samples.
+def choose_layers(viewer: Viewer, layers: str, data: Path | None = None, folder: Path | None = None) -> list[int]:
+    """The layers that ``--layers`` asks for: ``auto``, ``all``, or a number from 0 (or from the end).
 
     Args:
         viewer: the model.
-        data: annotation file.
+        layers: what was asked for.
+        data: annotation file, on samples of which ``auto`` takes the layer with the highest IRS (Eq. 3).
         folder: where its pictures are.
-        inputs: samples that the score is estimated from.
-    """
-    annotations = open_annotations(str(data))
-    tower = viewer.model.get_vision_tower()
-    samples = ConversationDataset(
-        annotations,
-        viewer.tokenizer,
-        get_template(viewer.template),
-        image_processor=tower.image_processor,
-        image_folder=folder or data.parent,
-        image_aspect_ratio=getattr(viewer.model.config, "image_aspect_ratio", None),
-        visual_tokens=tower.num_patches,
-    )
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[: 2 * inputs].tolist()
-    collator = ConversationCollator(viewer.tokenizer.pad_token_id)
-    batches = DataLoader(Subset(samples, order), batch_size=32, collate_fn=collator)
-    return instruction_relevance_scores(viewer.model, batches, max_inputs=inputs, progress=False).layer
-
-
-def choose_columns(
-    viewers: dict[str, Viewer], layers: str, data: Path | None = None, folder: Path | None = None
-) -> list[Column]:
-    """What ``--layers`` asks for: ``auto``, ``all``, or a number from 0 (or from the end).
 
     Raises:
-        InputError: ``auto`` without data, or a layer that a model does not have.
+        InputError: ``auto`` without data, or a layer that the model does not have.
     """
-    columns = []
-    for name, viewer in viewers.items():
-        depth = viewer.model.config.num_hidden_layers
-        if layers == "all":
-            chosen: Sequence[int] = range(depth)
-        elif layers == "auto":
-            if data is None:
-                raise InputError("--layers auto takes the layer with the highest IRS, on samples of --data; give that")
-            chosen = [most_relevant_layer(viewer, data, folder)]
-        else:
-            if not layers.removeprefix("-").isdecimal() or not -depth <= int(layers) < depth:
-                raise InputError(
-                    f"--layers {layers}: expected auto, all, or a layer of {name}, {-depth} to {depth - 1}"
-                )
-            chosen = [int(layers) % depth]
-        columns += [Column(name, viewer, layer) for layer in chosen]
-    return columns
+    depth = viewer.model.config.num_hidden_layers
+    if layers == "all":
+        return list(range(depth))
+    if layers == "auto":
+        if data is None:
+            raise InputError("--layers auto takes the layer with the highest IRS, on samples of --data; give that")
+        rows = open_annotations(str(data))
+        batches = data_batches(viewer.model, viewer.tokenizer, viewer.template, rows, folder or data.parent, 8, 0)
+        return [instruction_relevance_scores(viewer.model, batches, max_inputs=IRS_INPUTS, progress=False).layer]
+    if not layers.removeprefix("-").isdecimal() or not -depth <= int(layers) < depth:
+        raise InputError(f"--layers {layers}: expected auto, all, or a layer from {-depth} to {depth - 1}")
+    return [int(layers) % depth]
 
 
-def overlap(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Cosine similarity of two maps: 1 where both instructions look at the same, 0 where at nothing in common."""
-    return torch.cosine_similarity(first.flatten(), second.flatten(), dim=0).item()
+def look(name: str, viewer: Viewer, views: Sequence[tuple[Path, str]], layers: Sequence[int]) -> list[Column]:
+    """A model's maps of every view in some layers."""
+    seen = [viewer.maps(load_image(file), question).float().cpu() for file, question in views]
+    return [Column(name, layer, [maps[layer] for maps in seen]) for layer in layers]
 
 
-def overlaps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> list[list[float]]:
-    """For every column, how alike the maps of the two questions of each picture are."""
-    pairs = [
-        (file, question, other)
-        for (file, question), (next_file, other) in zip(views, views[1:], strict=False)
-        if file == next_file
+def overlaps(views: Sequence[tuple[Path, str]], column: Column) -> list[float]:
+    """How alike the maps of two questions about the same picture are, for each picture asked twice in a row: their
+    cosine similarity, 1 where both look at the same and 0 where at nothing in common."""
+    return [
+        torch.cosine_similarity(one.flatten(), two.flatten(), dim=0).item()
+        for (file, _), (other, _), one, two in zip(views, views[1:], column.maps, column.maps[1:], strict=False)
+        if file == other
     ]
-    found: list[list[float]] = [[] for _ in columns]
-    for file, question, other in pairs:
-        image = load_image(file)
-        maps = {id(c.viewer): (c.viewer.maps(image, question), c.viewer.maps(image, other)) for c in columns}
-        for values, column in zip(found, columns, strict=True):
-            one, two = maps[id(column.viewer)]
-            values.append(overlap(one[column.layer], two[column.layer]))
-    return found
 
 
 def main() -> None:
@@ -147,12 +110,16 @@ def main() -> None:
     parser.add_argument("--image-folder", type=Path, help="where paths of its pictures start; else the data's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--name", default="attention", help="of the results' files")
+    add_loading_flags(parser)
     arguments = parser.parse_args()
     paths = parse_named(arguments.model, "--model")
     views = pick_views(arguments.questions, arguments.question_images, arguments.pictures)
-    viewers = {name: Viewer.load(path) for name, path in paths.items()}
-    columns = choose_columns(viewers, arguments.layers, arguments.data, arguments.image_folder)
-    alike = overlaps(views, columns)
+    columns = []
+    for name, path in paths.items():  # one model in memory at a time
+        viewer = Viewer.load(path, arguments.device, arguments.dtype)
+        layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
+        columns += look(name, viewer, views, layers)
+    alike = [overlaps(views, column) for column in columns]
     rows = [
         {"model": column.name, "layer": column.layer, "overlap": values}
         for column, values in zip(columns, alike, strict=True)

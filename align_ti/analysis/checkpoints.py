@@ -2,10 +2,17 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Subset
+from transformers import PreTrainedTokenizerBase
 
 from llava.conversation import Template, get_template
+from llava.data.annotations import Annotations
+from llava.data.collator import ConversationCollator
+from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.eval.evaluate import own_template
 from llava.eval.generate import LoadedModel
@@ -83,3 +90,37 @@ def common_template(paths: Mapping[str, str], wanted: str | None = None) -> Temp
             f"the checkpoints were tuned with different prompt templates ({found}); say with --conv-mode which to use"
         )
     return first
+
+
+def data_batches(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    annotations: Annotations,
+    image_folder: Path | None,
+    size: int,
+    seed: int,
+) -> DataLoader:
+    """The conversations of a file in random order, as a model reads them.
+
+    Args:
+        model, tokenizer, template: who reads.
+        annotations: the file.
+        image_folder: where paths of its pictures start.
+        size: conversations a batch.
+        seed: of the order.
+    """
+    if size < 1:
+        raise InputError(f"--batch-size is {size}; it must be at least 1")
+    tower = model.get_vision_tower()
+    data = ConversationDataset(
+        annotations,
+        tokenizer,
+        get_template(template),
+        image_processor=tower.image_processor,
+        image_folder=image_folder,
+        image_aspect_ratio=getattr(model.config, "image_aspect_ratio", None),
+        visual_tokens=tower.num_patches,
+    )
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
+    return DataLoader(Subset(data, order), batch_size=size, collate_fn=ConversationCollator(tokenizer.pad_token_id))

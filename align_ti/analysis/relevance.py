@@ -16,20 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.utils.data import DataLoader, Subset
 
-from align_ti.analysis.checkpoints import add_loading_flags, load, parse_named
+from align_ti.analysis.checkpoints import add_loading_flags, data_batches, load, parse_named
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.attention import use_align_ti_attention
 from align_ti.facts import run_facts
 from align_ti.irs import choose_layer, collect_vectors, irs
-from llava.conversation import get_template
-from llava.data.annotations import Annotations, open_annotations
-from llava.data.collator import ConversationCollator
-from llava.data.dataset import ConversationDataset
+from llava.data.annotations import open_annotations
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import own_template
-from llava.eval.generate import LoadedModel
 
 PAIRS = (10, 30, 100, 300, 1000)
 EXPLANATION = (
@@ -90,28 +85,6 @@ def summarise(vectors: Tensor, pairs: Sequence[int], draws: int, seed: int) -> d
             for number, of_number in zip(pairs, scores, strict=True)
         ],
     }
-
-
-def data_batches(
-    loaded: LoadedModel, template: str, annotations: Annotations, image_folder: Path | None, size: int, seed: int
-) -> DataLoader:
-    """The conversations of a file in random order, as a model reads them."""
-    if size < 1:
-        raise InputError(f"--batch-size is {size}; it must be at least 1")
-    tower = loaded.model.get_vision_tower()
-    data = ConversationDataset(
-        annotations,
-        loaded.tokenizer,
-        get_template(template),
-        image_processor=loaded.image_processor,
-        image_folder=image_folder,
-        image_aspect_ratio=getattr(loaded.model.config, "image_aspect_ratio", None),
-        visual_tokens=tower.num_patches,
-    )
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
-    return DataLoader(
-        Subset(data, order), batch_size=size, collate_fn=ConversationCollator(loaded.tokenizer.pad_token_id)
-    )
 
 
 def as_markdown(models: Mapping[str, Mapping[str, Any]], facts: Mapping[str, str]) -> str:
@@ -188,7 +161,9 @@ def main() -> None:
         loaded = load(path, arguments.device, arguments.dtype)
         use_align_ti_attention(loaded.model)
         template = own_template(path)
-        read = data_batches(loaded, template, annotations, arguments.image_folder, arguments.batch_size, arguments.seed)
+        model, tokenizer = loaded.model, loaded.tokenizer
+        sizes = arguments.batch_size, arguments.seed
+        read = data_batches(model, tokenizer, template, annotations, arguments.image_folder, *sizes)
         vectors = collect_vectors(loaded.model, read, arguments.inputs)
         results[name] = summarise(vectors, pairs, arguments.draws, arguments.seed)
     facts = run_facts("align_ti.analysis.relevance") | {"draws": str(arguments.draws)}

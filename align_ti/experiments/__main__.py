@@ -18,7 +18,8 @@ from align_ti.experiments.report import write_report
 from align_ti.experiments.runner import plan_trials, run_trials
 from align_ti.facts import REPOSITORY, run_facts
 from llava.errors import InputError, run_cli
-from llava.eval.table import read_rows
+from llava.eval.registry import BENCHMARKS
+from llava.eval.table import Row, read_rows
 
 
 def main() -> None:
@@ -42,11 +43,29 @@ def main() -> None:
         table, runs = with_teachers(table, parse_named(arguments.teachers, "--teachers"))
     else:
         runs = find_runs(table.runs)
+    teacher = read_teacher(arguments.teacher) if arguments.teacher and not table.teachers else None
+    if table.beside_teacher and teacher is None:
+        raise InputError(
+            f"{arguments.table} shows the teacher as well, and its scores were not found; evaluate it first: "
+            "bash scripts/eval/all.sh TEACHER"
+        )
     trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
     if not arguments.report_only:
         run_trials(trials, flags)
-    teacher = dict(read_rows(str(arguments.teacher))[0].scores) if arguments.teacher else None
     sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teacher))
+
+
+def read_teacher(folder: Path) -> Row:
+    """The teacher's scores on all benchmarks.
+
+    Raises:
+        InputError: there are none, or not all.
+    """
+    row = Row("Teacher", read_rows(str(folder))[0].scores)
+    if row.average is None:
+        missing = ", ".join(name for name in BENCHMARKS if name not in row.scores)
+        raise InputError(f"{folder} lacks the teacher's scores on {missing}; run scripts/eval/all.sh on the teacher")
+    return row
 
 
 def facts(flags: list[str]) -> dict[str, str]:

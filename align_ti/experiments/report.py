@@ -16,7 +16,7 @@ from align_ti.experiments.runner import Trial
 from align_ti.experiments.statistics import Estimate, estimate, paired_difference
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
-from llava.eval.table import read_rows
+from llava.eval.table import Row, read_rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def write_report(
     trials: Sequence[Trial],
     folder: Path,
     facts: Mapping[str, Any],
-    teacher: Mapping[str, float] | None = None,
+    teacher: Row | None = None,
 ) -> str:
     """Write ``NAME.json``, ``NAME.md``, ``NAME.png`` and ``NAME.pdf``.
 
@@ -74,7 +74,7 @@ def write_report(
         trials: with results in their folders.
         folder: where the files go.
         facts: said beside the results: command, commit, machine.
-        teacher: the teacher's scores by benchmark, shown above the students'.
+        teacher: the teacher's scores, shown above the students'.
 
     Returns:
         The Markdown.
@@ -89,7 +89,8 @@ def write_report(
         }
         for line in lines
     ]
-    head = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline, "teacher": teacher}
+    head: dict[str, Any] = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline}
+    head["teacher"] = dict(teacher.scores) if teacher else None
     content = {**head, **facts, "rows": rows}
     text = as_markdown(table, lines, seeds, facts, teacher)
     write_files(folder, name, content, text, draw(table, lines))
@@ -106,14 +107,13 @@ def as_markdown(
     lines: Sequence[Line],
     seeds: Sequence[int],
     facts: Mapping[str, Any],
-    teacher: Mapping[str, float] | None = None,
+    teacher: Row | None = None,
 ) -> str:
     """The table with means, intervals and differences, and below it how it was made."""
     headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg", "against the baseline", "training"]
     rows = []
     if teacher:
-        scores = [teacher[benchmark] for benchmark in BENCHMARKS]
-        rows.append(["Teacher", *(f"{score:.1f}" for score in (*scores, sum(scores) / len(scores))), "", ""])
+        rows.append([*teacher.cells(), "", ""])
     for line in lines:
         cells = [f"{estimate(values).mean:.1f}" for values in line.scores.values()]
         other = "baseline" if line.name == table.baseline else f"{_difference(line, lines, table)}"

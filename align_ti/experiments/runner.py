@@ -54,12 +54,33 @@ def run_trials(trials: Sequence[Trial], flags: Sequence[str] = ()) -> None:
     Raises:
         InputError: a command failed; the message has the end of its log.
     """
+    for trial in trials:
+        check_teacher(trial)
     left = [trial for trial in trials if not trial.scores_file.is_file()]
     logger.info("%d students, %d of them finished before", len(trials), len(trials) - len(left))
     with tqdm(left, unit="student", smoothing=0) as bar:
         for trial in bar:
             bar.set_description(f"{trial.name}, seed {trial.seed}")
             run_trial(trial, flags)
+
+
+def check_teacher(trial: Trial) -> None:
+    """Refuse a teacher that is not there, and a student that was trained under another one of the same name.
+
+    Raises:
+        InputError: one of these.
+    """
+    teacher = trial.run.teacher
+    if not teacher:
+        return
+    if not Path(teacher).exists() and len(Path(teacher).parts) > 2:  # a hub's name has two parts
+        raise InputError(f"the teacher {teacher} of {trial.name!r} is not there; train it with scripts/teacher/ first")
+    config = trial.folder / "model" / "run_config.json"
+    trained_under = json.loads(config.read_text())["distill"]["teacher_path"] if config.is_file() else teacher
+    if trained_under != teacher:
+        raise InputError(
+            f"{trial.folder} was trained under {trained_under}, not {teacher}; remove it, or name the teacher otherwise"
+        )
 
 
 def run_trial(trial: Trial, flags: Sequence[str] = ()) -> None:

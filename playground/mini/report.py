@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from align_ti.analysis.attention_pictures import Viewer, draw_maps
-from align_ti.analysis.attention_report import choose_columns, pick_views
+from align_ti.analysis.attention_report import choose_layers, look, pick_views
 from align_ti.analysis.loss_curves import plot_losses
 from llava.errors import InputError, run_cli
 from llava.eval.table import Row, as_markdown, as_text, read_rows
@@ -72,10 +72,12 @@ def main() -> None:
     write_scores(rows, runs)
     students = {name: runs / folder for folder, name in MODELS.items() if folder != "teacher"}
     plot_losses(students, runs / "loss_curves.png")
-    viewers = {name: Viewer.load(str(runs / folder)) for folder, name in MODELS.items()}
-    questions, images = gqa_files(arguments.build)
-    columns = choose_columns(viewers, "auto", arguments.build / "finetune.json", arguments.build / "images")
-    draw_maps(pick_views(questions, images, VIEWS), columns).savefig(runs / "attention_maps.png", dpi=130)
+    views, columns = pick_views(*gqa_files(arguments.build), VIEWS), []
+    for folder, name in MODELS.items():
+        viewer = Viewer.load(str(runs / folder))
+        layers = choose_layers(viewer, "auto", arguments.build / "finetune.json", arguments.build / "images")
+        columns += look(name, viewer, views, layers)
+    draw_maps(views, columns).savefig(runs / "attention_maps.png", dpi=130)
     sys.stdout.write("\n" + as_text(rows) + "\n\n")
     logger.info(
         "written: %s",

@@ -74,12 +74,29 @@ def test_equals_plain_version(name, chunk_rows, temperature):
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["forward_kl", "jsd:0.3"])
-def test_compiled_equals_plain_version(name):
+@pytest.fixture(scope="session")
+def compiler():
     try:
         check_compiler(torch.device("cpu"))
     except InputError as error:
         pytest.skip(str(error))
+
+
+def test_compiled_in_half_precision(compiler):
+    """As in training under autocast: logits in bfloat16, losses in float32."""
+    results = []
+    for compiled in (False, True):
+        heads = Heads(dtype=torch.float32, rows=40)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = heads.chunked(chunk_rows=7, compiled=compiled)
+        results.append((result.loss, result.divergence, *heads.gradients(result.loss)))
+    for plain, fused in zip(*results, strict=True):
+        assert fused.dtype == torch.float32
+        assert (fused - plain).norm() < 2e-3 * plain.norm()
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "jsd:0.3"])
+def test_compiled_equals_plain_version(name, compiler):
     heads = Heads()
     result = heads.chunked(divergence=name, chunk_rows=3, compiled=True)
     loss, divergence, ce = heads.plain(name)

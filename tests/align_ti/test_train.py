@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from align_ti import forward_kl
 from align_ti import train as distill
 from align_ti.arguments import DistillArguments
+from align_ti.forward_kl import check_compiler
 from llava.errors import InputError
 from tests.align_ti.conftest import COMMON
 
@@ -92,6 +94,20 @@ def test_ribbon_forms_train_alike(run, tmp_path, sampling):
         assert unmerged == pytest.approx(ours, rel=1e-3)
         assert row == pytest.approx(ours, rel=1e-3)
         assert single == pytest.approx(ours, rel=1e-3)
+
+
+def test_compiled_losses_train_alike(run, tmp_path):
+    try:
+        check_compiler(torch.device("cpu"))
+    except InputError as error:
+        pytest.skip(str(error))
+    flags = ("--per_device_train_batch_size", "8", "--iva_layer", "1")
+    plain = steps(run(tmp_path / "plain", *flags), *TERMS)
+    calls = forward_kl._compiled.cache_info().hits
+    fused = steps(run(tmp_path / "fused", *flags, "--compile_losses", "True"), *TERMS)
+    assert forward_kl._compiled.cache_info().hits > calls, "the compiled function ran"
+    for one, other in zip(plain, fused, strict=True):
+        assert other == pytest.approx(one, rel=1e-3)
 
 
 def test_accumulation_does_not_change_the_training(run, tmp_path):

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from align_ti.analysis.attention_pictures import Viewer
-from align_ti.analysis.attention_report import choose_columns, overlap, overlaps, pick_views
+from align_ti.analysis.attention_pictures import Column, Viewer
+from align_ti.analysis.attention_report import choose_layers, look, overlaps, pick_views
 from llava.data.images import load_image
 from llava.errors import InputError
 
@@ -47,26 +47,26 @@ def test_pictures_with_two_questions_come_first(questions):
 
 def test_likeness_of_maps():
     one = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    assert overlap(one, 3 * one) == pytest.approx(1) and overlap(one, one.flip(0)) == 0
+    views = [("a", "?"), ("a", "!"), ("b", "?"), ("c", "?"), ("c", "!")]
+    assert overlaps(views, Column("m", 0, [one, 3 * one, one, one, one.flip(0)])) == pytest.approx([1, 0])
 
 
-def test_layers_and_likeness_on_a_model(questions, tuned_teacher, world):
+def test_layers_and_maps_of_a_model(questions, tuned_teacher, world):
     viewer = Viewer.load(str(tuned_teacher))
     depth = viewer.model.config.num_hidden_layers
-    everything = choose_columns({"t": viewer}, "all")
-    assert [column.layer for column in everything] == list(range(depth))
-    assert [column.layer for column in choose_columns({"t": viewer}, "-1")] == [depth - 1]
-    (best,) = choose_columns({"t": viewer}, "auto", world.data, world.images)
-    assert 0 <= best.layer < depth
+    assert choose_layers(viewer, "all") == list(range(depth)) and choose_layers(viewer, "-1") == [depth - 1]
+    (best,) = choose_layers(viewer, "auto", world.data, world.images)
+    assert 0 <= best < depth
     for wrong in (str(depth), "x"):
-        with pytest.raises(InputError, match=f"--layers {wrong}: expected auto, all, or a layer of t"):
-            choose_columns({"t": viewer}, wrong)
+        with pytest.raises(InputError, match=f"--layers {wrong}: expected auto, all, or a layer from -{depth}"):
+            choose_layers(viewer, wrong)
     with pytest.raises(InputError, match="give that"):
-        choose_columns({"t": viewer}, "auto")
+        choose_layers(viewer, "auto")
     views = pick_views(*questions, 1)
-    image = load_image(views[0][0])
-    one, two = (viewer.maps(image, question)[1] for _, question in views)
-    assert overlaps(views, everything)[1] == [pytest.approx(overlap(one, two))]
+    first, second = look("t", viewer, views, [1, 0])
+    assert (first.layer, second.layer) == (1, 0) and len(first.maps) == 2
+    expected = viewer.maps(load_image(views[1][0]), views[1][1])
+    assert torch.equal(first.maps[1], expected[1]) and torch.equal(second.maps[1], expected[0])
 
 
 def test_a_report_of_every_layer(questions, tuned_teacher, tmp_path):

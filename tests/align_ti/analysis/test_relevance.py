@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from align_ti.analysis import relevance
+from align_ti.analysis.checkpoints import data_batches
 from align_ti.analysis.relevance import convergence, irs_of_all_pairs, summarise
 from align_ti.attention import use_align_ti_attention
 from align_ti.irs import instruction_relevance_scores
@@ -69,7 +70,7 @@ def test_the_command(world, tuned_teacher, tmp_path, monkeypatch):
     # The same inputs through the training's own function, with so many pairs that all occur.
     loaded = relevance.load(str(tuned_teacher), "cpu")
     use_align_ti_attention(loaded.model)
-    read = relevance.data_batches(loaded, "qwen", open_annotations(str(world.data)), world.images, 5, 0)
+    read = data_batches(loaded.model, loaded.tokenizer, "qwen", open_annotations(str(world.data)), world.images, 5, 0)
     plain = instruction_relevance_scores(loaded.model, read, pairs=20_000, max_inputs=12, progress=False)
     assert content["all_pairs"] == pytest.approx(plain.scores, rel=0.05) and min(plain.scores) > 0
     assert f"| T | 40 | {content['layer']} |" in (tmp_path / "f.md").read_text()

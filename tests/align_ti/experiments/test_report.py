@@ -5,12 +5,14 @@ import math
 
 import pytest
 
+from align_ti.experiments.__main__ import read_teacher
 from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table, with_teachers
 from align_ti.experiments.report import read_lines, write_report
-from align_ti.experiments.runner import Trial, plan_trials
+from align_ti.experiments.runner import Trial, check_teacher, plan_trials
 from align_ti.experiments.statistics import estimate, paired_difference
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
+from llava.eval.table import Row
 
 
 def finish(trial: Trial, score: float) -> None:
@@ -57,12 +59,37 @@ def test_rows_under_several_teachers():
     assert {run.flags for run in runs.values()} == {RUNS["sft+kd+iva+tpa"].flags}
 
 
+def test_a_teacher_that_is_not_there_or_another_one(tmp_path):
+    def trial(teacher):
+        return plan_trials(with_teachers(find_table("table9"), {"small": teacher})[1], [0], tmp_path)[0]
+
+    with pytest.raises(InputError, match="the teacher /no/such/teacher of 'sft.kd.iva.tpa@small' is not there"):
+        check_teacher(trial("/no/such/teacher"))
+    check_teacher(trial("hub/name"))
+    first = trial(str(tmp_path))
+    check_teacher(first)
+    (first.folder / "model").mkdir(parents=True)
+    (first.folder / "model" / "run_config.json").write_text(json.dumps({"distill": {"teacher_path": str(tmp_path)}}))
+    check_teacher(first)
+    with pytest.raises(InputError, match=f"was trained under {tmp_path}, not hub/name"):
+        check_teacher(trial("hub/name"))
+
+
+def test_scores_of_a_teacher(tmp_path):
+    for name in BENCHMARKS:
+        (tmp_path / f"{name}.json").write_text(json.dumps({"score": 10.0}))
+    assert read_teacher(tmp_path).average == 10
+    (tmp_path / "pope.json").unlink()
+    with pytest.raises(InputError, match="lacks the teacher's scores on pope; run"):
+        read_teacher(tmp_path)
+
+
 def test_table_of_two_seeds(tmp_path):
     table = find_table("table15")
     trials = plan_trials(find_runs(table.runs), (0, 1), tmp_path / "runs")
     for trial, score in zip(trials, (10, 20, 30, 14, 22, 36), strict=True):
         finish(trial, score)
-    teacher = dict.fromkeys(BENCHMARKS, 50.0) | {"pope": 80.0}
+    teacher = Row("Teacher", dict.fromkeys(BENCHMARKS, 50.0) | {"pope": 80.0})
     text = write_report("table15", table, trials, tmp_path / "out", {"command": "x"}, teacher)
     above, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
     assert above[0] == "| Teacher" and above[7] == "55.0" and above.count("80.0") == 1
