@@ -1,7 +1,7 @@
 """LLaVA conversations about scenes: captions for pretraining and the mix for fine-tuning."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from playground.mini.layout import Scene
@@ -27,10 +27,6 @@ BACKGROUND_SHARE = 0.15
 
 PRESENCES = 3
 """Questions of every pretraining scene whether a thing is there; half of the answers are "No"."""
-
-LETTER_ASKERS: tuple[tuple[Asker, int], ...] = ((which_present, 1), (what_at, 1), (where, 1))
-"""What the two options of the pretraining scenes' letter questions are about: a letter is learnt after what it stands
-for, and from easy questions."""
 
 DESCRIPTION_SHARE = 0.2
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
@@ -78,7 +74,7 @@ CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
     """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded ones: what is where, where
-    is what, whether it is there, one of them with two lettered options, the sign, some backgrounds.
+    is what, whether it is there, the sign, some backgrounds.
 
     The latter teach the names of things and where to look with two supervised tokens each, which models this small
     learn from many of them and from little else.
@@ -90,7 +86,6 @@ def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[d
     turns = [(f"What is {at(item.place)}?{SHORT_SUFFIX}", item.concept) for item in scene.objects]
     turns += [(f"Where is the {item.concept}?{SHORT_SUFFIX}", item.place) for item in scene.unique_objects()]
     turns += [short_turn(presence(scene, rng)) for _ in range(PRESENCES)]
-    turns.append(letter_turn(ask(scene, rng, set(), LETTER_ASKERS, choice=True), rng, options=(2,)))
     sign = read_sign(scene, rng)
     if sign is not None:
         turns.append(_answer(scene, sign, rng, short_share=1.0))
@@ -193,15 +188,9 @@ def _answer(scene: Scene, question: Question, rng: random.Random, short_share: f
     return short_turn(question) if rng.random() < short_share else sentence_turn(question)
 
 
-def letter_turn(
-    question: Question,
-    rng: random.Random,
-    context: str = "N/A",
-    hint: str = "",
-    options: Sequence[int] = OPTIONS,
-) -> Turn:
-    """The turn for a question as multiple choice with one of these numbers of options, answered with a letter."""
-    choice = as_choice(question, rng, rng.choice(options))
+def letter_turn(question: Question, rng: random.Random, context: str = "N/A", hint: str = "") -> Turn:
+    """The turn for a question as multiple choice, answered with a letter."""
+    choice = as_choice(question, rng, rng.choice(OPTIONS))
     if choice is None:
         raise AssertionError(f"{question} has no wrong answers to choose from")
     return choice_turn(choice, rng, context, hint)

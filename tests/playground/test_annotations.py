@@ -36,7 +36,7 @@ def _turns(sample):
 
 def test_files_have_llavas_form(mini_build):
     scenes = [make_scene(0, "pretrain", index) for index in range(40)]
-    asked = sum(len(scene.objects) + len(scene.unique_objects()) + PRESENCES + 1 for scene in scenes)
+    asked = sum(len(scene.objects) + len(scene.unique_objects()) + PRESENCES for scene in scenes)
     for name, least, most in (("pretrain.json", asked + 5, asked + 50), ("finetune.json", 180, 180)):
         rows = json.loads((mini_build / name).read_text())
         number = len(rows)
