@@ -28,7 +28,7 @@ BACKGROUND_SHARE = 0.15
 PRESENCES = 3
 """Questions of every pretraining scene whether a thing is there; half of the answers are "No"."""
 
-DESCRIPTION_SHARE = 0.2
+DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
 
 OTHER_KINDS = {"text": 3, "short answers": 64, "letters": 20, "sentences": 5, "mixed": 6, "single": 2}
@@ -39,9 +39,6 @@ TURNS = (1, 1, 2, 3)
 """Numbers of turns of such a conversation. A language model this small learns to look a place up from the distance
 between a question and its picture, which is the same in every first turn: many short conversations teach it, few long
 ones do not."""
-
-OPTIONS = (2, 2, 2, 3, 4)
-"""Numbers of options of a multiple-choice question."""
 
 SHORT_SHARE = 0.7
 """Share of the questions that ask for a single word or phrase; the others are answered in a sentence."""
@@ -189,8 +186,8 @@ def _answer(scene: Scene, question: Question, rng: random.Random, short_share: f
 
 
 def letter_turn(question: Question, rng: random.Random, context: str = "N/A", hint: str = "") -> Turn:
-    """The turn for a question as multiple choice, answered with a letter."""
-    choice = as_choice(question, rng, rng.choice(OPTIONS))
+    """The turn for a question as multiple choice with two to four options, answered with a letter."""
+    choice = as_choice(question, rng, rng.choice((2, 3, 4, 4)))
     if choice is None:
         raise AssertionError(f"{question} has no wrong answers to choose from")
     return choice_turn(choice, rng, context, hint)

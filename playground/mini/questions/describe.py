@@ -2,13 +2,10 @@
 
 import random
 from collections.abc import Sequence
-from typing import TypeVar
 
 from playground.mini.layout import Scene, SceneObject, Sign
 from playground.mini.questions.relation import DIRECTIONS
 from playground.mini.wording import NUMBERS, PLACES, a, at, capital, count, listing
-
-T = TypeVar("T")
 
 MIN_WORDS = 40
 """Fewest words of a detailed description."""
@@ -38,13 +35,13 @@ def _colour_phrase(scene: Scene) -> str:
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One sentence with the objects in any order, half of the time with their places, and the background's colour."""
+    """One sentence with the objects, half of the time with their places, and the background's colour."""
     if rng.random() < 0.5:
-        things = [f"{a(item.concept)} {at(item.place)}" for item in scene.objects]
-        text = f"{listing(shuffled(things, rng))}, on {_colour_phrase(scene)}"
+        things = listing([f"{a(item.concept)} {at(item.place)}" for item in scene.objects])
+        text = f"{things}, on {_colour_phrase(scene)}"
     else:
-        things = [a(name) if n == 1 else count(n, name) for name, n in scene.counts.items()]
-        text = f"{listing(shuffled(things, rng))} on {_colour_phrase(scene)}"
+        things = listing([a(name) if n == 1 else count(n, name) for name, n in scene.counts.items()])
+        text = f"{things} on {_colour_phrase(scene)}"
     if scene.sign is not None:
         text += f", with a {scene.sign.colour} sign that says {scene.sign.word}"
     return capital(text) + "."
@@ -60,11 +57,7 @@ def compact(scene: Scene) -> str:
 
 
 def describe(scene: Scene, rng: random.Random) -> str:
-    """Several sentences, 40 words or more: how many objects, sizes, places, sign, relations, totals.
-
-    As when people describe a picture, many descriptions are right: objects come in any order, each said in one of
-    three ways. A teacher knows what may come next, a single description shows one of it.
-    """
+    """Several sentences, 40 words or more: how many objects, sizes, places, sign, relations, totals."""
     style = rng.randrange(3)
     number = len(scene.objects)
     objects, background = count(number, "object"), background_phrase(scene)
@@ -75,17 +68,12 @@ def describe(scene: Scene, rng: random.Random) -> str:
             f"This is a picture of {objects}. It has {background}.",
         )[style]
     ]
-    sentences += [_object_sentence(item, rng.randrange(3)) for item in shuffled(scene.objects, rng)]
+    sentences += [_object_sentence(item, style) for item in scene.objects]
     sentences.append("There is no sign." if scene.sign is None else _sign_sentence(scene.sign))
     sentences += _relation_sentences(scene)
     sentences.append(_totals_sentence(scene))
     sentences += _padding(scene, sentences)
     return " ".join(sentences)
-
-
-def shuffled(items: Sequence[T], rng: random.Random) -> list[T]:
-    """The items in another order."""
-    return rng.sample(items, len(items))
 
 
 def _object_sentence(item: SceneObject, style: int) -> str:
