@@ -23,5 +23,13 @@ def run_facts(module: str) -> dict[str, str]:
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "commit": commit.stdout.strip() or "unknown",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores, {cpu_name()}, Python {platform.python_version()}",
     }
+
+
+def cpu_name() -> str:
+    """The processor's model, or its architecture where the system does not say."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -10,7 +10,6 @@ memory is the most that was alive. No tower and no optimizer step is included: t
 import argparse
 import json
 import logging
-import platform
 import statistics
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from align_ti.bench.geometry import PRESETS, Geometry
 from align_ti.bench.heads import head_memory
 from align_ti.bench.measure import flop_counter, peak_memory, ratio, seconds
 from align_ti.bench.methods import METHODS, Bench
+from align_ti.facts import cpu_name
 from llava.errors import InputError, run_cli
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
@@ -50,13 +50,7 @@ def device_name(device: torch.device) -> str:
     """What the figures were measured on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    model = [line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")]
-    return f"{model[0] if model else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_info() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.exists() else []
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def bench(geometry: Geometry, device: torch.device, methods: list[str], **settings: Any) -> dict[str, Any]:

@@ -64,10 +64,10 @@ PRESETS = {
     ),
     # What `playground/mini` trains: short prompts, several short answers.
     "miniature": Geometry(
-        teacher=Decoder(128, 4, 4, 4, 384, 1280, tied=True),
-        student=Decoder(48, 2, 4, 2, 144, 1216, tied=True),
-        prompt=70,
-        visual=25,
+        teacher=Decoder(128, 4, 4, 4, 384, 1024, tied=True),
+        student=Decoder(96, 3, 4, 2, 288, 960, tied=True),
+        prompt=61,
+        visual=16,
         instruction=12,
         responses=(10, 12, 20, 24, 60, 70, 10, 10),
     ),

@@ -35,7 +35,7 @@ class Trial:
 
     @property
     def seconds_file(self) -> Path:
-        """Seconds of training and evaluation."""
+        """Seconds of training (of its last part, where it was interrupted) and evaluation."""
         return self.folder / "seconds.json"
 
 
