@@ -12,7 +12,7 @@ export PRESET=mini PYTHON=${PYTHON:-$PWD/.venv/bin/python} TOKENIZERS_PARALLELIS
 export MINI=${MINI:-playground/mini/build} CHECKPOINTS=${CHECKPOINTS:-playground/mini/runs}
 BUILD_FLAGS=() BASE_FLAGS=()
 if [[ -n ${QUICK:-} ]]; then
-    BUILD_FLAGS=(--scenes 48 --samples-per-scene 4 --pretrain-scenes 64 --text-documents 400 --eval-scale 0.02)
+    BUILD_FLAGS=(--scenes 48 --samples-per-scene 4 --pretrain-scenes 64 --text-documents 400 --word-scenes 48 --eval-scale 0.02)
     BASE_FLAGS=(--tower-epochs 1)
 fi
 STARTED=$SECONDS
@@ -31,8 +31,10 @@ step() {
 step data "$MINI/manifest.json" "$PYTHON" -m playground.mini.build --out "$MINI" "${BUILD_FLAGS[@]}"
 step base-models "$MINI/models/figures.json" "$PYTHON" -m playground.mini.base_models --data "$MINI" "${BASE_FLAGS[@]}"
 
+step teacher-words "$CHECKPOINTS/teacher-words/trainer_state.json" bash playground/mini/words.sh teacher
 step teacher-pretrain "$CHECKPOINTS/teacher-pretrain/trainer_state.json" bash scripts/teacher/pretrain.sh
 step teacher "$CHECKPOINTS/teacher/trainer_state.json" bash scripts/teacher/finetune.sh
+step student-words "$CHECKPOINTS/student-words/trainer_state.json" bash playground/mini/words.sh student
 step student-pretrain "$CHECKPOINTS/student-pretrain/trainer_state.json" bash scripts/student/pretrain.sh
 step student-sft "$CHECKPOINTS/student-sft/trainer_state.json" bash scripts/distill/sft.sh
 step student-vanilla-kd "$CHECKPOINTS/student-vanilla-kd/trainer_state.json" bash scripts/distill/vanilla_kd.sh

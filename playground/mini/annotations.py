@@ -1,7 +1,7 @@
 """LLaVA conversations about scenes: captions for pretraining and the mix for fine-tuning."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from playground.mini.layout import Scene
@@ -39,6 +39,9 @@ TURNS = (1, 1, 2, 3)
 """Numbers of turns of such a conversation. A language model this small learns to look a place up from the distance
 between a question and its picture, which is the same in every first turn: many short conversations teach it, few long
 ones do not."""
+
+OPTIONS = (2, 2, 2, 3, 4)
+"""Numbers of options of a multiple-choice question."""
 
 SHORT_SHARE = 0.7
 """Share of the questions that ask for a single word or phrase; the others are answered in a sentence."""
@@ -80,6 +83,12 @@ def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[d
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
     if rng.random() < CAPTION_SHARE:
         yield conversation(identifier, [(with_image(request), text)], image)
+    for index, (question, answer) in enumerate(grounded_turns(scene, rng)):
+        yield conversation(f"{identifier}_{index}", [(with_image(question), answer)], image)
+
+
+def grounded_turns(scene: Scene, rng: random.Random) -> list[Turn]:
+    """Single questions about a scene: what is where, where is what, whether it is there, the sign, some backgrounds."""
     turns = [(f"What is {at(item.place)}?{SHORT_SUFFIX}", item.concept) for item in scene.objects]
     turns += [(f"Where is the {item.concept}?{SHORT_SUFFIX}", item.place) for item in scene.unique_objects()]
     turns += [short_turn(presence(scene, rng)) for _ in range(PRESENCES)]
@@ -88,8 +97,7 @@ def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[d
         turns.append(_answer(scene, sign, rng, short_share=1.0))
     if rng.random() < BACKGROUND_SHARE:
         turns.append(short_turn(background_colour(scene, rng)))
-    for index, (question, answer) in enumerate(turns):
-        yield conversation(f"{identifier}_{index}", [(with_image(question), answer)], image)
+    return turns
 
 
 def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -> Iterator[dict[str, Any]]:
@@ -185,9 +193,15 @@ def _answer(scene: Scene, question: Question, rng: random.Random, short_share: f
     return short_turn(question) if rng.random() < short_share else sentence_turn(question)
 
 
-def letter_turn(question: Question, rng: random.Random, context: str = "N/A", hint: str = "") -> Turn:
-    """The turn for a question as multiple choice with two to four options, answered with a letter."""
-    choice = as_choice(question, rng, rng.choice((2, 3, 4, 4)))
+def letter_turn(
+    question: Question,
+    rng: random.Random,
+    context: str = "N/A",
+    hint: str = "",
+    options: Sequence[int] = OPTIONS,
+) -> Turn:
+    """The turn for a question as multiple choice with one of these numbers of options, answered with a letter."""
+    choice = as_choice(question, rng, rng.choice(options))
     if choice is None:
         raise AssertionError(f"{question} has no wrong answers to choose from")
     return choice_turn(choice, rng, context, hint)

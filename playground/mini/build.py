@@ -19,7 +19,7 @@ from llava.errors import InputError, run_cli
 from playground.mini.bench.common import Setting
 from playground.mini.bench.write import WRITERS, BenchmarkJob, run_benchmark, write_summary
 from playground.mini.concepts import ATLAS
-from playground.mini.jobs import PictureJob, TextJob, chunks, in_order, run_pictures, run_text
+from playground.mini.jobs import PictureJob, TextJob, chunks, in_order, run_pictures, run_text, run_words
 from playground.mini.layout import PATCHES
 from playground.mini.scenes import Split
 
@@ -39,6 +39,7 @@ class BuildConfig:
     samples_per_scene: int = 3
     pretrain_scenes: int = 10000  # a caption and grounded ones each
     text_documents: int = 16000
+    word_scenes: int = 12000  # scenes in words, ten conversations each
     eval_scale: float = 1.0  # multiplies the benchmarks' numbers of questions
     size: int = 80  # pixels of a picture's side
     seed: int = 0
@@ -56,6 +57,7 @@ class BuildConfig:
             scenes=max(1, round(self.scenes * factor)),
             pretrain_scenes=max(1, round(self.pretrain_scenes * factor)),
             text_documents=max(1, round(self.text_documents * factor)),
+            word_scenes=max(1, round(self.word_scenes * factor)),
             eval_scale=self.eval_scale * factor,
         )
 
@@ -66,6 +68,7 @@ class BuildConfig:
             ("samples_per_scene", 1),
             ("pretrain_scenes", 1),
             ("text_documents", 1),
+            ("word_scenes", 1),
         ):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
@@ -160,13 +163,18 @@ def _training_data(folder: Path, config: BuildConfig, workers: int) -> dict[str,
 
 
 def _text(folder: Path, config: BuildConfig, workers: int) -> dict[str, int]:
-    """text.jsonl."""
+    """text.jsonl and words.json."""
     jobs = [TextJob(config.seed, start, stop) for start, stop in chunks(config.text_documents, 1000)]
     sizes = [job.stop - job.start for job in jobs]
     with open(folder / "text.jsonl", "w", encoding="utf-8") as file:
         for lines in in_order(run_text, jobs, sizes, workers, "text.jsonl", "document"):
             file.write("\n".join(lines) + "\n")
-    return {"text.jsonl": config.text_documents}
+    jobs = [TextJob(config.seed, start, stop) for start, stop in chunks(config.word_scenes, 1000)]
+    rows: list[str] = []
+    for lines in in_order(run_words, jobs, [job.stop - job.start for job in jobs], workers, "words.json", "scene"):
+        rows += lines
+    (folder / "words.json").write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+    return {"text.jsonl": config.text_documents, "words.json": len(rows)}
 
 
 def _benchmarks(folder: Path, config: BuildConfig, workers: int) -> dict[str, Any]:
@@ -188,6 +196,7 @@ def main() -> None:
     parser.add_argument("--samples-per-scene", type=int, default=default.samples_per_scene)
     parser.add_argument("--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption")
     parser.add_argument("--text-documents", type=int, default=default.text_documents)
+    parser.add_argument("--word-scenes", type=int, default=default.word_scenes, help="scenes in words")
     parser.add_argument("--eval-scale", type=float, default=default.eval_scale, help="shrinks or grows the benchmarks")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all of these, samples per scene aside")
     parser.add_argument("--size", type=int, default=default.size, help="side of a picture in pixels")

@@ -14,6 +14,7 @@ from playground.mini.corpus import documents
 from playground.mini.layout import Scene
 from playground.mini.scenes import Split, make_scene, render
 from playground.mini.tower import labels
+from playground.mini.word_pictures import word_samples
 
 CHUNK = 200
 
@@ -44,7 +45,7 @@ class PictureRows:
 
 @dataclass(frozen=True)
 class TextJob:
-    """A run of documents."""
+    """A run of documents, or of scenes in words."""
 
     seed: int
     start: int
@@ -75,6 +76,11 @@ def run_pictures(job: PictureJob) -> PictureRows:
 def run_text(job: TextJob) -> list[str]:
     """The documents of a job as JSON lines."""
     return [json.dumps({"text": text}, ensure_ascii=False) for text in documents(job.seed, job.start, job.stop)]
+
+
+def run_words(job: TextJob) -> list[str]:
+    """The conversations about a job's scenes in words, as JSON."""
+    return [json.dumps(sample, ensure_ascii=False) for sample in word_samples(job.seed, job.start, job.stop)]
 
 
 def chunks(total: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:

@@ -2,8 +2,9 @@
 # `python -m playground.mini.base_models` the tower and the language models.
 MINI=${MINI:-playground/mini/build}
 VISION_TOWER=${VISION_TOWER:-$MINI/models/tower}
-TEACHER_LM=${TEACHER_LM:-$MINI/models/teacher-lm}
-STUDENT_LM=${STUDENT_LM:-$MINI/models/student-lm}
+CHECKPOINTS=${CHECKPOINTS:-playground/mini/runs}
+TEACHER_LM=${TEACHER_LM:-$CHECKPOINTS/teacher-words}
+STUDENT_LM=${STUDENT_LM:-$CHECKPOINTS/student-words}
 SELECT_LAYER=${SELECT_LAYER:--1}
 PROJECTOR=${PROJECTOR:-mlp2x_gelu}
 ASPECT_RATIO=${ASPECT_RATIO:-pad}
@@ -27,8 +28,8 @@ PRETRAIN_BATCH=${PRETRAIN_BATCH:-64}
 FINETUNE_LR=${FINETUNE_LR:-1e-3}
 TEACHER_FINETUNE_LR=${TEACHER_FINETUNE_LR:-$FINETUNE_LR}
 FINETUNE_BATCH=${FINETUNE_BATCH:-32}
-TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 1.1 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
-STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.7 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
+TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 0.4 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
+STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.25 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
 TEACHER_FINETUNE_EXTRA=(--num_train_epochs 1.25) STUDENT_FINETUNE_EXTRA=()
 
 # Two processes of one thread each do 1.4 times the work of one process with two threads on models this small.
@@ -46,5 +47,3 @@ PRECISION=(--dataloader_pin_memory False)
 STAGE_EXTRA=(--logging_steps 5 --save_steps 500 --save_total_limit 1 --group_window 16)
 DEEPSPEED_CONFIG=${DEEPSPEED_CONFIG:-}
 TEACHER_DEEPSPEED_CONFIG=$DEEPSPEED_CONFIG
-
-CHECKPOINTS=${CHECKPOINTS:-playground/mini/runs}

@@ -1,0 +1,54 @@
+"""Pictures in words: conversations without pictures that teach a language model to look before it sees.
+
+Sixteen words stand where the sixteen visual tokens of a picture will be, each the thing, the sign's word or the
+background of one patch. A small language model that has answered questions about them needs only to learn what visual
+tokens mean; a public one brings such abilities from its own pretraining.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from playground.mini.annotations import ask, conversation, grounded_turns, letter_turn
+from playground.mini.layout import PATCHES, Scene
+from playground.mini.questions.base import Asker
+from playground.mini.questions.position import what_at, where
+from playground.mini.questions.presence import which_present
+from playground.mini.scenes import make_imagined_scene
+from playground.mini.wording import PLACES, SIDE
+
+BACKGROUND = "background"
+
+LETTER_ASKERS: tuple[tuple[Asker, int], ...] = ((which_present, 1), (what_at, 1), (where, 1))
+"""What the letter question of each scene is about: a letter is learnt after what it stands for, from easy questions."""
+
+
+def word_picture(scene: Scene) -> str:
+    """The scene as one word a patch in reading order, each with a space in front: " goat goat background ..."."""
+    words = {item.place: item.concept.split()[-1] for item in scene.objects}
+    if scene.sign is not None:
+        words[scene.sign.place] = scene.sign.word
+    width = PATCHES // SIDE
+    cells = [
+        words.get(PLACES[SIDE * (row // width) + column // width], BACKGROUND)
+        for row in range(PATCHES)
+        for column in range(PATCHES)
+    ]
+    return "".join(f" {word}" for word in cells)
+
+
+def word_samples(seed: int, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """Conversations about imagined scenes: what stage 1 asks about pictures, and a question with two letters.
+
+    Args:
+        seed: of the scenes.
+        start, stop: numbers of the first scene and of the one after the last.
+    """
+    for index in range(start, stop):
+        key = f"{seed}/words/{index}"
+        scene, rng = make_imagined_scene(key), random.Random(key)
+        picture = word_picture(scene)
+        turns = grounded_turns(scene, rng)
+        turns.append(letter_turn(ask(scene, rng, set(), LETTER_ASKERS, choice=True), rng, options=(2,)))
+        for number, (question, answer) in enumerate(turns):
+            yield conversation(f"mini_words_{index:06d}_{number}", [(f"{picture}\n{question}", answer)], None)

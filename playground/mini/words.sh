@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The miniature's language models learn to answer about pictures in words, as public ones come tuned on text.
+#
+#   bash playground/mini/words.sh teacher      (or student)
+export PRESET=${PRESET:-mini}
+source "$(dirname "$0")/../../scripts/_stages.sh"
+role=${1:?teacher or student}; shift
+pretrain "$role" "$MINI/models/$role-lm" "$MINI/words.json" "$MINI/images" --group_by_modality_length True \
+    --lr_scheduler_type constant_with_warmup --output_dir "$CHECKPOINTS/$role-words" "$@"
