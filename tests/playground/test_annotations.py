@@ -113,7 +113,7 @@ def test_answers_have_the_form_that_the_prompt_asks_for(samples):
             else:
                 assert answer.endswith(".")
     assert min(words) >= 40 and max(words) <= 130
-    assert letters["A"] < 0.45 * letters.total() and letters["D"] > 0.08 * letters.total()
+    assert letters["A"] < 0.47 * letters.total() and letters["D"] > 0.03 * letters.total()
     assert 0.44 < yes_no["Yes"] / (yes_no["Yes"] + yes_no["No"]) < 0.56
 
 

@@ -12,7 +12,7 @@ import pytest
 from llava.errors import InputError
 from playground.mini.build import BuildConfig, build, code_version, read_manifest
 
-SMALL = BuildConfig(scenes=6, pretrain_scenes=4, text_documents=5, eval_scale=0.02, size=48)
+SMALL = BuildConfig(scenes=6, pretrain_scenes=4, text_documents=5, word_scenes=3, eval_scale=0.02, size=48)
 
 
 def test_manifest_tells_what_was_built(mini_build, mini_config):
@@ -22,8 +22,10 @@ def test_manifest_tells_what_was_built(mini_build, mini_config):
     assert manifest["seconds"] > 0
     texts = [json.loads(line)["text"] for line in (mini_build / "text.jsonl").read_text().splitlines()]
     assert len(texts) == manifest["counts"]["text.jsonl"] == 100
+    assert len(json.loads((mini_build / "words.json").read_text())) == manifest["counts"]["words.json"] > 7 * 30
     assert sorted(path.name for path in mini_build.iterdir()) == [
         "eval", "finetune.json", "images", "manifest.json", "pretrain.json", "text.jsonl", "tower.jsonl",
+        "words.json",
     ]  # fmt: skip
 
 
@@ -81,7 +83,7 @@ def test_out_must_be_a_folder_and_scale_positive(tmp_path):
     with pytest.raises(InputError, match="--scale is 0"):
         SMALL.scaled(0)
     assert BuildConfig().scaled(0.5) == replace(
-        BuildConfig(), scenes=4000, pretrain_scenes=5000, text_documents=8000, eval_scale=0.5
+        BuildConfig(), scenes=4000, pretrain_scenes=5000, text_documents=8000, word_scenes=6000, eval_scale=0.5
     )
 
 

@@ -64,7 +64,7 @@ class Problem:
 
 
 class Letters:
-    """Makes choices of four, four, three and two options in turn; each letter is right equally often."""
+    """Choices of two, four, two and three options in turn (in ScienceQA half have two); letters equally often right."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -72,7 +72,7 @@ class Letters:
 
     def choice(self, question: Question, rng: random.Random) -> Choice:
         """The question as multiple choice; questions with few wrong answers get fewer options."""
-        options = min((4, 4, 3, 2)[self.made % 4], len(question.wrong) + 1)
+        options = min((2, 4, 2, 3)[self.made % 4], len(question.wrong) + 1)
         choice = as_choice(question, rng, options, right=self.turns[options] % options)
         if choice is None:
             raise AssertionError(f"{question} has no wrong answers to choose from")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.timeout(400)
 def test_two_students_trained_evaluated_and_tabulated(world, tuned_teacher, tmp_path):
-    build(tmp_path / "mini", BuildConfig(2, 1, 2, 10, eval_scale=0.02))
+    build(tmp_path / "mini", BuildConfig(2, 1, 2, 10, 1, eval_scale=0.02))
     checkpoints = tmp_path / "runs"
     (checkpoints / "student-pretrain").mkdir(parents=True)
     sizes = {"0.weight": (32, 16), "0.bias": (32,), "2.weight": (32, 32), "2.bias": (32,)}
