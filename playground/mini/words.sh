@@ -4,6 +4,12 @@
 #   bash playground/mini/words.sh teacher      (or student)
 export PRESET=${PRESET:-mini}
 source "$(dirname "$0")/../../scripts/_stages.sh"
-role=${1:?teacher or student}; shift
-pretrain "$role" "$MINI/models/$role-lm" "$MINI/words.json" "$MINI/images" --group_by_modality_length True \
+role=${1:-}
+case $role in
+    teacher) base=$TEACHER_BASE ;;
+    student) base=$STUDENT_BASE ;;
+    *) fail "usage: words.sh teacher|student [flags]; got '$role'" ;;
+esac
+shift
+pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" --group_by_modality_length True \
     --lr_scheduler_type constant_with_warmup --output_dir "$CHECKPOINTS/$role-words" "$@"

@@ -1,8 +1,11 @@
 # The embedded miniature: real pictures, small models, a CPU. `python -m playground.mini.build` makes the data,
-# `python -m playground.mini.base_models` the tower and the language models.
+# `python -m playground.mini.base_models` the tower and the language models, `playground/mini/words.sh` teaches those to
+# look before they see.
 MINI=${MINI:-playground/mini/build}
 VISION_TOWER=${VISION_TOWER:-$MINI/models/tower}
 CHECKPOINTS=${CHECKPOINTS:-playground/mini/runs}
+TEACHER_BASE=${TEACHER_BASE:-$MINI/models/teacher-lm}
+STUDENT_BASE=${STUDENT_BASE:-$MINI/models/student-lm}
 TEACHER_LM=${TEACHER_LM:-$CHECKPOINTS/teacher-words}
 STUDENT_LM=${STUDENT_LM:-$CHECKPOINTS/student-words}
 SELECT_LAYER=${SELECT_LAYER:--1}

@@ -3,6 +3,7 @@
 # under the miniature's teacher; the student's first stage has to be there:
 #
 #   python -m playground.mini.base_models --data playground/mini/build --also student-llama-lm
+#   PRESET=mini-llama bash playground/mini/words.sh student
 #   PRESET=mini-llama bash scripts/student/pretrain.sh
 PRESET=${PRESET:-vicuna-7b-mobilellama-1.4b}
 if [[ $PRESET == mini ]]; then

@@ -4,6 +4,7 @@
 #
 #   python -m playground.mini.base_models --data playground/mini/build --also teacher-small-lm teacher-large-lm
 #   for size in small large; do
+#       PRESET=mini-$size-teacher bash playground/mini/words.sh teacher
 #       for stage in pretrain finetune; do PRESET=mini-$size-teacher bash scripts/teacher/$stage.sh; done
 #   done
 #

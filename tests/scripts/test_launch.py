@@ -36,10 +36,27 @@ def flags_of(done: subprocess.CompletedProcess) -> dict[str, str]:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_of_every_preset_prints_a_command(preset, stage):
-    flags = flags_of(show(stage, PRESET=preset, NUM_GPUS="0" if preset == "mini" else "8"))
+    small = preset.startswith("mini")
+    flags = flags_of(show(stage, PRESET=preset, NUM_GPUS="0" if small else "8"))
     assert flags["--model_name_or_path"] and flags["--data_path"] and flags["--vision_tower"]
-    template = {"mini": "qwen_bare", "vicuna-7b-mobilellama-1.4b": "v1"}.get(preset, "qwen")
-    assert flags["--version"] == ("plain" if stage.endswith("pretrain") and preset != "mini" else template)
+    template = "qwen_bare" if small else {"vicuna-7b-mobilellama-1.4b": "v1"}.get(preset, "qwen")
+    assert flags["--version"] == ("plain" if stage.endswith("pretrain") and not small else template)
+
+
+def test_the_miniatures_language_models_read_words_first():
+    for preset, role, base in (
+        ("mini", "teacher", "playground/mini/build/models/teacher-lm"),
+        ("mini-llama", "student", "playground/mini/build/models/student-llama-lm"),
+        ("mini-small-teacher", "teacher", "playground/mini/build/models/teacher-small-lm"),
+    ):
+        flags = flags_of(show("../playground/mini/words", role, PRESET=preset))
+        runs = "playground/mini/runs" + {"mini": "", "mini-llama": "/llama", "mini-small-teacher": "/small"}[preset]
+        assert flags["--model_name_or_path"] == base and flags["--output_dir"] == f"{runs}/{role}-words"
+        assert flags["--data_path"] == "playground/mini/build/words.json"
+        stage = flags_of(show(f"{role}/pretrain", PRESET=preset, NUM_GPUS="0"))
+        assert stage["--model_name_or_path"] == flags["--output_dir"], "stage 1 starts from it"
+    done = show("../playground/mini/words", "pupil", PRESET="mini")
+    assert done.returncode == 2 and "words.sh teacher|student [flags]; got 'pupil'" in done.stderr
 
 
 def test_table4_runs_the_benchmark():
