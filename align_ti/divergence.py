@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
 from align_ti.forward_kl import forward_kl_terms
-from align_ti.kl_family import Divergence, compiled_divergence, forward_kl, get_divergence
+from align_ti.kl_family import Divergence, forward_kl, fuse, get_divergence
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
 
@@ -109,7 +109,7 @@ def linear_divergence(
         targets=targets,
         teacher_hidden=teacher_hidden,
         teacher_weight=teacher_weight,
-        divergence=compiled_divergence(function) if compiled else function,
+        divergence=fuse(function) if compiled else function,
         closed_form=function is forward_kl
         and temperature == 1
         and teacher_weight is not None

@@ -5,13 +5,13 @@ Both losses of the paper read the same softmax of the student, and the gradient 
 would make, and the whole is simple enough for ``torch.compile`` to turn into two loops.
 """
 
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from align_ti.kl_family import fuse
 from llava.errors import InputError
 
 
@@ -36,7 +36,7 @@ def forward_kl_terms(
         ce_weights: ``c``, ``[rows]``.
         compiled: let ``torch.compile`` fuse the passes; the first call of each kind takes seconds.
     """
-    function = _compiled() if compiled else _closed_form
+    function = fuse(_closed_form) if compiled else _closed_form
     divergence, cross_entropy, gradient = function(student, teacher, targets[:, None], weights, ce_weights)
     gradient[torch.arange(len(targets), device=targets.device), targets] -= ce_weights
     return ForwardKLTerms(divergence, cross_entropy, gradient.to(student.dtype))
@@ -53,11 +53,6 @@ def _closed_form(
     divergence = (p_t * log_t.sub_(log_s)).sum(-1)
     gradient = log_s.exp_().mul_((weights + ce_weights)[:, None]).sub_(p_t.mul_(weights[:, None]))
     return divergence, cross_entropy, gradient
-
-
-@cache
-def _compiled() -> Any:
-    return torch.compile(_closed_form, dynamic=True)
 
 
 def check_compiler(device: torch.device) -> None:

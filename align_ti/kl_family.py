@@ -8,6 +8,7 @@ function and give it a name in ``get_divergence``.
 import math
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,9 +88,9 @@ def get_divergence(name: str) -> Divergence:
 
 
 @cache
-def compiled_divergence(divergence: Divergence) -> Divergence:
-    """``divergence`` through ``torch.compile``: the same function object gives the same compiled one."""
-    return torch.compile(divergence, dynamic=True)
+def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` through ``torch.compile``, for rows and vocabularies of any size; compiled once."""
+    return torch.compile(function, dynamic=True)
 
 
 def _log_probabilities(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

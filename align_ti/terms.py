@@ -167,8 +167,12 @@ class LossTerms:
             return nothing, nothing
         sample = samples_of(supervised.predicting, batch.inputs.labels.shape[1], batch.packing)
         scale = 1 / batch.counts.tokens.to(exact_dtype(passes.student_main))
-        options: dict[str, Any] = {"targets": supervised.label, "sample": sample, "scale": scale}
-        options["compiled"] = self.settings.compile_losses
+        options: dict[str, Any] = {
+            "targets": supervised.label,
+            "sample": sample,
+            "scale": scale,
+            "compiled": self.settings.compile_losses,
+        }
         loss, reverse_kl = self.through_heads(
             student,
             passes.student_main[supervised.predicting],

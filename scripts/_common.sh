@@ -19,6 +19,7 @@ PRESET_FILE=scripts/presets/$PRESET.sh
 [[ -f $PRESET_FILE ]] || fail "no preset '$PRESET'; there are: $(cd scripts/presets && ls | grep -v '^_' | sed 's/\.sh$//' | tr '\n' ' ')"
 # shellcheck source=/dev/null
 source "$PRESET_FILE"
+TEACHER=${TEACHER:-$CHECKPOINTS/teacher}
 
 count_gpus() {
     if command -v nvidia-smi >/dev/null 2>&1; then nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true; else echo 0; fi

@@ -41,7 +41,7 @@ finetune() {
 distill() {
     local name=$1 losses=$2 batch; shift 2
     batch=$(batch_flags "$FINETUNE_BATCH" "$DISTILL_PER_DEVICE")
-    local teacher=${TEACHER:-$CHECKPOINTS/teacher}
+    local teacher=$TEACHER
     if [[ -n ${DRY_RUN:-} && ! -e $teacher ]]; then teacher=$TEACHER_LM; fi  # a plan can be made before there is one
     launch align_ti.train \
         --teacher_path "$teacher" --losses "$losses" \

@@ -10,17 +10,20 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import torch
 
 from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
-from align_ti.analysis.checkpoints import add_loading_flags, data_batches, parse_named
+from align_ti.analysis.checkpoints import data_batches, parse_named
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.facts import run_facts
 from align_ti.irs import instruction_relevance_scores
 from llava.data.annotations import open_annotations
 from llava.data.images import load_image
 from llava.errors import InputError, run_cli
+from llava.flags import add_device_flags
 
 IRS_INPUTS = 128
 LOOKING = ("What is", "What can", "What color", "Where is", "On which side", "Who is", "Which")
@@ -110,7 +113,7 @@ def main() -> None:
     parser.add_argument("--image-folder", type=Path, help="where paths of its pictures start; else the data's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--name", default="attention", help="of the results' files")
-    add_loading_flags(parser)
+    add_device_flags(parser)
     arguments = parser.parse_args()
     paths = parse_named(arguments.model, "--model")
     views = pick_views(arguments.questions, arguments.question_images, arguments.pictures)
@@ -119,16 +122,13 @@ def main() -> None:
         viewer = Viewer.load(path, arguments.device, arguments.dtype)
         layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
         columns += look(name, viewer, views, layers)
-    alike = [overlaps(views, column) for column in columns]
-    rows = [
-        {"model": column.name, "layer": column.layer, "overlap": values}
-        for column, values in zip(columns, alike, strict=True)
+    rows: list[dict[str, Any]] = [
+        {"model": column.name, "layer": column.layer, "overlap": overlaps(views, column)} for column in columns
     ]
     facts = run_facts("align_ti.analysis.attention_report")
     shown = [{"image": file.name, "question": question} for file, question in views]
     cells = [
-        [column.name, str(column.layer), f"{sum(values) / len(values):.3f}" if values else "-"]
-        for column, values in zip(columns, alike, strict=True)
+        [row["model"], str(row["layer"]), f"{mean(row['overlap']):.3f}" if row["overlap"] else "-"] for row in rows
     ]
     text = markdown_page(
         "Where the instruction looks",

@@ -1,6 +1,5 @@
 """The checkpoints of an analysis: named on the command line, loaded for inference, asked in one template."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.eval.evaluate import own_template
 from llava.eval.generate import LoadedModel
+from llava.flags import resolve_device
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
@@ -43,12 +41,6 @@ def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
     return named
 
 
-def add_loading_flags(parser: argparse.ArgumentParser) -> None:
-    """``--device`` and ``--dtype``, as ``load`` takes them."""
-    parser.add_argument("--device", default="auto", help="auto: the GPU if there is one")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 on a GPU, float32 on a CPU")
-
-
 def load(path: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """A checkpoint in evaluation mode.
 
@@ -60,10 +52,7 @@ def load(path: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     Raises:
         InputError: not a checkpoint of this family.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+    device, dtype = resolve_device(device, dtype)
     name = get_model_name_from_path(path)
     parts = load_pretrained_model(path, None, name, device_map=device, torch_dtype=getattr(torch, dtype))
     return LoadedModel(*parts, name)

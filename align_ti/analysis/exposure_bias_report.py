@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from align_ti.analysis.checkpoints import add_loading_flags, common_template, load, parse_named
+from align_ti.analysis.checkpoints import common_template, load, parse_named
 from align_ti.analysis.exposure_bias import (
     ENDED,
     RESAMPLES,
@@ -24,6 +24,7 @@ from align_ti.teacher import check_same_tokenizer
 from llava.data.annotations import open_annotations
 from llava.errors import InputError
 from llava.eval.stopping import EndOfTurn
+from llava.flags import add_device_flags
 
 EXPLANATION = (
     "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--conv-mode", help="prompt template; else the one that all checkpoints were tuned with")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--name", default="exposure_bias", help="of the results' files")
-    add_loading_flags(parser)
+    add_device_flags(parser)
     arguments = parser.parse_args()
     paths = parse_named(arguments.student, "--student")
     if arguments.max_new_tokens < 1:

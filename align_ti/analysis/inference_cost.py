@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from align_ti.analysis.checkpoints import add_loading_flags, load, parse_named
+from align_ti.analysis.checkpoints import load, parse_named
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.bench.measure import peak_memory, seconds
 from align_ti.facts import run_facts
@@ -31,6 +31,7 @@ from llava.eval.generate import LoadedModel, prompt_text
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 from llava.eval.table import read_rows
+from llava.flags import add_device_flags
 from llava.generation import GREEDY
 from llava.mm_utils import process_images, tokenizer_image_token
 
@@ -223,7 +224,7 @@ def main() -> None:
     parser.add_argument("--scores", action="append", default=[], metavar="NAME=FOLDER", help="of llava.eval.run")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--name", default="inference_cost", help="of the results' files")
-    add_loading_flags(parser)
+    add_device_flags(parser)
     arguments = parser.parse_args()
     paths, scores = parse_named(arguments.model, "--model"), parse_named(arguments.scores, "--scores")
     unknown = sorted(set(scores) - set(paths))

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from align_ti.analysis.checkpoints import add_loading_flags, data_batches, load, parse_named
+from align_ti.analysis.checkpoints import data_batches, load, parse_named
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.attention import use_align_ti_attention
 from align_ti.facts import run_facts
@@ -25,6 +25,7 @@ from align_ti.irs import choose_layer, collect_vectors, irs
 from llava.data.annotations import open_annotations
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import own_template
+from llava.flags import add_device_flags
 
 PAIRS = (10, 30, 100, 300, 1000)
 EXPLANATION = (
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the inputs and of the pairs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--name", default="relevance", help="of the results' files")
-    add_loading_flags(parser)
+    add_device_flags(parser)
     arguments = parser.parse_args()
     paths = parse_named(arguments.model, "--model")
     pairs = sorted(set(arguments.pairs))
@@ -161,9 +162,15 @@ def main() -> None:
         loaded = load(path, arguments.device, arguments.dtype)
         use_align_ti_attention(loaded.model)
         template = own_template(path)
-        model, tokenizer = loaded.model, loaded.tokenizer
-        sizes = arguments.batch_size, arguments.seed
-        read = data_batches(model, tokenizer, template, annotations, arguments.image_folder, *sizes)
+        read = data_batches(
+            loaded.model,
+            loaded.tokenizer,
+            template,
+            annotations,
+            arguments.image_folder,
+            arguments.batch_size,
+            arguments.seed,
+        )
         vectors = collect_vectors(loaded.model, read, arguments.inputs)
         results[name] = summarise(vectors, pairs, arguments.draws, arguments.seed)
     facts = run_facts("align_ti.analysis.relevance") | {"draws": str(arguments.draws)}

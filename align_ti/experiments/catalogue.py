@@ -74,6 +74,11 @@ def _passes(percent: int, run: Run) -> Run:
     )
 
 
+def _shares(whole: str) -> Mapping[float, str]:
+    """The runs on 25, 50, 75 and 100 % of the data, by percent; ``whole`` is the last."""
+    return MappingProxyType({**{float(share): f"{whole}-{share}%" for share in SHARES}, 100.0: whole})
+
+
 def _draw_flags(sampling: str, number: int) -> tuple[str, ...]:
     return "--tpa_sampling", sampling, "--tpa_d", str(number)
 
@@ -87,21 +92,16 @@ DRAWS = (1, 2, 4, 8)
 DEFAULT_DRAWS = ("nucleus", 4)
 DEPTHS = (0, 33, 67, 100)
 SHARES = (25, 50, 75)
-SFT, VANILLA_KD = Run("SFT", "sft"), Run("Vanilla KD (forward KL)", "vanilla_kd")
-ALIGN_TI = _losses("sft,kd,iva,tpa", "Align-TI")
+VANILLA_KD = Run("Vanilla KD (forward KL)", "vanilla_kd")
+COMPARED = {"sft": Run("SFT", "sft"), "sft+kd": VANILLA_KD, "sft+kd+iva+tpa": _losses("sft,kd,iva,tpa", "Align-TI")}
+"""SFT, vanilla KD and Align-TI, by name."""
 
 RUNS: Mapping[str, Run] = MappingProxyType(
     {
-        "sft": SFT,
-        "sft+kd": VANILLA_KD,
         **_subset_runs(),
+        **COMPARED,
         "sft+kd+tpa": _losses("sft,kd,tpa", "SFT + KD + TPA", *_draw_flags(*DEFAULT_DRAWS)),
-        "sft+kd+iva+tpa": ALIGN_TI,
-        **{
-            f"{name}-{share}%": _passes(share, run)
-            for name, run in (("sft", SFT), ("sft+kd", VANILLA_KD), ("sft+kd+iva+tpa", ALIGN_TI))
-            for share in SHARES
-        },
+        **{f"{name}-{share}%": _passes(share, run) for name, run in COMPARED.items() for share in SHARES},
         "sft+kd-150%": _passes(150, VANILLA_KD),
         "reverse-kl": Run("Reverse KL", "vanilla_kd", ("--divergence", "reverse_kl")),
         "jsd": Run("JSD", "vanilla_kd", ("--divergence", "jsd")),
@@ -170,7 +170,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "table10": Table(
             "A student of another architecture (Table 10)",
-            ("sft", "sft+kd", "sft+kd+iva+tpa"),
+            tuple(COMPARED),
             "sft",
             "With MobileLLaMA vanilla KD gains 0.2 and Align-TI 2.1.",
         ),
@@ -182,7 +182,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "table15": Table(
             "Against SFT and vanilla KD (Table 15)",
-            ("sft", "sft+kd", "sft+kd+iva+tpa"),
+            tuple(COMPARED),
             "sft",
             "SFT < vanilla KD < Align-TI.",
         ),
@@ -201,23 +201,11 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "figure8": Table(
             "How much data the student is trained on (Fig. 8)",
-            tuple(
-                f"{name}-{share}%" if share < 100 else name
-                for name in ("sft", "sft+kd", "sft+kd+iva+tpa")
-                for share in (*SHARES, 100)
-            ),
+            tuple(name for whole in COMPARED for name in _shares(whole).values()),
             "sft",
             "Align-TI is ahead at every share; SFT and vanilla KD are alike at 25 and 100 %.",
             axis="training data, %",
-            lines=tuple(
-                (
-                    run.label,
-                    MappingProxyType(
-                        {float(share): f"{name}-{share}%" if share < 100 else name for share in (*SHARES, 100)}
-                    ),
-                )
-                for name, run in (("sft", SFT), ("sft+kd", VANILLA_KD), ("sft+kd+iva+tpa", ALIGN_TI))
-            ),
+            lines=tuple((run.label, _shares(name)) for name, run in COMPARED.items()),
         ),
         "figure5": Table(
             "Candidates a step and how they are drawn (Fig. 5)",

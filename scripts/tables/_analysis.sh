@@ -6,7 +6,6 @@
 # Environment: as for scripts/distill; RESULTS (where the results go: docs/results); the data are the student's of stage 2,
 # pictures to look at come from GQA in EVAL_ROOT.
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
-TEACHER=${TEACHER:-$CHECKPOINTS/teacher}
 DATA_FLAGS=(--data "$STUDENT_FINETUNE_DATA" --image-folder "$STUDENT_FINETUNE_IMAGES")
 # The paper has 1,000 answers of more than 100 tokens; descriptions in the miniature end after 40 to 114.
 LENGTH_FLAGS=(--samples 1000 --max-new-tokens 100)

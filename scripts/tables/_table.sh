@@ -8,7 +8,7 @@
 # there; its own scores are shown where it was evaluated (in its folder, or beside it as by scripts/demo.sh).
 # Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables).
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
-export PRESET PYTHON CHECKPOINTS TEACHER=${TEACHER:-$CHECKPOINTS/teacher}
+export PRESET PYTHON CHECKPOINTS TEACHER
 if [[ $PRESET == mini* ]]; then export MINI EVAL_ROOT=${EVAL_ROOT:-$MINI/eval} BATCH_SIZE=${BATCH_SIZE:-64}; fi
 TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}")
 for scores in "$TEACHER/eval" "$(dirname "$TEACHER")/eval/$(basename "$TEACHER")"; do

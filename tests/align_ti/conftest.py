@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from align_ti.attention import NAME
+from align_ti.forward_kl import check_compiler
+from llava.errors import InputError
 from llava.model import language_model_class
 from llava.train import train as supervised
 
@@ -36,6 +38,15 @@ def exact_norms(model: nn.Module) -> None:
                 norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon, dtype=child.weight.dtype)
                 norm.weight.data.copy_(child.weight.data)
                 setattr(module, name, norm)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips where ``torch.compile`` does not run."""
+    try:
+        check_compiler(torch.device("cpu"))
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=list(FAMILIES))
