@@ -25,8 +25,8 @@ CAPTION_SHARE = 0.1
 BACKGROUND_SHARE = 0.15
 """Share of the pretraining scenes that a question about the background is asked of."""
 
-PRESENCES = 3
-"""Questions of every pretraining scene whether a thing is there; half of the answers are "No"."""
+WHAT_SHARE = 0.5
+"""Share of the things of a pretraining scene that are asked for by their place."""
 
 DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
@@ -73,11 +73,12 @@ CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 
 def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
-    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded ones: what is where, where
-    is what, whether it is there, the sign, some backgrounds.
+    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded questions: what is where,
+    where is what, whether it is there, the sign, some backgrounds.
 
     The latter teach the names of things and where to look with two supervised tokens each, which models this small
-    learn from many of them and from little else.
+    learn from many of them and from little else. "Where" is asked most: pictures in words teach the others, but a word
+    does not tell its place, as a visual token does.
     """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
@@ -88,10 +89,24 @@ def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[d
 
 
 def grounded_turns(scene: Scene, rng: random.Random) -> list[Turn]:
-    """Single questions about a scene: what is where, where is what, whether it is there, the sign, some backgrounds."""
-    turns = [(f"What is {at(item.place)}?{SHORT_SUFFIX}", item.concept) for item in scene.objects]
-    turns += [(f"Where is the {item.concept}?{SHORT_SUFFIX}", item.place) for item in scene.unique_objects()]
-    turns += [short_turn(presence(scene, rng)) for _ in range(PRESENCES)]
+    """Single questions about a picture of stage 1."""
+    what = [turn for turn in what_turns(scene) if rng.random() < WHAT_SHARE]
+    return [*what, *where_turns(scene), short_turn(presence(scene, rng)), *other_turns(scene, rng)]
+
+
+def what_turns(scene: Scene) -> list[Turn]:
+    """What is at each thing's place."""
+    return [(f"What is {at(item.place)}?{SHORT_SUFFIX}", item.concept) for item in scene.objects]
+
+
+def where_turns(scene: Scene) -> list[Turn]:
+    """Where each thing is that is there once."""
+    return [(f"Where is the {item.concept}?{SHORT_SUFFIX}", item.place) for item in scene.unique_objects()]
+
+
+def other_turns(scene: Scene, rng: random.Random) -> list[Turn]:
+    """The sign, if there is one, and for some scenes the background."""
+    turns = []
     sign = read_sign(scene, rng)
     if sign is not None:
         turns.append(_answer(scene, sign, rng, short_share=1.0))

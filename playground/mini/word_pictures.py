@@ -9,15 +9,26 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from playground.mini.annotations import ask, conversation, grounded_turns, letter_turn
+from playground.mini.annotations import (
+    ask,
+    conversation,
+    letter_turn,
+    other_turns,
+    what_turns,
+    where_turns,
+)
 from playground.mini.layout import PATCHES, Scene
+from playground.mini.prompts import short_turn
 from playground.mini.questions.base import Asker
 from playground.mini.questions.position import what_at, where
-from playground.mini.questions.presence import which_present
+from playground.mini.questions.presence import presence, which_present
 from playground.mini.scenes import make_imagined_scene
 from playground.mini.wording import PLACES, SIDE
 
 BACKGROUND = "background"
+
+PRESENCES = 3
+"""Questions of every scene whether a thing is there; half of the answers are "No"."""
 
 LETTER_ASKERS: tuple[tuple[Asker, int], ...] = ((which_present, 1), (what_at, 1), (where, 1))
 """What the letter question of each scene is about: a letter is learnt after what it stands for, from easy questions."""
@@ -38,7 +49,7 @@ def word_picture(scene: Scene) -> str:
 
 
 def word_samples(seed: int, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """Conversations about imagined scenes: what stage 1 asks about pictures, and a question with two letters.
+    """Conversations about imagined scenes: what is where, where is what, what is there, the sign, and two letters.
 
     Args:
         seed: of the scenes.
@@ -48,7 +59,8 @@ def word_samples(seed: int, start: int, stop: int) -> Iterator[dict[str, Any]]:
         key = f"{seed}/words/{index}"
         scene, rng = make_imagined_scene(key), random.Random(key)
         picture = word_picture(scene)
-        turns = grounded_turns(scene, rng)
+        turns = what_turns(scene) + where_turns(scene)
+        turns += [short_turn(presence(scene, rng)) for _ in range(PRESENCES)] + other_turns(scene, rng)
         turns.append(letter_turn(ask(scene, rng, set(), LETTER_ASKERS, choice=True), rng, options=(2,)))
         for number, (question, answer) in enumerate(turns):
             yield conversation(f"mini_words_{index:06d}_{number}", [(f"{picture}\n{question}", answer)], None)
