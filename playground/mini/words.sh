@@ -6,10 +6,10 @@ export PRESET=${PRESET:-mini}
 source "$(dirname "$0")/../../scripts/_stages.sh"
 role=${1:-}
 case $role in
-    teacher) base=$TEACHER_BASE passes=1 ;;
-    student) base=$STUDENT_BASE passes=0.6 ;;
+    teacher) base=$TEACHER_BASE ;;
+    student) base=$STUDENT_BASE ;;
     *) fail "usage: words.sh teacher|student [flags]; got '$role'" ;;
 esac
 shift
 pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" --group_by_modality_length True \
-    --num_train_epochs "$passes" --lr_scheduler_type constant_with_warmup --output_dir "$CHECKPOINTS/$role-words" "$@"
+    --lr_scheduler_type constant_with_warmup --output_dir "$CHECKPOINTS/$role-words" "$@"

@@ -32,7 +32,7 @@ FINETUNE_LR=${FINETUNE_LR:-1e-3}
 TEACHER_FINETUNE_LR=${TEACHER_FINETUNE_LR:-$FINETUNE_LR}
 FINETUNE_BATCH=${FINETUNE_BATCH:-32}
 TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 1.1 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
-STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.4 --group_by_modality_length True)
+STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
 TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=(--num_train_epochs 0.67)
 
 # Two processes of one thread each do 1.4 times the work of one process with two threads on models this small.
