@@ -19,7 +19,7 @@ from llava.errors import InputError, run_cli
 from playground.mini.bench.common import Setting
 from playground.mini.bench.write import WRITERS, BenchmarkJob, run_benchmark, write_summary
 from playground.mini.concepts import ATLAS
-from playground.mini.jobs import PictureJob, TextJob, chunks, in_order, run_pictures, run_text, run_words
+from playground.mini.jobs import PictureJob, TextJob, chunks, in_order, run_pictures, run_text, run_words, spans
 from playground.mini.layout import PATCHES
 from playground.mini.scenes import Split
 
@@ -153,27 +153,31 @@ def _training_data(folder: Path, config: BuildConfig, workers: int) -> dict[str,
             for start, stop in chunks(number)
         ]
         rows: list[str] = []
-        for result in in_order(run_pictures, jobs, [j.stop - j.start for j in jobs], workers, name, "scene"):
+        for result in in_order(run_pictures, jobs, spans(jobs), workers, name, "scene"):
             rows += result.samples
             tower += result.tower
-        (folder / name).write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+        _write_list(folder / name, rows)
         counts[name] = len(rows)
     (folder / "tower.jsonl").write_text("\n".join(tower) + "\n", encoding="utf-8")
     return {**counts, "tower.jsonl": len(tower)}
 
 
+def _write_list(path: Path, rows: list[str]) -> None:
+    """Write a JSON list of these rows, one a line."""
+    path.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+
+
 def _text(folder: Path, config: BuildConfig, workers: int) -> dict[str, int]:
     """text.jsonl and words.json."""
-    jobs = [TextJob(config.seed, start, stop) for start, stop in chunks(config.text_documents, 1000)]
-    sizes = [job.stop - job.start for job in jobs]
+    documents = [TextJob(config.seed, *span) for span in chunks(config.text_documents, 1000)]
     with open(folder / "text.jsonl", "w", encoding="utf-8") as file:
-        for lines in in_order(run_text, jobs, sizes, workers, "text.jsonl", "document"):
+        for lines in in_order(run_text, documents, spans(documents), workers, "text.jsonl", "document"):
             file.write("\n".join(lines) + "\n")
-    jobs = [TextJob(config.seed, start, stop) for start, stop in chunks(config.word_scenes, 1000)]
+    scenes = [TextJob(config.seed, *span) for span in chunks(config.word_scenes, 1000)]
     rows: list[str] = []
-    for lines in in_order(run_words, jobs, [job.stop - job.start for job in jobs], workers, "words.json", "scene"):
+    for lines in in_order(run_words, scenes, spans(scenes), workers, "words.json", "scene"):
         rows += lines
-    (folder / "words.json").write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+    _write_list(folder / "words.json", rows)
     return {"text.jsonl": config.text_documents, "words.json": len(rows)}
 
 

@@ -1,7 +1,7 @@
 """The pieces of a build that run in worker processes: pictures with their annotations, and text."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,11 @@ def run_words(job: TextJob) -> list[str]:
 def chunks(total: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:
     """Ranges (start, stop) that cover ``total`` items."""
     return ((start, min(start + size, total)) for start in range(0, total, size))
+
+
+def spans(jobs: Sequence[PictureJob | TextJob]) -> list[int]:
+    """How many scenes or documents each job is about."""
+    return [job.stop - job.start for job in jobs]
 
 
 def in_order(

@@ -11,5 +11,5 @@ case $role in
     *) fail "usage: words.sh teacher|student [flags]; got '$role'" ;;
 esac
 shift
-pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" --group_by_modality_length True \
-    --lr_scheduler_type constant_with_warmup --output_dir "$CHECKPOINTS/$role-words" "$@"
+pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${LOOKING_FLAGS[@]}" \
+    --output_dir "$CHECKPOINTS/$role-words" "$@"

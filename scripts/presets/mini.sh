@@ -31,8 +31,10 @@ PRETRAIN_BATCH=${PRETRAIN_BATCH:-64}
 FINETUNE_LR=${FINETUNE_LR:-1e-3}
 TEACHER_FINETUNE_LR=${TEACHER_FINETUNE_LR:-$FINETUNE_LR}
 FINETUNE_BATCH=${FINETUNE_BATCH:-32}
-TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 1.1 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
-STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 --group_by_modality_length True --lr_scheduler_type constant_with_warmup)
+# Looking is learnt suddenly, at a high rate; the words' stage and stage 1 share these flags.
+LOOKING_FLAGS=(--group_by_modality_length True --lr_scheduler_type constant_with_warmup)
+TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 1.1 "${LOOKING_FLAGS[@]}")
+STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 "${LOOKING_FLAGS[@]}")
 TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=(--num_train_epochs 0.67)
 
 # Two processes of one thread each do 1.4 times the work of one process with two threads on models this small.

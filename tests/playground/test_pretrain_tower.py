@@ -39,8 +39,8 @@ def test_a_patch_between_places_is_shared():
 def test_scale_changes_the_stream_and_nothing_else():
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
-    vision = SiglipConfig(vision_config={**sizes, "image_size": 40, "patch_size": 10}, text_config=sizes)
-    model = SiglipModel(vision).double().eval()
+    config = SiglipConfig(vision_config={**sizes, "image_size": 40, "patch_size": 10}, text_config=sizes)
+    model = SiglipModel(config).double().eval()
     pixels = torch.randn(3, 3, 40, 40, dtype=torch.float64)
     # As after training: far larger than the layer norms' epsilon.
     model.vision_model.embeddings.position_embedding.weight.data.mul_(30)
