@@ -1,4 +1,4 @@
-"""The ribbon through PyTorch's attention with a boolean mask: runs everywhere, and is what others must equal."""
+"""The ribbon through PyTorch's attention with a mask: runs everywhere, and is what others must equal."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from align_ti.ribbon.geometry import RibbonGeometry, SampleSpan
 
-BLOCK = 64
+BLOCK = 128
 """Candidates of one sample that share a call: each sees its prefix and, behind the mask, its block's own keys."""
 
 
@@ -18,6 +18,9 @@ class SdpaRibbon:
 
     Query heads that share a key head are laid along the rows, so keys are never repeated and every SDPA
     kernel can be used. Blocks keep the cost linear in the number of candidates.
+
+    The masks are added to the scores: PyTorch would turn boolean ones into such anew in every layer, and keep each for
+    the backward.
     """
 
     def __init__(self, geometry: RibbonGeometry):
@@ -32,10 +35,11 @@ class SdpaRibbon:
         self.masks = [self._mask(block, mine) for block, mine in zip(self.blocks, limits, strict=True)]
 
     def _mask(self, block: SampleSpan, limits: Tensor) -> Tensor:
-        """Bool ``[groups * candidates, keys + candidates]``: the prefix before each limit, and the candidate itself."""
+        """``[groups * candidates, keys + candidates]``: 0 for the prefix before each limit and the candidate itself."""
         columns = torch.arange(block.start, block.stop, device=limits.device)
         own = torch.eye(block.candidates, dtype=torch.bool, device=limits.device)
-        return torch.cat([columns < limits[:, None], own], dim=1).repeat(self.groups, 1)
+        seen = torch.cat([columns < limits[:, None], own], dim=1).repeat(self.groups, 1)
+        return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, -torch.inf)
 
     def __call__(
         self,
@@ -48,6 +52,7 @@ class SdpaRibbon:
         dropout: float,
     ) -> Tensor:
         """See ``RibbonAttention``."""
+        self.masks = [mask.to(query.dtype) for mask in self.masks]
         queries, keys, values = (tensor.split(self.candidates, dim=1) for tensor in (query, key, value))
         prefix_keys, prefix_values = prefix_key.unbind(0), prefix_value.unbind(0)
         outputs = []
