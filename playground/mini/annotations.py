@@ -25,8 +25,11 @@ CAPTION_SHARE = 0.1
 BACKGROUND_SHARE = 0.15
 """Share of the pretraining scenes that a question about the background is asked of."""
 
-WHAT_SHARE = 0.5
-"""Share of the things of a pretraining scene that are asked for by their place."""
+WHERE_SHARE = 0.25
+"""Share of the things of a pretraining scene whose place is asked for."""
+
+PRESENCES = 2
+"""Questions of a pretraining scene whether a thing is there; half of the answers are "No"."""
 
 DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
@@ -53,16 +56,16 @@ HINT_SHARE = 0.15
 """Share of the multiple-choice questions with a hint in front, as some of MMBench have."""
 
 ASKERS: tuple[tuple[Asker, int], ...] = (
-    (what_at, 16),
-    (where, 12),
+    (what_at, 20),
+    (where, 6),
     (count_things, 6),
-    (presence, 18),
-    (beside, 9),
+    (presence, 20),
+    (beside, 6),
     (about_sign, 8),
-    (about_category, 5),
-    (place_of_category, 3),
+    (about_category, 12),
+    (place_of_category, 2),
     (about_background, 4),
-    (both, 3),
+    (both, 4),
     (is_count, 2),
     (sum_of_counts, 1),
     (is_sum, 1),
@@ -74,11 +77,10 @@ CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
     """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded questions: what is where,
-    where is what, whether it is there, the sign, some backgrounds.
+    what is there, now and then where something is, the sign, some backgrounds.
 
     The latter teach the names of things and where to look with two supervised tokens each, which models this small
-    learn from many of them and from little else. "Where" is asked most: pictures in words teach the others, but a word
-    does not tell its place, as a visual token does.
+    learn from many of them and from little else.
     """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
@@ -90,8 +92,9 @@ def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[d
 
 def grounded_turns(scene: Scene, rng: random.Random) -> list[Turn]:
     """Single questions about a picture of stage 1."""
-    what = [turn for turn in what_turns(scene) if rng.random() < WHAT_SHARE]
-    return [*what, *where_turns(scene), short_turn(presence(scene, rng)), *other_turns(scene, rng)]
+    where = [turn for turn in where_turns(scene) if rng.random() < WHERE_SHARE]
+    there = [short_turn(presence(scene, rng)) for _ in range(PRESENCES)]
+    return [*what_turns(scene), *where, *there, *other_turns(scene, rng)]
 
 
 def what_turns(scene: Scene) -> list[Turn]:

@@ -159,7 +159,7 @@ def main() -> None:
         help="passes of the teacher's language model over the text; more of them make it learn to look later",
     )
     parser.add_argument("--student-epochs", type=float, default=0.03)
-    parser.add_argument("--vocab-size", type=int, default=1200)
+    parser.add_argument("--vocab-size", type=int, default=1500)
     parser.add_argument("--also", nargs="+", choices=list(MORE_LANGUAGE_MODELS), default=[], help="more models")
     parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
     arguments = parser.parse_args()

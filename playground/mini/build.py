@@ -37,7 +37,7 @@ class BuildConfig:
 
     scenes: int = 8000  # fine-tuning scenes
     samples_per_scene: int = 3
-    pretrain_scenes: int = 10000  # a caption and grounded ones each
+    pretrain_scenes: int = 8000  # a caption and grounded ones each
     text_documents: int = 16000
     word_scenes: int = 12000  # scenes in words, ten conversations each
     eval_scale: float = 1.0  # multiplies the benchmarks' numbers of questions

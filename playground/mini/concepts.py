@@ -34,7 +34,7 @@ def concepts() -> MappingProxyType[str, Concept]:
     """All concepts by name, in atlas order.
 
     Frequencies fall with a rank that a checksum of the name gives, so that some concepts are popular (needed for
-    POPE's popular negatives); the rarest is drawn about half as often as the commonest. Not less: the benchmarks
+    POPE's popular negatives); the commonest is drawn twice as often as the rarest. Not less: the benchmarks
     ask for all of them equally often, and models this small see few pictures.
     """
     table = json.loads((ATLAS / "concepts.json").read_text(encoding="utf-8"))["concepts"]

@@ -163,7 +163,7 @@ def pretrain_tower(
     layers: int = 4,
     epochs: float = 1.0,
     batch_size: int = 64,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1.5e-3,
     held_out: int = 500,
     seed: int = 0,
 ) -> dict[str, float]:

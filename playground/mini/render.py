@@ -28,10 +28,14 @@ PLATES: dict[str, Colour] = {
     "blue": (24, 70, 180),
     "green": (16, 116, 60),
     "black": (24, 24, 28),
-    "white": (250, 250, 250),
-    "yellow": (252, 208, 40),
+    "purple": (96, 40, 136),
+    "brown": (104, 60, 28),
 }
-"""Sign colours by name."""
+"""Sign colours by name, all dark: a small tower did not read words that are light on some plates and dark on others."""
+
+
+INK: Colour = (255, 255, 255)
+"""Colour of a sign's letters and edge."""
 
 
 def _shade(colour: Colour, factor: float) -> np.ndarray:
@@ -72,7 +76,6 @@ def draw_sign(word: str, colour: str, width: int, height: int) -> Image.Image:
     """The plate of a sign, RGB; the letters are as tall as fits the width, at least half of the height."""
     plate = Image.new("RGB", (width, height), PLATES[colour])
     draw = ImageDraw.Draw(plate)
-    ink = (20, 20, 20) if colour in ("white", "yellow") else (255, 255, 255)
     points = height
     while points > 4:
         font = ImageFont.load_default(size=points)
@@ -82,8 +85,8 @@ def draw_sign(word: str, colour: str, width: int, height: int) -> Image.Image:
             break
         points -= 1
     where = ((width - left - right) / 2, (height - top - bottom) / 2)
-    draw.text(where, word, font=font, fill=ink, stroke_width=stroke, stroke_fill=ink)
-    draw.rectangle((0, 0, width - 1, height - 1), outline=ink)
+    draw.text(where, word, font=font, fill=INK, stroke_width=stroke, stroke_fill=INK)
+    draw.rectangle((0, 0, width - 1, height - 1), outline=INK)
     return plate
 
 

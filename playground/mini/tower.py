@@ -10,7 +10,7 @@ from playground.mini.wording import a, at
 
 def sign(word: str) -> str:
     """How a label names a sign."""
-    return f"a sign that says {word}"
+    return f"{a(word)} sign"
 
 
 def labels(scene: Scene) -> list[str]:

@@ -21,7 +21,7 @@ def a(noun: str) -> str:
 def plural(noun: str) -> str:
     """The plural of a noun phrase whose last word is the noun."""
     head, _, last = noun.rpartition(" ")
-    if last.endswith(("s", "x", "ch", "sh")):
+    if last.endswith(("s", "x", "ch", "sh", "to")):
         last += "es"
     elif last.endswith("y") and last[-2] not in "aeiou":
         last = last[:-1] + "ies"

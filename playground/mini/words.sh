@@ -6,10 +6,10 @@ export PRESET=${PRESET:-mini}
 source "$(dirname "$0")/../../scripts/_stages.sh"
 role=${1:-}
 case $role in
-    teacher) base=$TEACHER_BASE ;;
-    student) base=$STUDENT_BASE ;;
+    teacher) base=$TEACHER_BASE extra=("${TEACHER_WORDS_EXTRA[@]}") ;;
+    student) base=$STUDENT_BASE extra=("${STUDENT_WORDS_EXTRA[@]}") ;;
     *) fail "usage: words.sh teacher|student [flags]; got '$role'" ;;
 esac
 shift
-pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${LOOKING_FLAGS[@]}" \
+pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${extra[@]}" \
     --output_dir "$CHECKPOINTS/$role-words" "$@"

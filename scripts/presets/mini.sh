@@ -33,7 +33,8 @@ TEACHER_FINETUNE_LR=${TEACHER_FINETUNE_LR:-$FINETUNE_LR}
 FINETUNE_BATCH=${FINETUNE_BATCH:-32}
 # Looking is learnt suddenly, at a high rate; the words' stage and stage 1 share these flags.
 LOOKING_FLAGS=(--group_by_modality_length True --lr_scheduler_type constant_with_warmup)
-TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 1.1 "${LOOKING_FLAGS[@]}")
+TEACHER_WORDS_EXTRA=("${LOOKING_FLAGS[@]}") STUDENT_WORDS_EXTRA=(--num_train_epochs 0.7 "${LOOKING_FLAGS[@]}")
+TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 0.85 "${LOOKING_FLAGS[@]}")
 STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 "${LOOKING_FLAGS[@]}")
 TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=(--num_train_epochs 0.67)
 

@@ -23,9 +23,9 @@ from playground.mini.wording import a, plural
 
 def test_concepts_are_many_and_balanced():
     sizes = Counter(item.category for item in concepts().values())
-    assert len(concepts()) == 36
-    assert len(sizes) == 9
-    assert set(sizes.values()) == {4}
+    assert len(concepts()) == 72
+    assert len(sizes) == 12
+    assert set(sizes.values()) == {6}
     assert sum(map(len, categories().values())) == len(concepts())
 
 

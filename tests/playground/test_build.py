@@ -83,7 +83,7 @@ def test_out_must_be_a_folder_and_scale_positive(tmp_path):
     with pytest.raises(InputError, match="--scale is 0"):
         SMALL.scaled(0)
     assert BuildConfig().scaled(0.5) == replace(
-        BuildConfig(), scenes=4000, pretrain_scenes=5000, text_documents=8000, word_scenes=6000, eval_scale=0.5
+        BuildConfig(), scenes=4000, pretrain_scenes=4000, text_documents=8000, word_scenes=6000, eval_scale=0.5
     )
 
 

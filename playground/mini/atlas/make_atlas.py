@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 PICTURES = "emoji-datasource-google@16.0.0"
 LABELS = "emojibase-data@17.0.0"
 CELL = 48
-COLUMNS = 9
+COLUMNS = 12
 
 
 def fetch(package: str, folder: Path) -> Path:

@@ -17,23 +17,24 @@ from playground.mini.bench.common import (
 )
 from playground.mini.questions.background import background_colour
 from playground.mini.questions.base import SHORT_SUFFIX, Asker
-from playground.mini.questions.category import place_of_category, which_of_category
+from playground.mini.questions.category import category_at, place_of_category, which_of_category
 from playground.mini.questions.position import what_at, where
 from playground.mini.questions.presence import both, presence
 from playground.mini.questions.relation import is_beside, what_beside, which_larger, which_side
 
 PLAN: tuple[tuple[Asker, int, tuple[str, str, str]], ...] = (
-    (what_at, 130, ("query", "cat", "categoryThis")),
-    (where, 110, ("query", "attr", "positionQuery")),
-    (what_beside, 110, ("query", "rel", "relO")),
+    (what_at, 190, ("query", "cat", "categoryThis")),
+    (where, 60, ("query", "attr", "positionQuery")),
+    (what_beside, 60, ("query", "rel", "relO")),
     (which_of_category, 80, ("query", "cat", "categoryThat")),
-    (place_of_category, 50, ("query", "attr", "positionQuery")),
-    (background_colour, 30, ("query", "global", "material")),
-    (which_side, 70, ("choose", "rel", "relChooser")),
-    (which_larger, 50, ("compare", "attr", "comparativeChoose")),
-    (is_beside, 60, ("verify", "rel", "relVerify")),
-    (presence, 60, ("verify", "obj", "exist")),
-    (both, 50, ("logical", "obj", "existAnd")),
+    (category_at, 90, ("query", "cat", "categoryAttr")),
+    (place_of_category, 25, ("query", "attr", "positionQuery")),
+    (background_colour, 25, ("query", "global", "material")),
+    (which_side, 50, ("choose", "rel", "relChooser")),
+    (which_larger, 30, ("compare", "attr", "comparativeChoose")),
+    (is_beside, 40, ("verify", "rel", "relVerify")),
+    (presence, 90, ("verify", "obj", "exist")),
+    (both, 60, ("logical", "obj", "existAnd")),
 )
 """Kinds of questions, how many of each (800 in all), and their GQA types: structural, semantic, detailed."""
 
