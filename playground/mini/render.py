@@ -31,8 +31,7 @@ PLATES: dict[str, Colour] = {
     "purple": (96, 40, 136),
     "brown": (104, 60, 28),
 }
-"""Sign colours by name, all dark: a small tower did not read words that are light on some plates and dark on others."""
-
+"""Sign colours by name, all dark, so that white letters stand out on each."""
 
 INK: Colour = (255, 255, 255)
 """Colour of a sign's letters and edge."""

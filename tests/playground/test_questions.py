@@ -3,16 +3,17 @@
 import random
 import re
 from collections import Counter
+from itertools import cycle
 
 import pytest
 
 from playground.mini.annotations import CHOICE_ASKERS, ask
 from playground.mini.concepts import categories, concepts
-from playground.mini.layout import Scene
+from playground.mini.layout import Background, Scene, SceneObject
 from playground.mini.questions import facts
 from playground.mini.questions.base import as_choice
 from playground.mini.questions.describe import MIN_WORDS, caption, compact, describe
-from playground.mini.questions.presence import STRATEGIES, absent_concepts, presence
+from playground.mini.questions.presence import STRATEGIES, absent_concepts, both, presence
 from playground.mini.wording import NUMBERS, PLACES, plural
 
 SINGULAR = {plural(noun): noun for noun in (*concepts(), *categories(), "object")}
@@ -275,3 +276,16 @@ def test_choice_of_a_category_has_one_member():
         category = re.fullmatch(r"Which of these is an? (.+)\?", question.text).group(1)
         assert question.answer in categories()[category]
         assert not set(question.wrong) & set(categories()[category])
+
+
+def test_a_scene_with_a_whole_category_has_any_negatives():
+    """All animals there are: nothing of their category is absent."""
+    names = categories()["animal"]
+    objects = tuple(
+        SceneObject(name, place, "small", (0.0, 0.0, 0.2, 0.2))
+        for name, place in zip(names, cycle(PLACES), strict=False)
+    )
+    scene = Scene("full", objects, Background("plain", "white", 0))
+    assert set(absent_concepts(scene, random.Random(0), "adversarial")) == set(concepts()) - set(names)
+    for seed in range(60):
+        assert both(scene, random.Random(seed), answer=False).answer == "No"

@@ -18,7 +18,7 @@ def absent_concepts(scene: Scene, rng: random.Random, strategy: str) -> list[str
 
     Args:
         strategy: ``random``: any; ``popular``: the most frequent ones; ``adversarial``: those that keep
-            company with what is there, that is of a category the scene shows.
+            company with what is there, that is of a category the scene shows; any when it shows all of them.
 
     Raises:
         InputError: the strategy is unknown.
@@ -32,7 +32,8 @@ def absent_concepts(scene: Scene, rng: random.Random, strategy: str) -> list[str
         pool = [name for category in scene.category_counts for name in categories()[category]]
     else:
         raise InputError(f"unknown strategy {strategy!r} for negatives; expected one of {', '.join(STRATEGIES)}")
-    return shuffled(rng, [name for name in pool if name not in scene.counts])
+    absent = [name for name in pool if name not in scene.counts]
+    return shuffled(rng, absent or [name for name in everything if name not in scene.counts])
 
 
 def presence(scene: Scene, rng: random.Random, strategy: str | None = None, answer: bool | None = None) -> Question:
