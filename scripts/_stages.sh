@@ -36,6 +36,9 @@ finetune() {
         --output_dir "$CHECKPOINTS/$role" --run_name "$PRESET-$role" "$@"
 }
 
+# student_epochs: the student's passes over its data in stage 2: STUDENT_EPOCHS, else 1, times DATA_SHARE percent.
+student_epochs() { awk "BEGIN { print ${STUDENT_EPOCHS:-1} * ${DATA_SHARE:-100} / 100 }"; }
+
 # distill NAME LOSSES FLAGS...: stage 2 of the student with the teacher's losses added; COMPILE_LOSSES=1 fuses them with
 # torch.compile, a quarter faster on the miniature.
 distill() {
@@ -47,7 +50,7 @@ distill() {
         --teacher_path "$teacher" --losses "$losses" \
         $(stage_two_start student "$STUDENT_LM") --version "$TEMPLATE" \
         --data_path "$STUDENT_FINETUNE_DATA" --image_folder "$STUDENT_FINETUNE_IMAGES" --group_by_modality_length True \
-        "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" "${STUDENT_FINETUNE_EXTRA[@]}" \
+        "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" --num_train_epochs "$(student_epochs)" "${STUDENT_FINETUNE_EXTRA[@]}" \
         ${COMPILE_LOSSES:+--compile_losses True} --learning_rate "$FINETUNE_LR" $batch \
         --output_dir "$CHECKPOINTS/student-$name" --run_name "$PRESET-student-$name" "$@"
 }

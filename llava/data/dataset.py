@@ -1,6 +1,7 @@
 """Training samples: an annotation entry as tokens, masks and pixel values."""
 
 import logging
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 WARNINGS_IN_FULL = 5
 """How many bad samples a process describes before it only counts them."""
+
+IMAGES_LOOKED_FOR = 256
+"""Entries whose images are looked for before training: finds a wrong folder at once, and costs no one a minute."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class ConversationDataset(Dataset):
         model_max_length: limit on a sample's positions, every image counting ``visual_tokens``; longer
             samples are cut at the end. None for no limit.
         visual_tokens: positions an image takes in the model.
+        train_on_inputs: share of the samples, the same in every epoch, whose human turns are targets as well.
         on_bad_sample: ``error`` raises; ``skip`` gives a :class:`BadSample` and warns about the first few.
 
     Raises:
@@ -65,10 +70,13 @@ class ConversationDataset(Dataset):
         image_aspect_ratio: str | None = None,
         model_max_length: int | None = None,
         visual_tokens: int = 1,
+        train_on_inputs: float = 0.0,
         on_bad_sample: Literal["error", "skip"] = "error",
     ):
         if on_bad_sample not in ("error", "skip"):
             raise InputError(f"on_bad_sample is {on_bad_sample!r}, expected 'error' or 'skip'")
+        if not 0 <= train_on_inputs <= 1:
+            raise InputError(f"--train_on_inputs is {train_on_inputs}; it is a share of the samples, 0 to 1")
         if image_aspect_ratio not in ASPECT_RATIOS:
             raise InputError(f"image_aspect_ratio {image_aspect_ratio!r} is not supported; use 'pad' or 'square'")
         if image_folder is not None and not Path(image_folder).is_dir():
@@ -83,6 +91,7 @@ class ConversationDataset(Dataset):
         self.image_aspect_ratio = image_aspect_ratio
         self.model_max_length = model_max_length
         self.visual_tokens = visual_tokens
+        self.train_on_inputs = train_on_inputs
         self.on_bad_sample = on_bad_sample
         self._warnings = 0
         if on_bad_sample == "error":
@@ -111,6 +120,8 @@ class ConversationDataset(Dataset):
         tokens = tokenize_conversation(entry["conversations"], self.tokenizer, self.template, len(entry["image"]))
         if self.model_max_length is not None:
             tokens = tokens.truncate(self.model_max_length, self.visual_tokens)
+        if self.train_on_inputs and random.Random(index).random() < self.train_on_inputs:
+            tokens = tokens.with_inputs_as_targets()
         folder = self.image_folder or self.annotations.folder(index)
         images = [
             preprocess_image(load_image(folder / path), self.image_processor, self.image_aspect_ratio)
@@ -136,6 +147,33 @@ class ConversationDataset(Dataset):
                 f"{len(problems)} of {len(self.annotations)} entries are malformed, the first: {first}. "
                 "List them with `python -m llava.data.check`, or pass --on_bad_sample skip"
             )
+
+    def look_for_images(self) -> None:
+        """Look for the images of some entries, spread over all, so that training does not begin with a wrong folder.
+
+        Raises:
+            InputError: some are not there (with ``on_bad_sample="skip"`` a warning).
+        """
+        with_images = np.flatnonzero(self.annotations.lengths > 0)
+        malformed = {index for index, _ in self.annotations.problems()}
+        places = np.linspace(0, max(0, len(with_images) - 1), min(IMAGES_LOOKED_FOR, len(with_images)), dtype=int)
+        looked, missing = 0, []
+        for index in sorted(set(with_images[places].tolist()) - malformed):
+            folder = self.image_folder or self.annotations.folder(index)
+            paths = [folder / path for path in self.annotations[index]["image"]]
+            looked += len(paths)
+            missing += [(index, path) for path in paths if not path.is_file()]
+        if not missing:
+            return
+        index, path = missing[0]
+        message = (
+            f"{len(missing)} of {looked} images that were looked for are not there, the first: image {str(path)!r} of "
+            f"{self.annotations.where(index)} does not exist. Check --image_folder; "
+            "`python -m llava.data.check` lists all"
+        )
+        if self.on_bad_sample == "error":
+            raise InputError(f"{message}; --on_bad_sample skip leaves such samples out")
+        logger.warning("%s", message)
 
     def _check_end_of_turn(self) -> None:
         """Warn when the turn end is several tokens: generation then has no single token to stop at."""

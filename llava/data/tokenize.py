@@ -7,7 +7,7 @@ rendered text and nothing is tokenised twice, so ids and masks cannot drift apar
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,12 @@ class TokenizedSample:
         """Number of positions once every image has become ``visual_tokens`` positions."""
         images = int((self.input_ids == IMAGE_TOKEN_INDEX).sum())
         return len(self.input_ids) + images * (visual_tokens - 1)
+
+    def with_inputs_as_targets(self) -> "TokenizedSample":
+        """The same with every token of the text a target, the human's and the template's as well."""
+        labels = torch.where(self.input_ids == IMAGE_TOKEN_INDEX, IGNORE_INDEX, self.input_ids)
+        labels[:1] = IGNORE_INDEX
+        return replace(self, labels=labels)
 
     def truncate(self, max_length: int, visual_tokens: int) -> "TokenizedSample":
         """Cut at the end so that at most ``max_length`` spliced positions are left.

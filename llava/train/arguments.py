@@ -53,6 +53,9 @@ class DataArguments:
     image_aspect_ratio: str = field(
         default="square", metadata={"help": "square (resize) or pad (to a square, mean colour)"}
     )
+    train_on_inputs: float = field(
+        default=0.0, metadata={"help": "share of the samples whose human turns are trained on as well, 0 to 1"}
+    )
     lazy_preprocess: bool = field(default=True, metadata={"help": "accepted for old scripts; reading is always lazy"})
     is_multimodal: bool = field(default=True, metadata={"help": "accepted for old scripts"})
     on_bad_sample: Literal["error", "skip"] = field(

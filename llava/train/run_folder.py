@@ -29,8 +29,8 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _commit() -> str | None:
-    """The commit of the checkout the code runs from, if it is one."""
+def code_commit() -> str | None:
+    """The commit of the checkout the code runs from, with ``-dirty`` where files were changed; None if it is none."""
     try:
         folder = Path(__file__).resolve().parent
         output = subprocess.run(
@@ -60,7 +60,7 @@ def write_run_config(output_dir: str | Path, **groups: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "command": sys.argv,
-        "commit": _commit(),
+        "commit": code_commit(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -167,10 +167,10 @@ def build_dataset(
     """The dataset of one annotation file, with images prepared for the model's tower.
 
     Raises:
-        InputError: for an unknown template or ``on_bad_sample``, or an unreadable file.
+        InputError: for an unknown template or ``on_bad_sample``, an unreadable file, or images that are not there.
     """
     tower = model.get_vision_tower()
-    return ConversationDataset(
+    dataset = ConversationDataset(
         open_annotations(path),
         tokenizer,
         get_template(model_arguments.version),
@@ -179,8 +179,11 @@ def build_dataset(
         image_aspect_ratio=data_arguments.image_aspect_ratio,
         model_max_length=arguments.model_max_length,
         visual_tokens=tower.num_patches,
+        train_on_inputs=data_arguments.train_on_inputs if path == data_arguments.data_path else 0.0,
         on_bad_sample=data_arguments.on_bad_sample,
     )
+    dataset.look_for_images()
+    return dataset
 
 
 def build_collator(tokenizer: PreTrainedTokenizerBase) -> ConversationCollator:

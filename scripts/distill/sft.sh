@@ -2,4 +2,4 @@
 # SFT: fine-tune the student without a teacher.
 source "$(dirname "$0")/../_stages.sh"
 finetune student-sft "$STUDENT_LM" "$STUDENT_FINETUNE_DATA" "$STUDENT_FINETUNE_IMAGES" "$FINETUNE_LR" \
-    "${STUDENT_FINETUNE_EXTRA[@]}" "$@"
+    --num_train_epochs "$(student_epochs)" "${STUDENT_FINETUNE_EXTRA[@]}" "$@"

@@ -23,6 +23,8 @@ STUDENT_PRETRAIN_DATA=${STUDENT_PRETRAIN_DATA:-$TEACHER_PRETRAIN_DATA}
 STUDENT_PRETRAIN_IMAGES=${STUDENT_PRETRAIN_IMAGES:-$TEACHER_PRETRAIN_IMAGES}
 STUDENT_FINETUNE_DATA=${STUDENT_FINETUNE_DATA:-$TEACHER_FINETUNE_DATA}
 STUDENT_FINETUNE_IMAGES=${STUDENT_FINETUNE_IMAGES:-$TEACHER_FINETUNE_IMAGES}
+HELD_OUT_DATA=${HELD_OUT_DATA:-$MINI/held_out.json}
+HELD_OUT_IMAGES=${HELD_OUT_IMAGES:-$MINI/images}
 
 # A small language model that never saw a picture learns to look only when it is trained on captions itself.
 PRETRAIN_FULL=${PRETRAIN_FULL-1}
@@ -33,10 +35,13 @@ TEACHER_FINETUNE_LR=${TEACHER_FINETUNE_LR:-$FINETUNE_LR}
 FINETUNE_BATCH=${FINETUNE_BATCH:-32}
 # Looking is learnt suddenly, at a high rate; the words' stage and stage 1 share these flags.
 LOOKING_FLAGS=(--group_by_modality_length True --lr_scheduler_type constant_with_warmup)
-TEACHER_WORDS_EXTRA=("${LOOKING_FLAGS[@]}") STUDENT_WORDS_EXTRA=(--num_train_epochs 0.7 "${LOOKING_FLAGS[@]}")
+TEACHER_WORDS_EXTRA=("${LOOKING_FLAGS[@]}") STUDENT_WORDS_EXTRA=("${LOOKING_FLAGS[@]}")
+TEACHER_TEXTS_EXTRA=(--num_train_epochs 0.2 "${LOOKING_FLAGS[@]}")
+STUDENT_TEXTS_EXTRA=(--num_train_epochs 0.17 "${LOOKING_FLAGS[@]}")
 TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 0.85 "${LOOKING_FLAGS[@]}")
 STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 "${LOOKING_FLAGS[@]}")
-TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=(--num_train_epochs 0.67)
+TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=()
+STUDENT_EPOCHS=${STUDENT_EPOCHS:-0.67}
 
 # Two processes of one thread each do 1.4 times the work of one process with two threads on models this small.
 NUM_WORKERS=${NUM_WORKERS:-0}

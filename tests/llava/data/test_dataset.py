@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import get_template
 from llava.data.annotations import open_annotations
 from llava.data.collator import ConversationCollator
@@ -65,6 +66,32 @@ def test_images_beside_the_annotations_without_a_folder(make, entries, pictures)
     assert [len(dataset[index]["images"]) for index in range(3)] == [1, 0, 2]
 
 
+def test_a_share_of_the_samples_is_trained_on_as_a_whole(make, entries):
+    """All text is a target then, images and the first token are not; the same samples each time."""
+    whole = make(entries, train_on_inputs=1.0)
+    for index in range(3):
+        item = whole[index]
+        expected = item["input_ids"].clone()
+        expected[expected == IMAGE_TOKEN_INDEX] = IGNORE_INDEX
+        expected[0] = IGNORE_INDEX
+        assert torch.equal(item["labels"], expected)
+        assert (item["labels"] != IGNORE_INDEX).sum() > (make(entries)[index]["labels"] != IGNORE_INDEX).sum() > 0
+    usual = make(entries[:1] * 400)
+    some = make(entries[:1] * 400, train_on_inputs=0.25)
+    chosen = [not torch.equal(some[index]["labels"], usual[0]["labels"]) for index in range(400)]
+    assert 75 <= sum(chosen) <= 125
+    assert chosen == [not torch.equal(some[index]["labels"], usual[0]["labels"]) for index in range(400)]
+    with pytest.raises(InputError, match="--train_on_inputs is 2"):
+        make(entries, train_on_inputs=2)
+
+
+def test_an_answer_cut_away_is_an_error_though_the_question_is_a_target(make, entries):
+    full = make(entries)
+    limit = len(full[0]["input_ids"]) + 3 - int((full[0]["labels"] != IGNORE_INDEX).sum())
+    with pytest.raises(InputError, match="whole answer is cut away"):
+        make(entries, model_max_length=limit, train_on_inputs=1.0)[0]
+
+
 BAD = {
     "missing": ("gone.png", "does not exist"),
     "damaged": ("cut.jpg", "cannot be read"),
@@ -87,6 +114,23 @@ def test_bad_images_are_errors_that_name_entry_and_file(make, entries, pictures,
     assert isinstance(bad, BadSample)
     assert name in bad.reason and "id 'one'" in bad.reason
     assert len(skipping[2]["images"]) == 2
+
+
+def test_images_are_looked_for_before_training(make, entries, talk, caplog):
+    """A wrong folder, or one image in three: named, counted; malformed entries are not looked at."""
+    make(entries).look_for_images()
+    entries[2]["image"] = ["b.png", "gone.png"]
+    with pytest.raises(
+        InputError, match=r"1 of 3 images.*gone\.png' of .*id 'two'.*does not exist. Check --image_folder"
+    ):
+        make(entries).look_for_images()
+    broken = {"id": "x", "image": "no.png", "conversations": talk("<image>\nq", "")}
+    make([*entries, broken], on_bad_sample="skip").look_for_images()
+    assert "1 of 3 images that were looked for are not there" in caplog.text
+    make([entries[1]]).look_for_images()
+    many = [entries[0] | {"image": "gone.png" if index == 999 else "a.png"} for index in range(1000)]
+    with pytest.raises(InputError, match="1 of 256 images"):
+        make(many).look_for_images()
 
 
 def test_malformed_entries_are_refused_before_training(make, entries, talk):
