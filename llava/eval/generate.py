@@ -20,8 +20,10 @@ from llava.conversation import HUMAN, Template
 from llava.errors import InputError
 from llava.eval.records import Question
 from llava.eval.stopping import EndOfTurn
+from llava.flags import resolve_device
 from llava.generation import GREEDY
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.mm_utils import get_model_name_from_path, process_images, tokenizer_image_token
+from llava.model.builder import load_pretrained_model
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,23 @@ class LoadedModel:
     image_processor: Any
     context_length: int
     model_id: str
+
+
+def load(path: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """A checkpoint in evaluation mode.
+
+    Args:
+        path: folder or hub name.
+        device: ``auto`` is the GPU if there is one.
+        dtype: ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        InputError: not a checkpoint of this family.
+    """
+    device, dtype = resolve_device(device, dtype)
+    name = get_model_name_from_path(path)
+    parts = load_pretrained_model(path, None, name, device_map=device, torch_dtype=getattr(torch, dtype))
+    return LoadedModel(*parts, name)
 
 
 @dataclass(frozen=True)

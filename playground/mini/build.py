@@ -1,6 +1,6 @@
 """Build the miniature's data: pictures, LLaVA JSON files, text, labels for the tower, and six benchmarks.
 
-    python -m playground.mini.build --out playground/mini/build/data
+    python -m playground.mini.build --out playground/mini/build
 
 Done again with the same arguments and code it does nothing; ``manifest.json`` is written last and tells.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError, run_cli
-from playground.mini.bench.common import Setting
+from playground.mini.bench.common import POOL, Setting
 from playground.mini.bench.write import WRITERS, BenchmarkJob, run_benchmark, write_summary
 from playground.mini.concepts import ATLAS
 from playground.mini.jobs import PictureJob, TextJob, chunks, in_order, run_pictures, run_text, run_words, spans
@@ -40,6 +40,7 @@ class BuildConfig:
     pretrain_scenes: int = 8000  # a caption and grounded ones each
     text_documents: int = 16000
     word_scenes: int = 12000  # scenes in words, ten conversations each
+    held_out_scenes: int = 1000  # test scenes annotated like the fine-tuning ones
     eval_scale: float = 1.0  # multiplies the benchmarks' numbers of questions
     size: int = 80  # pixels of a picture's side
     seed: int = 0
@@ -55,6 +56,7 @@ class BuildConfig:
         return replace(
             self,
             scenes=max(1, round(self.scenes * factor)),
+            held_out_scenes=max(1, round(self.held_out_scenes * factor)),
             pretrain_scenes=max(1, round(self.pretrain_scenes * factor)),
             text_documents=max(1, round(self.text_documents * factor)),
             word_scenes=max(1, round(self.word_scenes * factor)),
@@ -65,6 +67,7 @@ class BuildConfig:
         """Raise InputError for a number that makes no sense."""
         for name, least in (
             ("scenes", 1),
+            ("held_out_scenes", 1),
             ("samples_per_scene", 1),
             ("pretrain_scenes", 1),
             ("text_documents", 1),
@@ -111,6 +114,7 @@ def build(out: Path, config: BuildConfig, workers: int = 2) -> dict[str, Any]:
     partial.mkdir(parents=True)
     counts: dict[str, Any] = {**_training_data(partial, config, workers), **_text(partial, config, workers)}
     counts["benchmarks"] = _benchmarks(partial, config, workers)
+    contents = _digest(partial)
     (out / MANIFEST).unlink(missing_ok=True)
     for item in sorted(partial.iterdir()):
         target = out / item.name
@@ -118,11 +122,19 @@ def build(out: Path, config: BuildConfig, workers: int = 2) -> dict[str, Any]:
             shutil.rmtree(target)
         item.replace(target)
     partial.rmdir()
-    manifest = {**wanted, "counts": counts, "seconds": round(time.monotonic() - started, 1)}
+    manifest = {**wanted, "contents": contents, "counts": counts, "seconds": round(time.monotonic() - started, 1)}
     temporary = out / (MANIFEST + ".tmp")
     temporary.write_text(json.dumps(manifest, indent=1) + "\n")
     temporary.replace(out / MANIFEST)
     return manifest
+
+
+def _digest(folder: Path) -> str:
+    """A hash of the files that models are trained on: another version of the code may well make the same."""
+    digest = hashlib.sha256()
+    for path in sorted(set(folder.glob("*.json*")) - {folder / "held_out.json"}):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def read_manifest(out: Path) -> dict[str, Any] | None:
@@ -138,24 +150,25 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
 
 
 def _training_data(folder: Path, config: BuildConfig, workers: int) -> dict[str, int]:
-    """Pictures, pretrain.json, finetune.json and tower.jsonl."""
+    """Pictures, pretrain.json, finetune.json, held_out.json and tower.jsonl."""
     counts: dict[str, int] = {}
     tower: list[str] = []
-    plan: list[tuple[Split, int, str]] = [
-        ("pretrain", config.pretrain_scenes, "pretrain.json"),
-        ("train", config.scenes, "finetune.json"),
+    plan: list[tuple[Split, int, int, str]] = [
+        ("pretrain", 0, config.pretrain_scenes, "pretrain.json"),
+        ("train", 0, config.scenes, "finetune.json"),
+        ("test", len(WRITERS) * POOL, config.held_out_scenes, "held_out.json"),  # behind those of the benchmarks
     ]
-    for split, number, name in plan:
+    for split, first, number, name in plan:
         images = folder / "images"
         (images / split).mkdir(parents=True)
         jobs = [
-            PictureJob(images, config.seed, split, start, stop, config.samples_per_scene, config.size)
+            PictureJob(images, config.seed, split, first + start, first + stop, config.samples_per_scene, config.size)
             for start, stop in chunks(number)
         ]
         rows: list[str] = []
         for result in in_order(run_pictures, jobs, spans(jobs), workers, name, "scene"):
             rows += result.samples
-            tower += result.tower
+            tower += result.tower if split != "test" else []
         _write_list(folder / name, rows)
         counts[name] = len(rows)
     (folder / "tower.jsonl").write_text("\n".join(tower) + "\n", encoding="utf-8")
@@ -197,6 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--scenes", type=int, default=default.scenes, help="fine-tuning scenes")
+    parser.add_argument("--held-out-scenes", type=int, default=default.held_out_scenes, help="for held_out.json")
     parser.add_argument("--samples-per-scene", type=int, default=default.samples_per_scene)
     parser.add_argument("--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption")
     parser.add_argument("--text-documents", type=int, default=default.text_documents)

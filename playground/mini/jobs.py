@@ -67,7 +67,8 @@ def run_pictures(job: PictureJob) -> PictureRows:
         if job.split == "pretrain":
             samples = pretraining_samples(scene, image, f"mini_pt_{index:06d}")
         else:
-            samples = finetuning_samples(scene, image, f"mini_ft_{index:06d}", job.samples_per_scene)
+            kind = "ft" if job.split == "train" else "held_out"
+            samples = finetuning_samples(scene, image, f"mini_{kind}_{index:06d}", job.samples_per_scene)
         rows.samples.extend(json.dumps(sample, ensure_ascii=False) for sample in samples)
         rows.tower.append(json.dumps({"image": image, "labels": labels(scene)}, ensure_ascii=False))
     return rows

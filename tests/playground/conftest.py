@@ -17,7 +17,9 @@ from playground.mini.scenes import Scene, make_scenes  # noqa: E402
 @pytest.fixture(scope="session")
 def mini_config() -> BuildConfig:
     """A build of seconds: 60 scenes, 40 captions, 30 scenes in words, a quarter of the benchmarks."""
-    return BuildConfig(scenes=60, pretrain_scenes=40, text_documents=100, word_scenes=30, eval_scale=0.25)
+    return BuildConfig(
+        scenes=60, pretrain_scenes=40, text_documents=100, word_scenes=30, held_out_scenes=20, eval_scale=0.25
+    )
 
 
 @pytest.fixture(scope="session")

@@ -60,10 +60,10 @@ def test_every_picture_is_used_and_is_the_scene(mini_build, mini_config):
     from playground.mini.scenes import render
 
     files = sorted(path.relative_to(mini_build / "images") for path in (mini_build / "images").rglob("*.png"))
-    assert len(files) == mini_config.scenes + mini_config.pretrain_scenes
-    for split in ("train", "pretrain"):
-        with Image.open(mini_build / f"images/{split}/000007.png") as picture:
-            assert picture.tobytes() == render(make_scene(0, split, 7)).tobytes()
+    assert len(files) == mini_config.scenes + mini_config.pretrain_scenes + mini_config.held_out_scenes
+    for split, index in (("train", 7), ("pretrain", 7), ("test", 120_007)):
+        with Image.open(mini_build / f"images/{split}/{index:06d}.png") as picture:
+            assert picture.tobytes() == render(make_scene(0, split, index)).tobytes()
 
 
 def test_samples_are_reproducible(train_scenes):

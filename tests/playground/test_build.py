@@ -12,7 +12,7 @@ import pytest
 from llava.errors import InputError
 from playground.mini.build import BuildConfig, build, code_version, read_manifest
 
-SMALL = BuildConfig(scenes=6, pretrain_scenes=4, text_documents=5, word_scenes=3, eval_scale=0.02, size=48)
+SMALL = BuildConfig(6, pretrain_scenes=4, text_documents=5, word_scenes=3, held_out_scenes=3, eval_scale=0.02, size=48)
 
 
 def test_manifest_tells_what_was_built(mini_build, mini_config):
@@ -24,9 +24,21 @@ def test_manifest_tells_what_was_built(mini_build, mini_config):
     assert len(texts) == manifest["counts"]["text.jsonl"] == 100
     assert len(json.loads((mini_build / "words.json").read_text())) == manifest["counts"]["words.json"] > 7 * 30
     assert sorted(path.name for path in mini_build.iterdir()) == [
-        "eval", "finetune.json", "images", "manifest.json", "pretrain.json", "text.jsonl", "tower.jsonl",
-        "words.json",
+        "eval", "finetune.json", "held_out.json", "images", "manifest.json", "pretrain.json", "text.jsonl",
+        "tower.jsonl", "words.json",
     ]  # fmt: skip
+
+
+def test_held_out_conversations_are_about_pictures_of_their_own(mini_build):
+    """Neither training nor a benchmark nor the tower has seen them."""
+    held_out = json.loads((mini_build / "held_out.json").read_text())
+    pictures = {sample["image"] for sample in held_out if "image" in sample}
+    assert pictures and all((mini_build / "images" / picture).is_file() for picture in pictures)
+    for name in ("finetune.json", "pretrain.json"):
+        assert not pictures & {sample.get("image") for sample in json.loads((mini_build / name).read_text())}
+    assert not any("test/" in line for line in (mini_build / "tower.jsonl").read_text().splitlines())
+    own = {(mini_build / "images" / picture).read_bytes() for picture in pictures}
+    assert not any(path.read_bytes() in own for path in (mini_build / "eval").rglob("*.png"))
 
 
 def test_second_build_does_nothing_and_another_argument_builds_anew(tmp_path):
@@ -44,6 +56,13 @@ def test_second_build_does_nothing_and_another_argument_builds_anew(tmp_path):
     assert (out / "models/tower.bin").read_text() == "kept"
     assert not (out / ".partial").exists()
     assert len(list((out / "images/train").iterdir())) == 7
+
+
+def test_contents_are_known_by_what_models_train_on(tmp_path):
+    """More questions to ask change nothing for them; other scenes do."""
+    contents = build(tmp_path, SMALL)["contents"]
+    assert build(tmp_path, replace(SMALL, eval_scale=0.03, held_out_scenes=4))["contents"] == contents
+    assert build(tmp_path, replace(SMALL, seed=1))["contents"] != contents
 
 
 def test_workers_do_not_change_the_result(tmp_path):
@@ -83,7 +102,13 @@ def test_out_must_be_a_folder_and_scale_positive(tmp_path):
     with pytest.raises(InputError, match="--scale is 0"):
         SMALL.scaled(0)
     assert BuildConfig().scaled(0.5) == replace(
-        BuildConfig(), scenes=4000, pretrain_scenes=4000, text_documents=8000, word_scenes=6000, eval_scale=0.5
+        BuildConfig(),
+        scenes=4000,
+        held_out_scenes=500,
+        pretrain_scenes=4000,
+        text_documents=8000,
+        word_scenes=6000,
+        eval_scale=0.5,
     )
 
 

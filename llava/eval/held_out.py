@@ -1,0 +1,124 @@
+"""How well a model predicts conversations that it was not trained on: a finer measure than answers right or wrong.
+
+    python -m llava.eval.held_out --model-path RUN --data held_out.json --image-folder images --out held_out.json
+
+The data are LLaVA's conversations, as for training; the answers are given, none is generated.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import IGNORE_INDEX
+from llava.conversation import Template, get_template
+from llava.data.annotations import Annotations, open_annotations
+from llava.data.dataset import ConversationDataset
+from llava.data.tokenize import TokenizedSample
+from llava.errors import InputError, run_cli
+from llava.eval.evaluate import own_template
+from llava.eval.generate import load
+from llava.eval.likelihood import answer_losses
+from llava.flags import add_device_flags, add_flag
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model makes of conversations that it was not trained on.
+
+    Attributes:
+        cross_entropy: nats a target token, ends of turns included, mean over all tokens.
+        greedy: percent of the conversations whose every target token is the model's first choice.
+        conversations: how many were read.
+        tokens: targets in them.
+    """
+
+    cross_entropy: float
+    greedy: float
+    conversations: int
+    tokens: int
+
+
+def measure(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: Any,
+    template: Template,
+    annotations: Annotations,
+    image_folder: Path | None = None,
+    *,
+    batch_size: int = 8,
+) -> HeldOut:
+    """Read all conversations of a file.
+
+    Args:
+        model: a vision-language model in evaluation mode.
+        tokenizer, image_processor, template: how it reads.
+        annotations: the conversations.
+        image_folder: where paths of pictures start; the annotation file's folder if absent.
+        batch_size: conversations at a time; does not change the result.
+
+    Raises:
+        InputError: the file is empty, an entry is malformed, a picture cannot be read, or ``batch_size < 1``.
+    """
+    if batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}; it must be at least 1")
+    if not len(annotations):
+        raise InputError("there is no conversation in the held-out data")
+    data = ConversationDataset(
+        annotations,
+        tokenizer,
+        template,
+        image_processor=image_processor,
+        image_folder=image_folder,
+        image_aspect_ratio=getattr(model.config, "image_aspect_ratio", None),
+    )
+    nats, greedy, tokens = 0.0, 0, 0
+    for start in tqdm(range(0, len(data), batch_size), desc="held out", unit="batch", leave=False):
+        indices = range(start, min(start + batch_size, len(data)))
+        items = [cast(dict[str, torch.Tensor], data[index]) for index in indices]  # bad samples are errors here
+        pixels = [images for item in items if len(images := item.pop("images"))]
+        samples = [TokenizedSample(**item) for item in items]
+        sizes = [int((sample.labels[1:] != IGNORE_INDEX).sum()) for sample in samples]
+        losses = answer_losses(model, samples, torch.cat(pixels) if pixels else None)
+        nats += sum(loss * size for (loss, _), size in zip(losses, sizes, strict=True))
+        greedy += sum(same for _, same in losses)
+        tokens += sum(sizes)
+    return HeldOut(nats / tokens, 100 * greedy / len(annotations), len(annotations), tokens)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    add_flag(parser, "--model-path", required=True, help="checkpoint")
+    add_flag(parser, "--data", required=True, help="annotation file")
+    add_flag(parser, "--image-folder", type=Path, help="where paths of pictures start; else the data's folder")
+    add_flag(parser, "--batch-size", type=int, default=8)
+    add_flag(parser, "--conv-mode", help="prompt template; else the one that the checkpoint was tuned with")
+    add_flag(parser, "--out", type=Path, required=True, help="file of the result (JSON)")
+    add_device_flags(parser)
+    arguments = parser.parse_args()
+    annotations = open_annotations(arguments.data)
+    template = get_template(arguments.conv_mode or own_template(arguments.model_path))
+    loaded = load(arguments.model_path, arguments.device, arguments.dtype)
+    found = measure(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.image_processor,
+        template,
+        annotations,
+        arguments.image_folder,
+        batch_size=arguments.batch_size,
+    )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(asdict(found)) + "\n")
+    print(f"{found.cross_entropy:.4f} nats a token, {found.greedy:.1f} % of {found.conversations} conversations greedy")
+
+
+if __name__ == "__main__":
+    run_cli(main)
