@@ -6,4 +6,4 @@ bash scripts/setup.sh
 bash scripts/browser.sh
 .venv/bin/ruff check llava align_ti playground tests
 .venv/bin/mypy
-TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .venv/bin/python -m pytest "$@"
+TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

@@ -92,11 +92,16 @@ def test_keyboard(talkative, wide, save):
     os.close(program_end)
     seen = ""
 
-    def wait_for(text: str, seconds: float = 120) -> None:
+    def wait_for(text: str, seconds: float = 120, pressing: bytes = b"") -> None:
+        """Reads until `text`; the key `pressing` is pressed once a second meanwhile (Python acts on a Ctrl-C that comes
+        between a prompt and its first wait for a key only with the next one)."""
         nonlocal seen
-        end = time.monotonic() + seconds
+        end, next_press = time.monotonic() + seconds, time.monotonic()
         while text not in seen:
             assert time.monotonic() < end, f"no {text!r} in {seen!r}"
+            if pressing and time.monotonic() >= next_press:
+                os.write(main_end, pressing)
+                next_press += 1
             if select.select([main_end], [], [], 0.2)[0]:
                 seen += os.read(main_end, 65536).decode(errors="replace")
         seen = seen.partition(text)[2]
@@ -111,8 +116,7 @@ def test_keyboard(talkative, wide, save):
         os.write(main_end, b"/image nowhere.png\n")
         wait_for("error: image 'nowhere.png' does not exist")
         wait_for("USER: ")
-        os.write(main_end, b"\x03")
-        wait_for("/exit or Ctrl-D")
+        wait_for("/exit or Ctrl-D", pressing=b"\x03")
         wait_for("USER: ")
         os.write(main_end, b"/exit\n")
         assert program.wait(30) == 0
