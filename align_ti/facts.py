@@ -1,12 +1,15 @@
-"""What made a result: the command, the commit, the machine. Said beside every result that is kept."""
+"""What made a result: the command, the commit, the machine, the time it took. Said beside every result that is kept."""
 
 import os
 import platform
 import shlex
-import subprocess
 import sys
+import time
 from pathlib import Path
 
+from llava.train.run_folder import code_commit
+
+STARTED = time.monotonic()
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -17,13 +20,14 @@ def run_facts(module: str) -> dict[str, str]:
         module: what was run with ``python -m``.
 
     Returns:
-        ``command``, ``commit`` (``unknown`` outside a repository) and ``machine``, in words.
+        ``command``, ``commit`` (``unknown`` outside a repository), ``machine`` and ``time`` (since the process
+        began), in words.
     """
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=REPOSITORY)
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": code_commit() or "unknown",
         "machine": f"{os.cpu_count()} cores, {cpu_name()}, Python {platform.python_version()}",
+        "time": f"{time.monotonic() - STARTED:.0f} s",
     }
 
 

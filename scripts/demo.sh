@@ -3,32 +3,48 @@
 # one table. Every step is skipped when its result is there; delete playground/mini/runs to train again.
 #
 #   bash scripts/demo.sh            the full miniature
-#   QUICK=1 MINI=/tmp/quick/build CHECKPOINTS=/tmp/quick/runs bash scripts/demo.sh
-#                                   the same path on a hundredth of the data: shows that it runs, not what it learns
+#   QUICK=1 bash scripts/demo.sh    the same path on a hundredth of the data, in folders of its own: shows that it runs,
+#                                   not what it learns
+#
+# Environment: MINI (the data: playground/mini/build), CHECKPOINTS (the models: playground/mini/runs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 export PRESET=mini PYTHON=${PYTHON:-$PWD/.venv/bin/python} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-export MINI=${MINI:-playground/mini/build} CHECKPOINTS=${CHECKPOINTS:-playground/mini/runs}
+HOME_OF_ALL=playground/mini${QUICK:+/quick}
+export MINI=${MINI:-$HOME_OF_ALL/build} CHECKPOINTS=${CHECKPOINTS:-$HOME_OF_ALL/runs}
 BUILD_FLAGS=() BASE_FLAGS=()
 if [[ -n ${QUICK:-} ]]; then
-    BUILD_FLAGS=(--scenes 48 --samples-per-scene 4 --pretrain-scenes 64 --text-documents 400 --word-scenes 48 --eval-scale 0.02)
+    BUILD_FLAGS=(--scenes 48 --samples-per-scene 4 --pretrain-scenes 64 --text-documents 400 --word-scenes 48
+        --held-out-scenes 16 --eval-scale 0.02)
     BASE_FLAGS=(--tower-epochs 1)
 fi
 STARTED=$SECONDS
 
 # step NAME RESULT COMMAND...: run COMMAND unless RESULT is there; the log goes to $CHECKPOINTS/logs/NAME.log as well.
+# RESULT may be "" for a command that sees by itself what is done.
 mkdir -p "$CHECKPOINTS/logs"
 step() {
     local name=$1 result=$2 started=$SECONDS; shift 2
-    if [[ -e $result ]]; then echo "== $name: done before ($result)"; return; fi
+    if [[ -n $result && -e $result ]]; then echo "== $name: done before ($result)"; return; fi
     echo "== $name"
     "$@" 2>&1 | tee "$CHECKPOINTS/logs/$name.log"
     echo "== $name: $((SECONDS - started)) s"
     echo "$name $((SECONDS - started))" >> "$CHECKPOINTS/logs/seconds.txt"
 }
 
-step data "$MINI/manifest.json" "$PYTHON" -m playground.mini.build --out "$MINI" "${BUILD_FLAGS[@]}"
+step data "" "$PYTHON" -m playground.mini.build --out "$MINI" "${BUILD_FLAGS[@]}"
+# Models that were trained on other data are not mixed with these.
+DATA=$(sed -n 's/.*"contents": "\(.*\)".*/\1/p' "$MINI/manifest.json")
+for trained in "$MINI/models" "$CHECKPOINTS"; do
+    if [[ -e $trained/data.txt && $(<"$trained/data.txt") != "$DATA" ]]; then
+        echo "error: the models in $trained were trained on other data than $MINI has now; to train them again:" \
+            "rm -r $MINI/models $CHECKPOINTS" >&2
+        exit 2
+    fi
+    mkdir -p "$trained" && echo "$DATA" > "$trained/data.txt"
+done
+
 step base-models "$MINI/models/figures.json" "$PYTHON" -m playground.mini.base_models --data "$MINI" "${BASE_FLAGS[@]}"
 
 step teacher-words "$CHECKPOINTS/teacher-words/trainer_state.json" bash playground/mini/words.sh teacher

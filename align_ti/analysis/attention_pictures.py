@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from align_ti.analysis.checkpoints import load
 from align_ti.attention import AttentionCapture, require_align_ti_attention, use_align_ti_attention
 from align_ti.attention_maps import MapRequest
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -20,6 +20,8 @@ from llava.data.images import load_image, preprocess_image
 from llava.data.tokenize import TokenizedSample, tokenize_conversation
 from llava.errors import InputError
 from llava.eval.evaluate import own_template
+from llava.eval.generate import load
+from llava.serve.overlay import SeenBox, sample
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Viewer:
 
     @classmethod
     def load(cls, path: str, device: str = "auto", dtype: str = "auto") -> "Viewer":
-        """A checkpoint, asked in the template it was tuned with; see ``align_ti.analysis.checkpoints.load``."""
+        """A checkpoint, asked in the template it was tuned with; see ``llava.eval.generate.load``."""
         loaded = load(path, device, dtype)
         use_align_ti_attention(loaded.model)
         return cls(loaded.tokenizer, loaded.model, own_template(path))
@@ -59,6 +61,12 @@ class Viewer:
         aspect = getattr(self.model.config, "image_aspect_ratio", None)
         pixels = preprocess_image(image, self.model.get_vision_tower().image_processor, aspect)
         return instruction_maps(self.model, tokens, images=pixels[None].to(self.model.get_input_embeddings().weight))
+
+    def seen_box(self, image: Image.Image) -> SeenBox:
+        """The part of a picture that the grid of visual tokens covers: with padding more than the picture."""
+        tower = self.model.get_vision_tower()
+        aspect = getattr(self.model.config, "image_aspect_ratio", None)
+        return SeenBox.of(*image.size, aspect, tower.image_processor, tower)
 
 
 @torch.no_grad()
@@ -99,11 +107,19 @@ def instruction_maps(model: Any, tokens: TokenizedSample, **pictures: Tensor) ->
 
 @dataclass(frozen=True)
 class Column:
-    """One column of pictures: a model's name, the layer, and its map ``[side, side]`` for each view."""
+    """One column of pictures.
+
+    Attributes:
+        name: of the model.
+        layer: of the maps.
+        maps: ``[side, side]`` for each view.
+        boxes: what the grid covers in each view's picture.
+    """
 
     name: str
     layer: int
     maps: Sequence[Tensor]
+    boxes: Sequence[SeenBox]
 
 
 def draw_maps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> Figure:
@@ -120,17 +136,9 @@ def draw_maps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> F
         row[0].imshow(image)
         row[0].set_title(question.splitlines()[0], fontsize=8, wrap=True)
         for cell, column in zip(row[1:], columns, strict=True):
-            heat = column.maps[number]
+            heat = sample(column.maps[number].numpy(), column.boxes[number], *image.size)
             cell.imshow(image)
-            cell.imshow(
-                heat / heat.max(),
-                cmap="inferno",
-                alpha=0.6,
-                interpolation="bilinear",
-                vmin=0,
-                vmax=1,
-                extent=(-0.5, image.width - 0.5, image.height - 0.5, -0.5),
-            )
+            cell.imshow(heat / np.nanmax(heat), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
             cell.set_title(f"{column.name}, layer {column.layer}", fontsize=8)
     for cell in axes.flat:
         cell.set_axis_off()

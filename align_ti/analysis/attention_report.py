@@ -85,8 +85,10 @@ def choose_layers(viewer: Viewer, layers: str, data: Path | None = None, folder:
 
 def look(name: str, viewer: Viewer, views: Sequence[tuple[Path, str]], layers: Sequence[int]) -> list[Column]:
     """A model's maps of every view in some layers."""
-    seen = [viewer.maps(load_image(file), question).float().cpu() for file, question in views]
-    return [Column(name, layer, [maps[layer] for maps in seen]) for layer in layers]
+    pictures = [load_image(file) for file, _ in views]
+    boxes = [viewer.seen_box(picture) for picture in pictures]
+    seen = [viewer.maps(picture, asked).float().cpu() for picture, (_, asked) in zip(pictures, views, strict=True)]
+    return [Column(name, layer, [maps[layer] for maps in seen], boxes) for layer in layers]
 
 
 def overlaps(views: Sequence[tuple[Path, str]], column: Column) -> list[float]:

@@ -1,4 +1,4 @@
-"""The checkpoints of an analysis: named on the command line, loaded for inference, asked in one template."""
+"""The checkpoints of an analysis: named on the command line, asked in one template."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +14,6 @@ from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.eval.evaluate import own_template
-from llava.eval.generate import LoadedModel
-from llava.flags import resolve_device
-from llava.mm_utils import get_model_name_from_path
-from llava.model.builder import load_pretrained_model
 
 
 def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
@@ -41,21 +37,21 @@ def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
     return named
 
 
-def load(path: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """A checkpoint in evaluation mode.
+def parse_groups(values: Sequence[str], flag: str) -> dict[str, list[str]]:
+    """``NAME=PATH`` words as name -> paths, for checkpoints that differ by their seed alone and share a name.
 
     Args:
-        path: folder or hub name.
-        device: ``auto`` is the GPU if there is one.
-        dtype: ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+        values: the words.
+        flag: they were given with, for the messages.
 
     Raises:
-        InputError: not a checkpoint of this family.
+        InputError: a word without a name or a path.
     """
-    device, dtype = resolve_device(device, dtype)
-    name = get_model_name_from_path(path)
-    parts = load_pretrained_model(path, None, name, device_map=device, torch_dtype=getattr(torch, dtype))
-    return LoadedModel(*parts, name)
+    groups: dict[str, list[str]] = {}
+    for value in values:
+        for name, path in parse_named([value], flag).items():
+            groups.setdefault(name, []).append(path)
+    return groups
 
 
 def common_template(paths: Mapping[str, str], wanted: str | None = None) -> Template:

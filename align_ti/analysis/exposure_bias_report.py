@@ -1,13 +1,17 @@
-"""The command of ``exposure_bias``: from checkpoints and data to JSON, Markdown and a figure."""
+"""The command of ``exposure_bias``: from checkpoints and data to JSON, Markdown and a figure.
+
+A ``--student`` of several seeds is given several times under one name: curves are then means over its seeds.
+"""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from align_ti.analysis.checkpoints import common_template, load, parse_named
+from align_ti.analysis.checkpoints import common_template, parse_groups
 from align_ti.analysis.exposure_bias import (
     ENDED,
     RESAMPLES,
@@ -23,15 +27,16 @@ from align_ti.facts import run_facts
 from align_ti.teacher import check_same_tokenizer
 from llava.data.annotations import open_annotations
 from llava.errors import InputError
+from llava.eval.generate import load
 from llava.eval.stopping import EndOfTurn
 from llava.flags import add_device_flags
 
 EXPLANATION = (
     "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
     "(Eq. 9); E_test: of the student (Eq. 10), the same as R (Eq. 12); E: of the teacher (Eq. 13). %ExAccErr = "
-    f"(R - E) / E (Eq. 11) with its 95 % interval, from {RESAMPLES} draws of the samples with replacement. The last "
-    "column says how many responses of data, student and teacher have so many tokens. The paper keeps the samples out "
-    "of training; these are from the file named below."
+    "(R - E) / E (Eq. 11) with its 95 % interval: Student's over the seeds of a student where there are several, else "
+    f"from {RESAMPLES} draws of the samples with replacement. The last column says how many responses of data, student "
+    "and teacher have so many tokens. The paper keeps the samples out of training; these are from the file named below."
 )
 AFTER_THE_END = {
     "zero": "A step behind the end of a response counts zero.",
@@ -56,6 +61,20 @@ def curves(errors: PrefixErrors, ended: str = "zero") -> dict[str, list[float]]:
         },
     }
     return {name: [round(value, 6) for value in series.tolist()] for name, series in values.items()}
+
+
+def over_seeds(seeds: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """The mean of the curves of several seeds; with more than one, ``%ExAccErr`` has Student's interval over them."""
+    values = {name: np.array([curve[name] for curve in seeds]) for name in seeds[0]}
+    means = {name: series.mean(axis=0) for name, series in values.items()}
+    if len(seeds) > 1:
+        from align_ti.experiments.statistics import estimate  # needs scipy, the extra `tables`
+
+        steps = values["ex_acc_err"].T
+        half_widths = np.array([estimate(step).half_width for step in steps])
+        means["ex_acc_err_low"] = means["ex_acc_err"] - half_widths
+        means["ex_acc_err_high"] = means["ex_acc_err"] + half_widths
+    return {name: [round(float(value), 6) for value in series] for name, series in means.items()}
 
 
 def as_markdown(students: Mapping[str, Mapping[str, list[float]]], ended: str, facts: Mapping[str, str]) -> str:
@@ -100,7 +119,9 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--teacher", required=True, metavar="CHECKPOINT")
-    parser.add_argument("--student", action="append", required=True, metavar="NAME=CHECKPOINT")
+    parser.add_argument(
+        "--student", action="append", required=True, metavar="NAME=CHECKPOINT", help="a name again is another seed"
+    )
     parser.add_argument("--data", required=True, help="annotation file; the paper keeps these samples out of training")
     parser.add_argument("--image-folder", type=Path, help="where paths of pictures start; else the data's folder")
     parser.add_argument("--samples", type=int, default=1000, help="conversations, drawn at random")
@@ -114,7 +135,8 @@ def main() -> None:
     parser.add_argument("--name", default="exposure_bias", help="of the results' files")
     add_device_flags(parser)
     arguments = parser.parse_args()
-    paths = parse_named(arguments.student, "--student")
+    groups = parse_groups(arguments.student, "--student")
+    paths = {f"{name}/{seed}": path for name, seeds in groups.items() for seed, path in enumerate(seeds)}
     if arguments.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens is {arguments.max_new_tokens}; it must be at least 1")
     template = common_template({"the teacher": arguments.teacher, **paths}, arguments.conv_mode)
@@ -142,12 +164,16 @@ def main() -> None:
         seed=arguments.seed,
         samples=len(answers),
     )
-    results = {name: curves(of_student, arguments.ended) for name, of_student in errors.items()}
+    seeds = {
+        name: [curves(errors[f"{name}/{seed}"], arguments.ended) for seed in range(len(group))]
+        for name, group in groups.items()
+    }
+    results = {name: over_seeds(of_student) for name, of_student in seeds.items()}
     facts = {
         **run_facts("align_ti.analysis.exposure_bias"),
         "samples": str(len(answers)),
         "dtype": str(teacher.model.dtype).removeprefix("torch."),
     }
     text = as_markdown(results, arguments.ended, facts)
-    content = {"ended": arguments.ended, **facts, "students": results}
+    content = {"ended": arguments.ended, **facts, "students": results, "seeds": seeds}
     write_report(arguments.out, arguments.name, content, text, draw(results))

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from align_ti.analysis.checkpoints import load, parse_named
+from align_ti.analysis.checkpoints import parse_named
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.bench.measure import peak_memory, seconds
 from align_ti.facts import run_facts
@@ -27,7 +27,7 @@ from llava.conversation import get_template
 from llava.data.images import load_image
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import own_template
-from llava.eval.generate import LoadedModel, prompt_text
+from llava.eval.generate import LoadedModel, load, prompt_text
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 from llava.eval.table import read_rows

@@ -48,13 +48,16 @@ def find_long_answers(
         seed: of the order.
 
     Raises:
-        InputError: there are fewer, or an entry is malformed.
+        InputError: there are fewer. Malformed entries are passed over, as ``--on_bad_sample skip`` does in training.
     """
     if samples < 1:
         raise InputError(f"--samples is {samples}; at least one long answer is needed")
     found: list[LongAnswer] = []
     longest = 0
+    malformed = {index for index, _ in annotations.problems()}
     for index in torch.randperm(len(annotations), generator=torch.Generator().manual_seed(seed)).tolist():
+        if index in malformed:
+            continue
         entry = annotations[index]
         (human, question), (assistant, answer) = check_conversation(entry["conversations"], len(entry["image"]))[:2]
         pictures = entry["image"][: question.count(DEFAULT_IMAGE_TOKEN)]

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from align_ti.analysis.checkpoints import data_batches, load, parse_named
+from align_ti.analysis.checkpoints import data_batches, parse_named
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.attention import use_align_ti_attention
 from align_ti.facts import run_facts
@@ -25,6 +25,7 @@ from align_ti.irs import choose_layer, collect_vectors, irs
 from llava.data.annotations import open_annotations
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import own_template
+from llava.eval.generate import load
 from llava.flags import add_device_flags
 
 PAIRS = (10, 30, 100, 300, 1000)

@@ -1,7 +1,7 @@
 """Measure what Align-TI costs against vanilla KD, Algorithm 1 and GKD.
 
-    python -m align_ti.bench --preset laptop --rows_from playground/mini/runs/student-align-ti --json FILE
-    python -m align_ti.bench --preset paper --json FILE          (one large GPU)
+    python -m align_ti.bench --preset laptop --rows_from playground/mini/runs/student-align-ti --out DIR
+    python -m align_ti.bench --preset paper --out DIR          (one large GPU)
 
 FLOPs are counted (products and attention, forward and backward), wall time is a ratio of steps that ran in turn, and
 memory is the most that was alive. No tower and no optimizer step is included: they cost every method the same.
@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
+from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.bench.geometry import PRESETS, Geometry
 from align_ti.bench.heads import head_memory
 from align_ti.bench.measure import flop_counter, peak_memory, ratio, seconds
 from align_ti.bench.methods import METHODS, Bench
-from align_ti.facts import cpu_name
+from align_ti.facts import cpu_name, run_facts
 from llava.errors import InputError, run_cli
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
@@ -128,6 +129,22 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def markdown(report: dict[str, Any]) -> str:
+    """The ratios to the reference, and its sizes, as Markdown."""
+    headings = ["method", "FLOPs", "FLOPs outside the heads", "wall time", "peak memory", "s a step", "MiB"]
+    columns = ("flops_ratio", "flops_ratio_outside_heads", "time_ratio", "memory_ratio", "seconds", "peak_mib")
+    rows = [
+        [name, *(f"{result[column]:.{0 if column == 'peak_mib' else 2}f}" for column in columns)]
+        for name, result in report["methods"].items()
+    ]
+    shown = ("dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "rounds")
+    sizes = "; ".join(f"{name.replace('_', ' ')}: {report[name]}" for name in shown)
+    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
+    return f"{markdown_table(headings, rows)}\n\n{sizes}; {settings}. Parameters: " + ", ".join(
+        f"{role} {number:,}" for role, number in report["parameters"].items()
+    )
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,7 +161,8 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing of the student")
     parser.add_argument("--compile_losses", action="store_true", help="fuse the losses with torch.compile")
     parser.add_argument("--heads", action="store_true", help="also the divergence's memory at 1,000 rows x 152k")
-    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--out", type=Path, help="folder of the results, as JSON and Markdown")
+    parser.add_argument("--name", default="bench", help="of the results' files")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if REFERENCE not in arguments.methods:
@@ -173,9 +191,10 @@ def main() -> None:
             "divergence at 1,000 rows x 152,064, MiB beyond its inputs: {plain:.0f} plain, {chunked:.0f} chunked, "
             "ratio {ratio:.2f}".format(**report["head_memory"])
         )
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"preset": arguments.preset, **report}, indent=2) + "\n")
+    if arguments.out:
+        facts = run_facts("align_ti.bench")
+        text = markdown_page("What a training step costs", [markdown(report)], facts)
+        write_report(arguments.out, arguments.name, {"preset": arguments.preset, **facts, **report}, text)
 
 
 if __name__ == "__main__":

@@ -31,11 +31,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results", help="where the results go")
     parser.add_argument("--teacher", type=Path, help="evaluation of the teacher (scripts/eval/all.sh), shown on top")
     parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="those that table9 compares")
+    parser.add_argument("--held-out", type=Path, help="conversations for the cross-entropy: LLaVA's JSON")
+    parser.add_argument("--held-out-images", type=Path, help="where paths of their pictures start")
+    parser.add_argument("--jobs", type=int, default=1, help="students trained at a time")
     parser.add_argument("--report-only", action="store_true", help="tabulate what is finished; train nothing")
     arguments, flags = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.seeds < 1:
         raise InputError(f"--seeds is {arguments.seeds}; at least one student a row is needed")
+    if arguments.jobs < 1:
+        raise InputError(f"--jobs is {arguments.jobs}; at least one student has to be trained at a time")
     table = find_table(arguments.table)
     if table.teachers:
         if not arguments.teachers:
@@ -51,8 +56,21 @@ def main() -> None:
         )
     trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
     if not arguments.report_only:
-        run_trials(trials, flags)
+        run_trials(trials, flags, held_out(arguments.held_out, arguments.held_out_images), arguments.jobs)
     sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teacher))
+
+
+def held_out(data: Path | None, images: Path | None) -> tuple[Path, Path] | None:
+    """The held-out conversations and the folder of their pictures, if there are any.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    if data is None:
+        return None
+    if not data.is_file():
+        raise InputError(f"the held-out data {data} are not there; set HELD_OUT_DATA to a file, or to nothing")
+    return data.resolve(), (images or data.parent).resolve()
 
 
 def read_teacher(folder: Path) -> Row:

@@ -19,12 +19,14 @@ class Run:
         script: of ``scripts/distill``, without the ending.
         flags: what it adds to the script's own.
         teacher: checkpoint that teaches instead of the preset's.
+        data_share: how much of what the preset trains on, in percent; above 100 goes over it again.
     """
 
     label: str
     script: str
     flags: tuple[str, ...] = ()
     teacher: str = ""
+    data_share: int = 100
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,9 @@ def _subset_runs() -> dict[str, Run]:
     return runs
 
 
-def _passes(percent: int, run: Run) -> Run:
-    """The same run over ``percent`` of the data, each sample once as far as they go, with a schedule of that length."""
-    return Run(
-        f"{run.label}, {percent} % of the data", run.script, (*run.flags, "--num_train_epochs", f"{percent / 100}")
-    )
+def _on_share(percent: int, run: Run) -> Run:
+    """The same run over ``percent`` of the data, with a schedule of that length."""
+    return replace(run, label=f"{run.label}, {percent} % of the data", data_share=percent)
 
 
 def _shares(whole: str) -> Mapping[float, str]:
@@ -90,7 +90,7 @@ def _drawing(sampling: str, number: int) -> str:
 
 DRAWS = (1, 2, 4, 8)
 DEFAULT_DRAWS = ("nucleus", 4)
-DEPTHS = (0, 33, 67, 100)
+DEPTHS = (0, 25, 50, 75, 100)
 SHARES = (25, 50, 75)
 VANILLA_KD = Run("Vanilla KD (forward KL)", "vanilla_kd")
 COMPARED = {"sft": Run("SFT", "sft"), "sft+kd": VANILLA_KD, "sft+kd+iva+tpa": _losses("sft,kd,iva,tpa", "Align-TI")}
@@ -101,8 +101,8 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         **_subset_runs(),
         **COMPARED,
         "sft+kd+tpa": _losses("sft,kd,tpa", "SFT + KD + TPA", *_draw_flags(*DEFAULT_DRAWS)),
-        **{f"{name}-{share}%": _passes(share, run) for name, run in COMPARED.items() for share in SHARES},
-        "sft+kd-150%": _passes(150, VANILLA_KD),
+        **{f"{name}-{share}%": _on_share(share, run) for name, run in COMPARED.items() for share in SHARES},
+        "sft+kd-150%": _on_share(150, VANILLA_KD),
         "reverse-kl": Run("Reverse KL", "vanilla_kd", ("--divergence", "reverse_kl")),
         "jsd": Run("JSD", "vanilla_kd", ("--divergence", "jsd")),
         "skew-kl": Run("Skew KL", "vanilla_kd", ("--divergence", "skew_kl")),
@@ -125,7 +125,6 @@ RUNS: Mapping[str, Run] = MappingProxyType(
             for number in DRAWS
             if (sampling, number) != DEFAULT_DRAWS
         },
-        "teacher-draws": _losses("sft,kd,tpa", "TPA, teacher's draws", "--tpa_draws_from", "teacher"),
     }
 )
 

@@ -26,12 +26,25 @@ class Line:
     name: str
     label: str
     scores: Mapping[str, list[float]]
-    seconds: float
+    seconds: float | None
+    """Mean of the trainings that went through in one go; None where all were interrupted."""
+    held_out: list[float] | None = None
+    """Cross-entropy of held-out conversations by seed, nats a token, where it was measured."""
 
     @property
     def averages(self) -> list[float]:
         """The mean of the six benchmarks by seed."""
         return [sum(of_seed) / len(of_seed) for of_seed in zip(*self.scores.values(), strict=True)]
+
+    def difference(self, baseline: "Line") -> Estimate:
+        """The averages minus the baseline's, seed by seed."""
+        return paired_difference(self.averages, baseline.averages)
+
+    def held_out_difference(self, baseline: "Line") -> Estimate | None:
+        """The held-out losses minus the baseline's, seed by seed; None where one of them was not measured."""
+        if self.held_out is None or baseline.held_out is None:
+            return None
+        return paired_difference(self.held_out, baseline.held_out)
 
 
 def read_lines(trials: Sequence[Trial]) -> tuple[list[Line], list[int]]:
@@ -53,8 +66,17 @@ def read_lines(trials: Sequence[Trial]) -> tuple[list[Line], list[int]]:
         mine = [finished[name, seed] for seed in seeds]
         rows = [read_rows(str(trial.folder / "eval"))[0] for trial in mine]
         scores = {benchmark: [row.scores[benchmark] for row in rows] for benchmark in BENCHMARKS}
-        seconds = [json.loads(trial.seconds_file.read_text())["train"] for trial in mine]
-        lines.append(Line(name, mine[0].run.label, scores, sum(seconds) / len(seconds)))
+        seconds = [taken["train"] for trial in mine if "train" in (taken := trial.seconds())]
+        losses = [loss for trial in mine if (loss := trial.held_out_loss()) is not None]
+        lines.append(
+            Line(
+                name,
+                mine[0].run.label,
+                scores,
+                sum(seconds) / len(seconds) if seconds else None,
+                losses if len(losses) == len(mine) else None,
+            )
+        )
     return lines, seeds
 
 
@@ -80,26 +102,48 @@ def write_report(
         The Markdown.
     """
     lines, seeds = read_lines(trials)
-    rows = [
-        {
-            **asdict(line),
-            "average": line.averages,
-            "mean": asdict(estimate(line.averages)),
-            "difference": asdict(_difference(line, lines, table)),
-        }
-        for line in lines
-    ]
+    baseline = find_baseline(lines, table)
+    rows = [_row(line, baseline) for line in lines]
     head: dict[str, Any] = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline}
     head["teacher"] = dict(teacher.scores) if teacher else None
+    shown = [trial for trial in trials if trial.seed in seeds]
+    facts = {**facts, "time": _time_taken(shown), "students trained at": ", ".join(_commits(shown)) or "unknown"}
     content = {**head, **facts, "rows": rows}
     text = as_markdown(table, lines, seeds, facts, teacher)
     write_files(folder, name, content, text, draw(table, lines))
     return text
 
 
-def _difference(line: Line, lines: Sequence[Line], table: Table) -> Estimate:
-    baseline = next(other for other in lines if other.name == table.baseline)
-    return paired_difference(line.averages, baseline.averages)
+def _commits(trials: Sequence[Trial]) -> list[str]:
+    """The commits at which students were trained."""
+    files = [trial.folder / "model" / "run_config.json" for trial in trials]
+    return sorted({str(json.loads(file.read_text())["commit"]) for file in files if file.is_file()})
+
+
+def _time_taken(trials: Sequence[Trial]) -> str:
+    parts = [trial.seconds() for trial in trials]
+    minutes = sum(sum(part.values()) for part in parts) / 60
+    unknown = sum("train" not in part for part in parts)
+    return f"{minutes:.0f} min for {len(parts)} students, trained and evaluated" + (
+        f" ({unknown} of them interrupted, their training not counted)" if unknown else ""
+    )
+
+
+def find_baseline(lines: Sequence[Line], table: Table) -> Line:
+    """The row that the others are compared with."""
+    return next(line for line in lines if line.name == table.baseline)
+
+
+def _row(line: Line, baseline: Line) -> dict[str, Any]:
+    """A row for JSON."""
+    held_out = line.held_out_difference(baseline)
+    return {
+        **asdict(line),
+        "average": line.averages,
+        "mean": asdict(estimate(line.averages)),
+        "difference": asdict(line.difference(baseline)),
+        "held_out_difference": held_out and asdict(held_out),
+    }
 
 
 def as_markdown(
@@ -110,40 +154,69 @@ def as_markdown(
     teacher: Row | None = None,
 ) -> str:
     """The table with means, intervals and differences, and below it how it was made."""
-    headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg", "against the baseline", "training"]
+    baseline = find_baseline(lines, table)
+    read = any(line.held_out for line in lines)
+    headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg", "against the baseline"]
+    headings += [*(["held-out loss", "against the baseline"] if read else []), "training"]
     rows = []
     if teacher:
-        rows.append([*teacher.cells(), "", ""])
+        cells = teacher.cells()
+        rows.append([*cells, *[""] * (len(headings) - len(cells))])
     for line in lines:
-        cells = [f"{estimate(values).mean:.1f}" for values in line.scores.values()]
-        other = "baseline" if line.name == table.baseline else f"{_difference(line, lines, table)}"
-        rows.append([line.label, *cells, str(estimate(line.averages)), other, f"{line.seconds:.0f} s"])
+        cells = [line.label, *(f"{estimate(values).mean:.1f}" for values in line.scores.values())]
+        cells += [estimate(line.averages).text()]
+        cells += ["baseline" if line is baseline else line.difference(baseline).text()]
+        if read:
+            other = line.held_out_difference(baseline)
+            cells += [estimate(line.held_out).text(4) if line.held_out else "-"]
+            cells += ["baseline" if line is baseline else other.text(4) if other else "-"]
+        rows.append([*cells, "-" if line.seconds is None else f"{line.seconds:.0f} s"])
     interval = "the 95 % interval of the mean over seeds (Student's t); differences are taken seed by seed."
     if len(seeds) == 1:
         interval = "not to be had from one seed."
-    notes = [f"The paper: {table.paper}", f"Seeds {', '.join(map(str, seeds))}; ± is {interval}"]
+    notes = [
+        f"The paper: {table.paper}",
+        f"Seeds {', '.join(map(str, seeds))} of the second stage (teacher and first stage are shared); ± is {interval}",
+    ]
+    if read:
+        notes.append(
+            "Held-out loss: cross-entropy in nats a token on conversations about pictures that no student trained on, "
+            "answers given (`llava.eval.held_out`)."
+        )
     return markdown_page(table.title, [markdown_table(headings, rows), *notes], facts)
 
 
 def draw(table: Table, lines: Sequence[Line]) -> Figure:
-    """The averages with their intervals: one dot a row, or lines over the figure's axis."""
-    figure = Figure(figsize=(7, 1.2 + 0.42 * len(lines)) if not table.lines else (6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    estimates = {line.name: estimate(line.averages) for line in lines}
-    widths = {name: 0.0 if math.isnan(value.half_width) else value.half_width for name, value in estimates.items()}
-    if table.lines:
-        for label, points in table.lines:
-            names = list(points.values())
-            means = [estimates[name].mean for name in names]
-            axes.errorbar(list(points), means, [widths[name] for name in names], marker="o", capsize=3, label=label)
-        axes.set(xlabel=table.axis, ylabel="mean of the six benchmarks", xticks=list(table.lines[0][1]))
-        axes.legend()
-    else:
-        labels = [line.label for line in lines]
-        means = [estimates[line.name].mean for line in lines]
-        axes.errorbar(means, labels, xerr=[widths[line.name] for line in lines], fmt="o", capsize=3)
-        axes.invert_yaxis()
-        axes.set(xlabel="mean of the six benchmarks")
-    axes.grid(alpha=0.3)
-    axes.set_title(table.title)
+    """The averages with their intervals: one dot a row, or lines over the figure's axis. Where held-out losses were
+    measured, a second panel has their differences to the baseline's."""
+    baseline = find_baseline(lines, table)
+    known = {line.name: loss for line in lines if (loss := line.held_out_difference(baseline)) is not None}
+    panels: list[tuple[str, Mapping[str, Estimate]]] = [
+        ("mean of the six benchmarks", {line.name: estimate(line.averages) for line in lines})
+    ]
+    if len(known) == len(lines):
+        panels.append(("held-out loss, nats a token, minus the baseline's", known))
+    height = 4.0 if table.lines else 1.2 + 0.42 * len(lines)
+    figure = Figure(figsize=((6 if table.lines else 7) * (0.4 + 0.6 * len(panels)), height), layout="constrained")
+    cells = figure.subplots(1, len(panels), squeeze=False, sharey=not table.lines)[0]
+    for axes, (label, values) in zip(cells, panels, strict=True):
+        if table.lines:
+            for name, points in table.lines:
+                means, widths = zip(*(_dot(values[run]) for run in points.values()), strict=True)
+                axes.errorbar(list(points), means, widths, marker="o", capsize=3, label=name)
+            axes.set(xlabel=table.axis, ylabel=label, xticks=list(table.lines[0][1]))
+            axes.legend()
+        else:
+            means, widths = zip(*(_dot(values[line.name]) for line in lines), strict=True)
+            axes.errorbar(means, [line.label for line in lines], xerr=widths, fmt="o", capsize=3)
+            axes.set(xlabel=label)
+        axes.grid(alpha=0.3)
+    if not table.lines:
+        cells[0].invert_yaxis()
+    figure.suptitle(table.title, fontsize="large")
     return figure
+
+
+def _dot(value: Estimate) -> tuple[float, float]:
+    """Mean and half-width, 0 where there is no interval."""
+    return value.mean, 0.0 if math.isnan(value.half_width) else value.half_width

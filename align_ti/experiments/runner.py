@@ -1,12 +1,15 @@
 """Train and evaluate the students of a table, one for each seed; what is finished is not done again."""
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +33,35 @@ class Trial:
 
     @property
     def scores_file(self) -> Path:
-        """Written last: a trial that has it is finished."""
+        """Written last by the evaluation: a trial that has it is finished."""
         return self.folder / "eval" / "scores.json"
 
     @property
+    def held_out_file(self) -> Path:
+        """Of :mod:`llava.eval.held_out`."""
+        return self.folder / "held_out.json"
+
+    def held_out_loss(self) -> float | None:
+        """Cross-entropy of the held-out conversations, nats a token; None where it was not measured."""
+        return json.loads(self.held_out_file.read_text())["cross_entropy"] if self.held_out_file.is_file() else None
+
+    @property
     def seconds_file(self) -> Path:
-        """Seconds of training (of its last part, where it was interrupted) and evaluation."""
+        """How long its parts took; see :meth:`seconds`."""
         return self.folder / "seconds.json"
+
+    @property
+    def recipe_file(self) -> Path:
+        """How the student is trained, written before that; see :func:`recipe`."""
+        return self.folder / "recipe.json"
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part, ``train`` and ``evaluate``; a training that was interrupted is left out."""
+        return json.loads(self.seconds_file.read_text()) if self.seconds_file.is_file() else {}
+
+    def took(self, part: str, seconds: float) -> None:
+        """Keep how long a part took."""
+        self.seconds_file.write_text(json.dumps(self.seconds() | {part: round(seconds, 1)}) + "\n")
 
 
 def plan_trials(runs: Mapping[str, Run], seeds: Sequence[int], root: Path) -> list[Trial]:
@@ -44,62 +69,120 @@ def plan_trials(runs: Mapping[str, Run], seeds: Sequence[int], root: Path) -> li
     return [Trial(name, run, seed, root / name / f"seed{seed}") for seed in seeds for name, run in runs.items()]
 
 
-def run_trials(trials: Sequence[Trial], flags: Sequence[str] = ()) -> None:
+def run_trials(
+    trials: Sequence[Trial], flags: Sequence[str] = (), held_out: tuple[Path, Path] | None = None, jobs: int = 1
+) -> None:
     """Do what is left of the trials, with a bar that says how long that will take.
 
     Args:
         trials: of :func:`plan_trials`.
         flags: added to every training command.
+        held_out: conversations and the folder of their pictures, for the cross-entropy.
+        jobs: trials at a time.
 
     Raises:
         InputError: a command failed; the message has the end of its log.
     """
     for trial in trials:
         check_teacher(trial)
-    left = [trial for trial in trials if not trial.scores_file.is_file()]
+        check_recipe(trial, flags)
+    left = [
+        trial
+        for trial in trials
+        if not (trial.scores_file.is_file() and (held_out is None or trial.held_out_file.is_file()))
+    ]
     logger.info("%d students, %d of them finished before", len(trials), len(trials) - len(left))
-    with tqdm(left, unit="student", smoothing=0) as bar:
-        for trial in bar:
-            bar.set_description(f"{trial.name}, seed {trial.seed}")
-            run_trial(trial, flags)
+    with tqdm(total=len(left), unit="student", smoothing=0) as bar, ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run_trial, trial, flags, held_out): trial for trial in left}
+        for done in as_completed(running):
+            bar.set_description(f"{running[done].name}, seed {running[done].seed}, is done")
+            bar.update()
+            if done.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
+                done.result()
 
 
 def check_teacher(trial: Trial) -> None:
-    """Refuse a teacher that is not there, and a student that was trained under another one of the same name.
+    """Refuse a teacher that is not there.
 
     Raises:
-        InputError: one of these.
+        InputError: it is not there.
     """
     teacher = trial.run.teacher
-    if not teacher:
-        return
-    if not Path(teacher).exists() and len(Path(teacher).parts) > 2:  # a hub's name has two parts
+    if teacher and not Path(teacher).exists() and len(Path(teacher).parts) > 2:  # a hub's name has two parts
         raise InputError(f"the teacher {teacher} of {trial.name!r} is not there; train it with scripts/teacher/ first")
-    config = trial.folder / "model" / "run_config.json"
-    trained_under = json.loads(config.read_text())["distill"]["teacher_path"] if config.is_file() else teacher
-    if trained_under != teacher:
-        raise InputError(
-            f"{trial.folder} was trained under {trained_under}, not {teacher}; remove it, or name the teacher otherwise"
-        )
 
 
-def run_trial(trial: Trial, flags: Sequence[str] = ()) -> None:
-    """Train and evaluate one student. A training that was interrupted goes on from its last checkpoint."""
+def recipe(trial: Trial, flags: Sequence[str] = ()) -> dict[str, str]:
+    """What decides how a student is trained, so that another one is not taken for it.
+
+    Returns:
+        ``script``, ``flags``, ``data_share``, ``preset``, ``teacher`` and ``start`` (the student's first stage), the
+        latter two known by the logs of their trainings.
+    """
+    return {
+        "script": trial.run.script,
+        "flags": " ".join([*trial.run.flags, *flags]),
+        "data_share": str(trial.run.data_share),
+        "preset": os.environ.get("PRESET", ""),
+        "teacher": _training(Path(trial.run.teacher or os.environ.get("TEACHER", ""))),
+        "start": _training(Path(os.environ.get("CHECKPOINTS", "")) / "student-pretrain"),
+    }
+
+
+def _training(model: Path) -> str:
+    """What a checkpoint is known by: a hash of its training's log, wherever it lies; its path where there is none."""
+    log = model / "trainer_state.json"
+    return f"training {hashlib.sha256(log.read_bytes()).hexdigest()[:12]}" if log.is_file() else str(model)
+
+
+def check_recipe(trial: Trial, flags: Sequence[str] = ()) -> None:
+    """Refuse a folder that holds a student, finished or not, that was made otherwise.
+
+    Raises:
+        InputError: something of the recipe is different.
+    """
+    if not trial.recipe_file.is_file() or not (trial.folder / "model").exists():
+        return
+    found, wanted = json.loads(trial.recipe_file.read_text()), recipe(trial, flags)
+    for name, value in wanted.items():
+        if found.get(name, "") != value:
+            raise InputError(
+                f"{trial.folder} holds a student made otherwise: its {name} is {found.get(name, '')!r}, "
+                f"now it would be {value!r}; remove the folder to train it again, or set TABLES to another one"
+            )
+
+
+def run_trial(trial: Trial, flags: Sequence[str] = (), held_out: tuple[Path, Path] | None = None) -> None:
+    """Train and evaluate one student, as far as that was not done before; see :func:`run_trials`.
+
+    A training that was interrupted goes on from its last checkpoint.
+    """
     trial.folder.mkdir(parents=True, exist_ok=True)
     model = trial.folder / "model"
-    started = time.monotonic()
     if not (model / "trainer_state.json").is_file():
+        fresh, started = not model.exists(), time.monotonic()
+        trial.recipe_file.write_text(json.dumps(recipe(trial, flags), indent=1) + "\n")
         script = ["bash", str(REPOSITORY / "scripts" / "distill" / f"{trial.run.script}.sh")]
         own = ["--output_dir", str(model.resolve()), "--seed", str(trial.seed), "--run_name", trial.name]
-        teacher = {"TEACHER": trial.run.teacher} if trial.run.teacher else {}
-        _call([*script, *trial.run.flags, *own, "--resume", "auto", *flags], trial.folder / "train.log", **teacher)
+        environment = {"DATA_SHARE": str(trial.run.data_share)}
+        if trial.run.teacher:
+            environment["TEACHER"] = trial.run.teacher
+        _call([*script, *trial.run.flags, *own, "--resume", "auto", *flags], trial.folder / "train.log", **environment)
+        if fresh:
+            trial.took("train", time.monotonic() - started)
         for checkpoint in model.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-    trained = time.monotonic()
-    evaluate = ["bash", str(REPOSITORY / "scripts" / "eval" / "all.sh"), str(model.resolve())]
-    _call(evaluate, trial.folder / "eval.log", OUTPUT_DIR=str((trial.folder / "eval").resolve()))
-    seconds = {"train": round(trained - started, 1), "evaluate": round(time.monotonic() - trained, 1)}
-    trial.seconds_file.write_text(json.dumps(seconds) + "\n")
+    if not trial.scores_file.is_file():
+        started = time.monotonic()
+        evaluate = ["bash", str(REPOSITORY / "scripts" / "eval" / "all.sh"), str(model.resolve())]
+        _call(evaluate, trial.folder / "eval.log", OUTPUT_DIR=str((trial.folder / "eval").resolve()))
+        trial.took("evaluate", time.monotonic() - started)
+    if held_out is not None and not trial.held_out_file.is_file():
+        data, images = map(str, held_out)
+        read = [sys.executable, "-m", "llava.eval.held_out", "--model-path", str(model.resolve()), "--data", data]
+        read += ["--image-folder", images, "--out", str(trial.held_out_file.resolve())]
+        _call([*read, "--batch-size", os.environ.get("BATCH_SIZE", "8")], trial.folder / "held_out.log")
 
 
 def _call(command: Sequence[str], log: Path, **environment: str) -> None:

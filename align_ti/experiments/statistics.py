@@ -14,10 +14,10 @@ class Estimate:
     mean: float
     half_width: float
 
-    def __str__(self) -> str:
-        if np.isnan(self.half_width):
-            return f"{self.mean:.1f}"
-        return f"{self.mean:.1f} ± {self.half_width:.1f}"
+    def text(self, digits: int = 1) -> str:
+        """``mean ± half-width`` with so many digits behind the point; the mean alone where there is no interval."""
+        mean = f"{self.mean:.{digits}f}"
+        return mean if np.isnan(self.half_width) else f"{mean} ± {self.half_width:.{digits}f}"
 
 
 def estimate(values: Sequence[float]) -> Estimate:

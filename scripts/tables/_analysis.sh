@@ -3,16 +3,32 @@
 #   PRESET=mini bash scripts/tables/figure6.sh                 on the miniature that scripts/demo.sh made
 #   PRESET=mini bash scripts/tables/figure6.sh --samples 50    flags go to the program
 #
-# Environment: as for scripts/distill; RESULTS (where the results go: docs/results); the data are the student's of stage 2,
-# pictures to look at come from GQA in EVAL_ROOT.
+# Environment: as for scripts/distill; RESULTS (where the results go: docs/results); HELD_OUT_DATA and HELD_OUT_IMAGES
+# (conversations that no student trains on, for Figs. 2 and 6; the student's data of stage 2 without); TABLES (students of
+# several seeds: $CHECKPOINTS/tables). Pictures to look at come from GQA in EVAL_ROOT.
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 DATA_FLAGS=(--data "$STUDENT_FINETUNE_DATA" --image-folder "$STUDENT_FINETUNE_IMAGES")
+ANSWER_FLAGS=("${DATA_FLAGS[@]}")
+if [[ -n ${HELD_OUT_DATA:-} ]]; then
+    ANSWER_FLAGS=(--data "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--image-folder "$HELD_OUT_IMAGES"})
+fi
 # The paper has 1,000 answers of more than 100 tokens; descriptions in the miniature end after 40 to 114.
 LENGTH_FLAGS=(--samples 1000 --max-new-tokens 100)
-if [[ $PRESET == mini* ]]; then LENGTH_FLAGS=(--samples 200 --max-new-tokens 60 --batch-size 32); fi
+if [[ $PRESET == mini* ]]; then LENGTH_FLAGS=(--samples 150 --max-new-tokens 60 --batch-size 32); fi
 
 GQA=${EVAL_ROOT:-$([[ $PRESET == mini* ]] && echo "$MINI/eval" || echo playground/data/eval)}/gqa
 VIEW_FLAGS=(--questions "$GQA/llava_gqa_testdev_balanced.jsonl" --question-images "$GQA/data/images")
+
+# students NAME RUN FOLDER: `--student` flags of a run's seeds in the tables, else of CHECKPOINTS/FOLDER.
+students() {
+    local checkpoint found=()
+    for checkpoint in "${TABLES:-$CHECKPOINTS/tables}/$2"/seed*/model; do
+        if [[ -e $checkpoint/trainer_state.json ]]; then found+=(--student "$1=$checkpoint"); fi
+    done
+    if (( ${#found[@]} == 0 )) && [[ -n $3 ]]; then found=(--student "$1=$CHECKPOINTS/$3"); fi
+    STUDENTS+=("${found[@]}")
+}
+STUDENTS=()
 
 # analyse MODULE FLAGS...: run align_ti.analysis.MODULE; the results are named after the script.
 analyse() {

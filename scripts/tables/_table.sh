@@ -6,11 +6,20 @@
 #
 # Other flags go to every training. The student's first stage is that of $CHECKPOINTS, the teacher $TEACHER, else the one
 # there; its own scores are shown where it was evaluated (in its folder, or beside it as by scripts/demo.sh).
-# Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables).
+# Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables);
+# HELD_OUT_DATA and HELD_OUT_IMAGES (conversations that no student trains on: a column of cross-entropy); on the miniature
+# JOBS (students trained at a time, each by one process: two where there are two cores).
+if [[ ${PRESET:-} == mini* && ${NUM_GPUS:-0} == 0 ]]; then
+    JOBS=${JOBS:-$(( $(nproc) > 1 ? 2 : 1 ))}
+    export CPU_PROCESSES=${CPU_PROCESSES:-1}
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 export PRESET PYTHON CHECKPOINTS TEACHER
 if [[ $PRESET == mini* ]]; then export MINI EVAL_ROOT=${EVAL_ROOT:-$MINI/eval} BATCH_SIZE=${BATCH_SIZE:-64}; fi
-TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}")
+TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}" --jobs "${JOBS:-1}")
+if [[ -n ${HELD_OUT_DATA:-} ]]; then
+    TABLE_FLAGS+=(--held-out "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--held-out-images "$HELD_OUT_IMAGES"})
+fi
 for scores in "$TEACHER/eval" "$(dirname "$TEACHER")/eval/$(basename "$TEACHER")"; do
     if [[ -e $scores/scores.json ]]; then TABLE_FLAGS+=(--teacher "$scores"); break; fi
 done

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# %ExAccErr by generation step of the students of SFT, vanilla KD and Align-TI (Fig. 6).
+# %ExAccErr by generation step of the students of SFT, vanilla KD, TPA (where table5.sh has trained it) and Align-TI (Fig. 6).
 source "$(dirname "$0")/_analysis.sh"
-analyse exposure_bias --teacher "$TEACHER" --student "SFT=$CHECKPOINTS/student-sft" \
-    --student "vanilla KD=$CHECKPOINTS/student-vanilla-kd" --student "Align-TI=$CHECKPOINTS/student-align-ti" \
-    "${DATA_FLAGS[@]}" "${LENGTH_FLAGS[@]}" "$@"
+students SFT sft student-sft
+students "vanilla KD" sft+kd student-vanilla-kd
+students TPA sft+kd+tpa ""
+students Align-TI sft+kd+iva+tpa student-align-ti
+analyse exposure_bias --teacher "$TEACHER" "${STUDENTS[@]}" "${ANSWER_FLAGS[@]}" "${LENGTH_FLAGS[@]}" "$@"

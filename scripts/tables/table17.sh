@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Size, memory and speed of teacher and student (Table 17). Environment: IMAGE (a picture), QUESTION.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 source "$(dirname "$0")/_analysis.sh"
 if [[ $PRESET == mini* ]]; then IMAGE=${IMAGE:-$MINI/images/train/000000.png}; fi
 [[ -n ${IMAGE:-} ]] || fail "set IMAGE to a picture that the models are asked about"

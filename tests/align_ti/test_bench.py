@@ -126,15 +126,18 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "miniature", SMALL)
     log = {"log_history": [{"candidate_rows": 0.5}, {"loss": 1.0}, {"candidate_rows": 1.5}]}
     (tmp_path / "trainer_state.json").write_text(json.dumps(log))
-    file = tmp_path / "deep" / "bench.json"
-    flags = ["--preset", "miniature", "--device", "cpu", "--rows_from", str(tmp_path), "--json", str(file)]
+    out = tmp_path / "deep"
+    flags = ["--preset", "miniature", "--device", "cpu", "--rows_from", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["bench", *flags, "--methods", "vanilla_kd", "align_ti"])
     entry.main()
     shown = capsys.readouterr().out
     assert "candidate_rows_per_step: 1.0" in shown and "align_ti" in shown
-    report = json.loads(file.read_text())
+    report = json.loads((out / "bench.json").read_text())
     assert report["methods"]["vanilla_kd"]["flops_ratio"] == 1.0 == report["methods"]["vanilla_kd"]["time_ratio"]
     assert report["methods"]["align_ti"]["flops_ratio"] > 1 and report["tokens_per_step"] == SMALL.tokens
+    assert {"command", "commit", "machine", "time"} <= set(report)
+    page = (out / "bench.md").read_text()
+    assert "| vanilla_kd | 1.00 | 1.00 | 1.00 | 1.00 | " in page and "d: 4" in page and "- commit: " in page
 
 
 def test_chunked_heads_take_a_fraction_of_the_memory(monkeypatch):

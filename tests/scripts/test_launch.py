@@ -29,7 +29,12 @@ def show(script: str, *flags: str, **environment: str) -> subprocess.CompletedPr
 def flags_of(done: subprocess.CompletedProcess) -> dict[str, str]:
     """``--flag value`` pairs of the printed command; the last value of a flag counts, as it does for the parser."""
     assert done.returncode == 0, done.stderr
-    words = shlex.split(done.stdout)
+    return words_to_flags(done.stdout)
+
+
+def words_to_flags(line: str) -> dict[str, str]:
+    """``--flag value`` pairs of a command."""
+    words = shlex.split(line)
     return {word: words[index + 1] for index, word in enumerate(words[:-1]) if word.startswith("--")}
 
 
@@ -49,12 +54,15 @@ def test_the_miniatures_language_models_read_words_first():
         ("mini-llama", "student", "playground/mini/build/models/student-llama-lm"),
         ("mini-small-teacher", "teacher", "playground/mini/build/models/teacher-small-lm"),
     ):
-        flags = flags_of(show("../playground/mini/words", role, PRESET=preset))
+        done = show("../playground/mini/words", role, PRESET=preset)
+        answers, whole = (words_to_flags(line) for line in done.stdout.splitlines())
         runs = "playground/mini/runs" + {"mini": "", "mini-llama": "/llama", "mini-small-teacher": "/small"}[preset]
-        assert flags["--model_name_or_path"] == base and flags["--output_dir"] == f"{runs}/{role}-words"
-        assert flags["--data_path"] == "playground/mini/build/words.json"
+        assert answers["--model_name_or_path"] == base and "--train_on_inputs" not in answers
+        assert whole["--model_name_or_path"] == answers["--output_dir"] and whole["--train_on_inputs"] == "1"
+        assert whole["--output_dir"] == f"{runs}/{role}-words"
+        assert answers["--data_path"] == whole["--data_path"] == "playground/mini/build/words.json"
         stage = flags_of(show(f"{role}/pretrain", PRESET=preset, NUM_GPUS="0"))
-        assert stage["--model_name_or_path"] == flags["--output_dir"], "stage 1 starts from it"
+        assert stage["--model_name_or_path"] == whole["--output_dir"], "stage 1 starts from it"
     done = show("../playground/mini/words", "pupil", PRESET="mini")
     assert done.returncode == 2 and "words.sh teacher|student [flags]; got 'pupil'" in done.stderr
 
@@ -62,7 +70,7 @@ def test_the_miniatures_language_models_read_words_first():
 def test_table4_runs_the_benchmark():
     flags = flags_of(show("tables/table4", PRESET="mini", CHECKPOINTS="/runs", RESULTS="/tmp/table4-out"))
     assert flags["--preset"] == "laptop" and flags["--rows_from"] == "/runs/student-align-ti"
-    assert flags["--json"] == "/tmp/table4-out/table4.json"
+    assert (flags["--out"], flags["--name"]) == ("/tmp/table4-out", "table4")
     assert flags_of(show("tables/table4", RESULTS="/tmp/table4-out"))["--preset"] == "paper"
 
 
@@ -116,6 +124,15 @@ def test_variables_and_flags_override_the_preset():
     flags = flags_of(done)
     assert flags["--learning_rate"] == "1e-5" and flags["--teacher_path"] == "/models/teacher"
     assert flags["--tpa_d"] == "8"
+
+
+@pytest.mark.parametrize("script", ["distill/sft", "distill/align_ti"])
+@pytest.mark.parametrize(
+    "preset, share, epochs", [("mini", "50", 0.335), ("mini", "100", 0.67), ("qwen3-8b-0.6b", "25", 0.25)]
+)
+def test_a_share_of_the_data_is_a_share_of_what_the_preset_trains_on(script, preset, share, epochs):
+    flags = flags_of(show(script, PRESET=preset, NUM_GPUS="8" if preset != "mini" else "0", DATA_SHARE=share))
+    assert float(flags["--num_train_epochs"]) == pytest.approx(epochs)
 
 
 def test_launchers():

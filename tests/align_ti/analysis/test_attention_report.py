@@ -7,11 +7,13 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
-from align_ti.analysis.attention_pictures import Column, Viewer
+from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
 from align_ti.analysis.attention_report import choose_layers, look, overlaps, pick_views
 from llava.data.images import load_image
 from llava.errors import InputError
+from llava.serve.overlay import SeenBox
 
 
 @pytest.fixture
@@ -48,11 +50,26 @@ def test_pictures_with_two_questions_come_first(questions):
 def test_likeness_of_maps():
     one = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     views = [("a", "?"), ("a", "!"), ("b", "?"), ("c", "?"), ("c", "!")]
-    assert overlaps(views, Column("m", 0, [one, 3 * one, one, one, one.flip(0)])) == pytest.approx([1, 0])
+    assert overlaps(views, Column("m", 0, [one, 3 * one, one, one, one.flip(0)], [])) == pytest.approx([1, 0])
+
+
+def test_a_padded_map_lies_where_the_model_looked(tmp_path):
+    """A picture twice as wide as high, padded to a square: of four rows of tokens the inner two are on it."""
+    Image.new("RGB", (40, 20)).save(tmp_path / "wide.png")
+    grid = torch.zeros(4, 4)
+    grid[1, 3] = 1.0
+    box = SeenBox(0, -10, 40, 30)
+    figure = draw_maps([(tmp_path / "wide.png", "Where is it?")], [Column("m", 0, [grid], [box])])
+    heat = figure.axes[1].images[1].get_array()
+    assert heat.shape == (20, 40)
+    row, column = divmod(int(heat.argmax()), 40)
+    assert abs(row - 4.5) <= 1 and column >= 34, "the middle of the second row of tokens, at the right"
+    assert heat[15:].max() < 0.3 and heat[:, :25].max() == 0
 
 
 def test_layers_and_maps_of_a_model(questions, tuned_teacher, world):
     viewer = Viewer.load(str(tuned_teacher))
+    padded = viewer.model.config.image_aspect_ratio == "pad"
     depth = viewer.model.config.num_hidden_layers
     assert choose_layers(viewer, "all") == list(range(depth)) and choose_layers(viewer, "-1") == [depth - 1]
     (best,) = choose_layers(viewer, "auto", world.data, world.images)
@@ -66,6 +83,9 @@ def test_layers_and_maps_of_a_model(questions, tuned_teacher, world):
     first, second = look("t", viewer, views, [1, 0])
     assert (first.layer, second.layer) == (1, 0) and len(first.maps) == 2
     expected = viewer.maps(load_image(views[1][0]), views[1][1])
+    width, height = load_image(views[1][0]).size
+    side = max(width, height)
+    assert first.boxes[1].bottom - first.boxes[1].top == pytest.approx(side if padded else height)
     assert torch.equal(first.maps[1], expected[1]) and torch.equal(second.maps[1], expected[0])
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -19,7 +20,10 @@ from align_ti.analysis.exposure_bias import (
     measure,
     response_outputs,
 )
+from align_ti.analysis.long_answers import find_long_answers
 from align_ti.on_policy import OnPolicySettings, StudentResponses
+from llava.conversation import get_template
+from llava.data.annotations import open_annotations
 from llava.data.collator import ConversationCollator
 from llava.errors import InputError
 from llava.eval.stopping import EndOfTurn
@@ -229,7 +233,6 @@ def test_the_command(world, tuned_teacher, tmp_path, monkeypatch):
         (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
         (["--samples", "0"], "--samples is 0"),
         (["--student", "again"], "expected NAME=PATH"),
-        (["--student", "s=elsewhere"], "names 's' twice"),
         (["--min-answer-tokens", "3", "--samples", "2", "--batch-size", "0"], "--batch-size is 0"),
     ],
 )
@@ -239,3 +242,27 @@ def test_refusals(flags, message, world, tuned_teacher, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=message):
         run_entry(monkeypatch, *usual, *flags)
     assert not list(tmp_path.iterdir())
+
+
+def test_malformed_entries_are_passed_over(world, qwen_tokenizer, tmp_path):
+    """As training does with ``--on_bad_sample skip``; what is left is found, and counted where it is too little."""
+    entries = json.loads(world.data.read_text())
+    broken = {"id": "broken", "conversations": [{"from": "human", "value": "q"}]}
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps([broken, *entries, broken]))
+    find = partial(find_long_answers, open_annotations(str(file)), qwen_tokenizer, get_template("qwen"), at_least=1)
+    found = find(samples=24, image_folder=world.images)
+    assert len(found) == 24 and all(path.is_file() for answer in found for path in answer.pictures)
+    with pytest.raises(InputError, match="24 of 26 conversations"):
+        find(samples=25)
+
+
+def test_curves_of_several_seeds():
+    """Two seeds: the mean, and Student's interval, 12.7062 standard errors on either side; one seed keeps its own."""
+    one = {"e_test": [1.0, 2.0], "ex_acc_err": [10.0, 20.0], "ex_acc_err_low": [9.0, 19.0], "ex_acc_err_high": [11, 22]}
+    other = {name: [value + 2 for value in series] for name, series in one.items()}
+    found = entry.over_seeds([one, other])
+    assert found["e_test"] == [2, 3] and found["ex_acc_err"] == [11, 21]
+    assert found["ex_acc_err_low"] == pytest.approx([11 - 12.7062, 21 - 12.7062], abs=1e-3)
+    assert found["ex_acc_err_high"] == pytest.approx([11 + 12.7062, 21 + 12.7062], abs=1e-3)
+    assert entry.over_seeds([one]) == one

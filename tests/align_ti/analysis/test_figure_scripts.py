@@ -33,7 +33,7 @@ def values(words, flag):
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("preset", ["mini", "qwen2-7b-0.5b"])
 def test_commands(script, preset):
-    words = words_of(script, "--one", "more", PRESET=preset, IMAGE="some.png")
+    words = words_of(script, "--one", "more", PRESET=preset, IMAGE="some.png", TABLES="/no/tables")
     runs = "playground/mini/runs" if preset == "mini" else "checkpoints/qwen2-7b-0.5b"
     module, chosen = {
         "figure2": ("exposure_bias", ["student-vanilla-kd"]),
@@ -55,8 +55,11 @@ def test_commands(script, preset):
         assert values(words, "--questions") == [f"{root}/gqa/llava_gqa_testdev_balanced.jsonl"]
         assert values(words, "--question-images") == [f"{root}/gqa/data/images"]
     if module != "inference_cost" and script != "figure10":
+        of_miniature = "held_out" if module == "exposure_bias" else "finetune"
         data = (
-            "playground/mini/build/finetune.json" if preset == "mini" else "playground/data/MobileVLM_V2_FT_Mix2M.json"
+            f"playground/mini/build/{of_miniature}.json"
+            if preset == "mini"
+            else "playground/data/MobileVLM_V2_FT_Mix2M.json"
         )
         assert values(words, "--data") == [data] and values(words, "--image-folder")
 
@@ -90,11 +93,15 @@ def test_a_figure_from_its_script_to_its_files(world, tuned_teacher, tmp_path):
     for name in ("teacher", "student-sft", "student-vanilla-kd", "student-align-ti"):
         (runs / name).symlink_to(tuned_teacher)
     places = {"PRESET": "mini", "CHECKPOINTS": str(runs), "RESULTS": str(tmp_path / "out"), "OMP_NUM_THREADS": "1",
-              "STUDENT_FINETUNE_DATA": str(world.data), "STUDENT_FINETUNE_IMAGES": str(world.images)}  # fmt: skip
+              "HELD_OUT_DATA": str(world.data), "HELD_OUT_IMAGES": str(world.images)}  # fmt: skip
+    for seed in ("seed0", "seed1"):
+        (runs / "tables" / "sft+kd+tpa" / seed).mkdir(parents=True)
+        (runs / "tables" / "sft+kd+tpa" / seed / "model").symlink_to(tuned_teacher)
     done = run("figure6", "--samples", "4", "--max-new-tokens", "8", **places)
     assert done.returncode == 0, done.stderr[-3000:]
     content = json.loads((tmp_path / "out" / "figure6.json").read_text())
-    assert list(content["students"]) == ["SFT", "vanilla KD", "Align-TI"] and content["samples"] == "4"
+    assert list(content["students"]) == ["SFT", "vanilla KD", "TPA", "Align-TI"] and content["samples"] == "4"
+    assert [len(seeds) for seeds in content["seeds"].values()] == [1, 1, 2, 1]
     assert "'vanilla KD=" in content["command"]
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md", ".png", ".pdf"}
     done = run("figure6", "--samples", "400", **places)

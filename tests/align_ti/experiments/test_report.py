@@ -2,13 +2,15 @@
 
 import json
 import math
+import threading
+from dataclasses import replace
 
 import pytest
 
 from align_ti.experiments.__main__ import read_teacher
 from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table, with_teachers
-from align_ti.experiments.report import read_lines, write_report
-from align_ti.experiments.runner import Trial, check_teacher, plan_trials
+from align_ti.experiments.report import draw, read_lines, write_report
+from align_ti.experiments.runner import Trial, check_recipe, check_teacher, plan_trials, recipe, run_trials
 from align_ti.experiments.statistics import estimate, paired_difference
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
@@ -28,8 +30,8 @@ def test_interval_of_one_to_five():
     """Mean 3, standard deviation 1.5811, t(0.975, 4) = 2.7764: half-width 2.7764 * 1.5811 / sqrt(5)."""
     found = estimate([1, 2, 3, 4, 5])
     assert found.mean == 3 and found.half_width == pytest.approx(1.9633, abs=1e-4)
-    assert str(found) == "3.0 ± 2.0"
-    assert math.isnan(estimate([7.0]).half_width) and str(estimate([7.0])) == "7.0"
+    assert found.text() == "3.0 ± 2.0" and found.text(3) == "3.000 ± 1.963"
+    assert math.isnan(estimate([7.0]).half_width) and estimate([7.0]).text() == "7.0"
 
 
 def test_what_seeds_share_cancels():
@@ -44,7 +46,7 @@ def test_every_table_names_runs_that_exist():
         assert table.baseline in table.runs and set(table.runs) <= set(RUNS)
         assert all(name in table.runs for _, points in table.lines for name in points.values())
     assert len(find_table("table14").runs) == 15
-    flags = [(run.script, run.flags) for run in RUNS.values()]
+    flags = [(run.script, run.flags, run.data_share) for run in RUNS.values()]
     assert len(set(flags)) == len(flags), "two names for one run"
     with pytest.raises(InputError, match="no table 'table99'; there are: table3"):
         find_table("table99")
@@ -66,13 +68,73 @@ def test_a_teacher_that_is_not_there_or_another_one(tmp_path):
     with pytest.raises(InputError, match="the teacher /no/such/teacher of 'sft.kd.iva.tpa@small' is not there"):
         check_teacher(trial("/no/such/teacher"))
     check_teacher(trial("hub/name"))
-    first = trial(str(tmp_path))
-    check_teacher(first)
-    (first.folder / "model").mkdir(parents=True)
-    (first.folder / "model" / "run_config.json").write_text(json.dumps({"distill": {"teacher_path": str(tmp_path)}}))
-    check_teacher(first)
-    with pytest.raises(InputError, match=f"was trained under {tmp_path}, not hub/name"):
-        check_teacher(trial("hub/name"))
+    check_teacher(trial(str(tmp_path)))
+
+
+def test_a_student_made_otherwise_is_not_taken_for_finished(tmp_path, monkeypatch):
+    """Other flags, another preset, a teacher or a first stage trained anew; where they lie does not matter."""
+    for name in ("teacher", "student-pretrain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text(name)
+    monkeypatch.setenv("CHECKPOINTS", str(tmp_path))
+    monkeypatch.setenv("TEACHER", str(tmp_path / "teacher"))
+    monkeypatch.setenv("PRESET", "mini")
+    trial = plan_trials(find_runs(["sft+kd"]), [0], tmp_path / "tables")[0]
+    trial.folder.mkdir(parents=True)
+    trial.recipe_file.write_text(json.dumps(recipe(trial, ["--x", "1"])))
+    check_recipe(trial, ["--x", "2"])  # nothing was trained
+    (trial.folder / "model").mkdir()
+    check_recipe(trial, ["--x", "1"])
+    with pytest.raises(InputError, match="its flags is '--x 1', now it would be '--x 2'; remove the folder"):
+        check_recipe(trial, ["--x", "2"])
+    (tmp_path / "teacher").rename(tmp_path / "moved")
+    monkeypatch.setenv("TEACHER", str(tmp_path / "moved"))
+    check_recipe(trial, ["--x", "1"])
+    (tmp_path / "moved" / "trainer_state.json").write_text("again")
+    with pytest.raises(InputError, match="its teacher is 'training"):
+        check_recipe(trial, ["--x", "1"])
+    other = replace(trial, run=replace(trial.run, data_share=50))
+    with pytest.raises(InputError, match="its data_share is '100', now it would be '50'"):
+        check_recipe(other, ["--x", "1"])
+
+
+def test_times_of_what_was_interrupted(tmp_path):
+    """A kill between the parts leaves a table that can still be written; a part without its time is left out."""
+    table = find_table("table15")
+    trials = plan_trials(find_runs(table.runs), (0,), tmp_path / "runs")
+    for trial in trials:
+        finish(trial, 5.0)
+    trials[0].seconds_file.unlink()
+    trials[1].took("train", 120.04)
+    assert trials[1].seconds() == {"train": 120.0, "evaluate": 5.0}
+    text = write_report("table15", table, trials, tmp_path / "out", {})
+    ends = [line.rsplit(" | ", 1)[1] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert ends == ["- |", "120 s |", "60 s |"]
+    assert "3 min for 3 students, trained and evaluated (1 of them interrupted" in text
+
+
+def test_two_at_a_time_and_none_after_a_failure(tmp_path, monkeypatch):
+    """All are done once, two of them at the same time; after a failure those that have not begun are left."""
+    trials = plan_trials(find_runs(["sft", "sft+kd"]), range(3), tmp_path)
+    together, begun = threading.Barrier(2, timeout=20), []
+
+    def meet(trial, *rest):
+        begun.append(trial)
+        together.wait()
+
+    monkeypatch.setattr("align_ti.experiments.runner.run_trial", meet)
+    run_trials(trials, jobs=2)
+    assert sorted(begun, key=str) == sorted(trials, key=str)
+    begun.clear()
+
+    def fail(trial, *rest):
+        begun.append(trial)
+        raise InputError(f"{trial.name} failed")
+
+    monkeypatch.setattr("align_ti.experiments.runner.run_trial", fail)
+    with pytest.raises(InputError, match="sft.* failed"):
+        run_trials(trials)
+    assert len(begun) <= 3
 
 
 def test_scores_of_a_teacher(tmp_path):
@@ -102,6 +164,31 @@ def test_table_of_two_seeds(tmp_path):
     assert (tmp_path / "out" / "table15.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_held_out_loss_has_its_columns(tmp_path):
+    """Seed by seed as well; a row without it says so."""
+    table = find_table("table15")
+    trials = plan_trials(find_runs(table.runs), (0, 1), tmp_path / "runs")
+    for trial in trials:
+        finish(trial, 5.0)
+    for trial, loss in zip(trials, (0.71, 0.70, None, 0.73, 0.71, None), strict=True):
+        if loss is not None:
+            trial.held_out_file.write_text(json.dumps({"cross_entropy": loss}))
+    text = write_report("table15", table, trials, tmp_path / "out", {}, Row("Teacher", dict.fromkeys(BENCHMARKS, 5.0)))
+    above, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(above) == len(rows[0]) == 12
+    assert [row[9] for row in rows] == ["0.7200 ± 0.1271", "0.7050 ± 0.0635", "-"]
+    assert [row[10] for row in rows] == ["baseline", "-0.0150 ± 0.0635", "-"]
+    assert "Held-out loss: cross-entropy in nats" in text
+    lines, _ = read_lines(trials)
+    assert len(draw(table, lines).axes) == 1, "not without all"
+    for trial in trials[2::3]:
+        trial.held_out_file.write_text(json.dumps({"cross_entropy": 0.69}))
+    left, right = draw(table, read_lines(trials)[0]).axes
+    (dots,) = right.containers
+    assert dots.lines[0].get_xdata().tolist() == pytest.approx([0, -0.015, -0.03])
+    assert left.yaxis_inverted() and [label.get_text() for label in left.get_yticklabels()][0] == "SFT"
+
+
 def test_only_seeds_that_all_runs_have(tmp_path):
     table = find_table("table15")
     trials = plan_trials(find_runs(table.runs), (0, 1, 2), tmp_path)
@@ -114,10 +201,11 @@ def test_only_seeds_that_all_runs_have(tmp_path):
 
 
 def test_shares_of_the_data_and_a_longer_baseline():
-    assert find_runs(["sft+kd-150%"])["sft+kd-150%"].flags == ("--num_train_epochs", "1.5")
+    assert RUNS["sft+kd-150%"] == replace(
+        RUNS["sft+kd"], label="Vanilla KD (forward KL), 150 % of the data", data_share=150
+    )
     for label, points in find_table("figure8").lines:
-        shares = {RUNS[name].flags[-1] if "%" in name else "1" for name in points.values()}
-        assert shares == {"0.25", "0.5", "0.75", "1"}, label
+        assert all(RUNS[name].data_share == share for share, name in points.items()), label
 
 
 def test_a_figure_has_a_line_for_each_sampling(tmp_path):

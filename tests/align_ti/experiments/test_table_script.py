@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.timeout(400)
 def test_two_students_trained_evaluated_and_tabulated(world, tuned_teacher, tmp_path):
-    build(tmp_path / "mini", BuildConfig(2, 1, 2, 10, 1, eval_scale=0.02))
+    build(tmp_path / "mini", BuildConfig(2, 1, 2, 10, 1, held_out_scenes=3, eval_scale=0.02))
     checkpoints = tmp_path / "runs"
     (checkpoints / "student-pretrain").mkdir(parents=True)
     sizes = {"0.weight": (32, 16), "0.bias": (32,), "2.weight": (32, 32), "2.bias": (32,)}
@@ -48,6 +48,7 @@ def test_two_students_trained_evaluated_and_tabulated(world, tuned_teacher, tmp_
     content = json.loads((tmp_path / "out" / "table9.json").read_text())
     assert [row["name"] for row in content["rows"]] == ["sft+kd+iva+tpa@small", "sft+kd+iva+tpa@large"]
     assert all(set(row["scores"]) == set(BENCHMARKS) for row in content["rows"])
+    assert all(len(row["held_out"]) == 1 and 0 < row["held_out"][0] < 20 for row in content["rows"])
     assert "2 students, 0 of them finished before" in done.stderr
     for name, teacher in (("small", small), ("large", tuned_teacher)):
         model = checkpoints / f"tables/sft+kd+iva+tpa@{name}/seed0/model"
@@ -56,5 +57,7 @@ def test_two_students_trained_evaluated_and_tabulated(world, tuned_teacher, tmp_
         assert json.loads((model / "run_config.json").read_text())["distill"]["teacher_path"] == str(teacher)
     assert done.stdout.startswith("# Teachers of several sizes") and "| Align-TI, small teacher | " in done.stdout
     again = table("--max_steps", "2")
+    assert again.returncode == 2 and "made otherwise: its flags is '--losses" in again.stderr
+    again = table("--max_steps", "2", "--logging_steps", "1")
     assert again.returncode == 0 and "2 students, 2 of them finished before" in again.stderr
     assert not list((checkpoints / "tables").rglob("checkpoint-*"))
