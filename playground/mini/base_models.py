@@ -151,7 +151,7 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of `python -m playground.mini.build`")
-    parser.add_argument("--tower-epochs", type=float, default=4.0)
+    parser.add_argument("--tower-epochs", type=float, default=3.0)
     parser.add_argument(
         "--teacher-epochs",
         type=float,
