@@ -15,7 +15,7 @@ from pathlib import Path
 from align_ti.analysis.checkpoints import parse_named
 from align_ti.experiments.catalogue import TABLES, find_runs, find_table, with_teachers
 from align_ti.experiments.report import write_report
-from align_ti.experiments.runner import plan_trials, run_trials
+from align_ti.experiments.runner import plan_trials, run_trials, take_kept
 from align_ti.facts import REPOSITORY, run_facts
 from llava.errors import InputError, run_cli
 from llava.eval.registry import BENCHMARKS
@@ -34,6 +34,9 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, help="conversations for the cross-entropy: LLaVA's JSON")
     parser.add_argument("--held-out-images", type=Path, help="where paths of their pictures start")
     parser.add_argument("--jobs", type=int, default=1, help="students trained at a time")
+    parser.add_argument(
+        "--records", type=Path, help="file of what came of trials, here or elsewhere; OUT/trials.jsonl if absent"
+    )
     parser.add_argument("--report-only", action="store_true", help="tabulate what is finished; train nothing")
     arguments, flags = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -55,8 +58,11 @@ def main() -> None:
             "bash scripts/eval/all.sh TEACHER"
         )
     trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
+    records = arguments.records or arguments.out / "trials.jsonl"
+    take_kept(trials, flags, records)
     if not arguments.report_only:
-        run_trials(trials, flags, held_out(arguments.held_out, arguments.held_out_images), arguments.jobs)
+        texts = held_out(arguments.held_out, arguments.held_out_images)
+        run_trials(trials, flags, texts, arguments.jobs, records)
     sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teacher))
 
 

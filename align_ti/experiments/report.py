@@ -1,6 +1,5 @@
 """What came out of a table's trials: JSON, Markdown and a picture."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +11,12 @@ from matplotlib.figure import Figure
 from align_ti.analysis.report import markdown_page, markdown_table
 from align_ti.analysis.report import write_report as write_files
 from align_ti.experiments.catalogue import Table
+from align_ti.experiments.record import Record
 from align_ti.experiments.runner import Trial
 from align_ti.experiments.statistics import Estimate, estimate, paired_difference
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
-from llava.eval.table import Row, read_rows
+from llava.eval.table import Row
 
 
 @dataclass(frozen=True)
@@ -54,29 +54,22 @@ def read_lines(trials: Sequence[Trial]) -> tuple[list[Line], list[int]]:
         InputError: no seed is finished by all.
     """
     names = list(dict.fromkeys(trial.name for trial in trials))
-    finished = {(trial.name, trial.seed): trial for trial in trials if trial.scores_file.is_file()}
+    finished = {(trial.name, trial.seed): record for trial in trials if (record := trial.record())}
     seeds = [
         seed for seed in sorted({trial.seed for trial in trials}) if all((name, seed) in finished for name in names)
     ]
     if not seeds:
-        missing = next(trial for trial in trials if not trial.scores_file.is_file())
-        raise InputError(f"no seed has been finished by all runs: {missing.scores_file} is missing")
+        missing = next(trial for trial in trials if not trial.record_file.is_file())
+        raise InputError(f"no seed has been finished by all runs: {missing.record_file} is missing")
+    labels = {trial.name: trial.run.label for trial in trials}
     lines = []
     for name in names:
-        mine = [finished[name, seed] for seed in seeds]
-        rows = [read_rows(str(trial.folder / "eval"))[0] for trial in mine]
-        scores = {benchmark: [row.scores[benchmark] for row in rows] for benchmark in BENCHMARKS}
-        seconds = [taken["train"] for trial in mine if "train" in (taken := trial.seconds())]
-        losses = [loss for trial in mine if (loss := trial.held_out_loss()) is not None]
-        lines.append(
-            Line(
-                name,
-                mine[0].run.label,
-                scores,
-                sum(seconds) / len(seconds) if seconds else None,
-                losses if len(losses) == len(mine) else None,
-            )
-        )
+        records = [finished[name, seed] for seed in seeds]
+        scores = {benchmark: [record.scores[benchmark] for record in records] for benchmark in BENCHMARKS}
+        seconds = [record.seconds["train"] for record in records if "train" in record.seconds]
+        losses = [record.held_out for record in records if record.held_out is not None]
+        mean_seconds = sum(seconds) / len(seconds) if seconds else None
+        lines.append(Line(name, labels[name], scores, mean_seconds, losses if len(losses) == len(records) else None))
     return lines, seeds
 
 
@@ -93,7 +86,7 @@ def write_report(
     Args:
         name: of the table.
         table: its rows.
-        trials: with results in their folders.
+        trials: with records in their folders.
         folder: where the files go.
         facts: said beside the results: command, commit, machine.
         teacher: the teacher's scores, shown above the students'.
@@ -106,25 +99,19 @@ def write_report(
     rows = [_row(line, baseline) for line in lines]
     head: dict[str, Any] = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline}
     head["teacher"] = dict(teacher.scores) if teacher else None
-    shown = [trial for trial in trials if trial.seed in seeds]
-    facts = {**facts, "time": _time_taken(shown), "students trained at": ", ".join(_commits(shown)) or "unknown"}
+    shown = [record for trial in trials if trial.seed in seeds and (record := trial.record())]
+    commits = sorted({record.commit for record in shown})
+    facts = {**facts, "time": _time_taken(shown), "students trained at": ", ".join(commits)}
     content = {**head, **facts, "rows": rows}
     text = as_markdown(table, lines, seeds, facts, teacher)
     write_files(folder, name, content, text, draw(table, lines))
     return text
 
 
-def _commits(trials: Sequence[Trial]) -> list[str]:
-    """The commits at which students were trained."""
-    files = [trial.folder / "model" / "run_config.json" for trial in trials]
-    return sorted({str(json.loads(file.read_text())["commit"]) for file in files if file.is_file()})
-
-
-def _time_taken(trials: Sequence[Trial]) -> str:
-    parts = [trial.seconds() for trial in trials]
-    minutes = sum(sum(part.values()) for part in parts) / 60
-    unknown = sum("train" not in part for part in parts)
-    return f"{minutes:.0f} min for {len(parts)} students, trained and evaluated" + (
+def _time_taken(records: Sequence[Record]) -> str:
+    minutes = sum(sum(record.seconds.values()) for record in records) / 60
+    unknown = sum("train" not in record.seconds for record in records)
+    return f"{minutes:.0f} min for {len(records)} students, trained and evaluated" + (
         f" ({unknown} of them interrupted, their training not counted)" if unknown else ""
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import threading
 from dataclasses import replace
 
@@ -9,21 +10,31 @@ import pytest
 
 from align_ti.experiments.__main__ import read_teacher
 from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table, with_teachers
+from align_ti.experiments.record import Record, keep, write_record
 from align_ti.experiments.report import draw, read_lines, write_report
-from align_ti.experiments.runner import Trial, check_recipe, check_teacher, plan_trials, recipe, run_trials
+from align_ti.experiments.runner import (
+    Trial,
+    check_recipe,
+    check_teacher,
+    plan_trials,
+    recipe,
+    run_trials,
+    take_kept,
+)
 from align_ti.experiments.statistics import estimate, paired_difference
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
 from llava.eval.table import Row
 
 
-def finish(trial: Trial, score: float) -> None:
-    """Leave behind what an evaluation does: every benchmark has the same score."""
-    trial.scores_file.parent.mkdir(parents=True)
-    for name in BENCHMARKS:
-        (trial.folder / "eval" / f"{name}.json").write_text(json.dumps({"score": score}))
-    trial.scores_file.write_text("{}")
-    trial.seconds_file.write_text(json.dumps({"train": 60.0, "evaluate": 5.0}))
+def finish(trial: Trial, score: float, held_out: float | None = None, seconds: float | None = 60.0) -> None:
+    """Leave behind what a finished trial does: every benchmark has the same score."""
+    trial.folder.mkdir(parents=True)
+    took = {"evaluate": 5.0} | ({} if seconds is None else {"train": seconds})
+    write_record(
+        trial.record_file,
+        Record(trial.name, trial.seed, recipe(trial), dict.fromkeys(BENCHMARKS, score), held_out, took, "abc1234"),
+    )
 
 
 def test_interval_of_one_to_five():
@@ -71,15 +82,21 @@ def test_a_teacher_that_is_not_there_or_another_one(tmp_path):
     check_teacher(trial(str(tmp_path)))
 
 
-def test_a_student_made_otherwise_is_not_taken_for_finished(tmp_path, monkeypatch):
-    """Other flags, another preset, a teacher or a first stage trained anew; where they lie does not matter."""
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A teacher and a first stage, known by their weights."""
     for name in ("teacher", "student-pretrain"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "trainer_state.json").write_text(name)
+        (tmp_path / name / "model.safetensors").write_text(name)
     monkeypatch.setenv("CHECKPOINTS", str(tmp_path))
     monkeypatch.setenv("TEACHER", str(tmp_path / "teacher"))
     monkeypatch.setenv("PRESET", "mini")
-    trial = plan_trials(find_runs(["sft+kd"]), [0], tmp_path / "tables")[0]
+    return tmp_path
+
+
+def test_a_student_made_otherwise_is_not_taken_for_finished(models, monkeypatch):
+    """Other flags, another preset, a teacher or a first stage with other weights; where they lie does not matter."""
+    trial = plan_trials(find_runs(["sft+kd"]), [0], models / "tables")[0]
     trial.folder.mkdir(parents=True)
     trial.recipe_file.write_text(json.dumps(recipe(trial, ["--x", "1"])))
     check_recipe(trial, ["--x", "2"])  # nothing was trained
@@ -87,25 +104,64 @@ def test_a_student_made_otherwise_is_not_taken_for_finished(tmp_path, monkeypatc
     check_recipe(trial, ["--x", "1"])
     with pytest.raises(InputError, match="its flags is '--x 1', now it would be '--x 2'; remove the folder"):
         check_recipe(trial, ["--x", "2"])
-    (tmp_path / "teacher").rename(tmp_path / "moved")
-    monkeypatch.setenv("TEACHER", str(tmp_path / "moved"))
+    (models / "teacher").rename(models / "moved")
+    monkeypatch.setenv("TEACHER", str(models / "moved"))
     check_recipe(trial, ["--x", "1"])
-    (tmp_path / "moved" / "trainer_state.json").write_text("again")
-    with pytest.raises(InputError, match="its teacher is 'training"):
+    (models / "moved" / "model.safetensors").write_text("trained again")
+    with pytest.raises(InputError, match="its teacher is 'weights"):
         check_recipe(trial, ["--x", "1"])
     other = replace(trial, run=replace(trial.run, data_share=50))
     with pytest.raises(InputError, match="its data_share is '100', now it would be '50'"):
         check_recipe(other, ["--x", "1"])
 
 
+def test_a_finished_student_made_otherwise(models):
+    trial = plan_trials(find_runs(["sft+kd"]), [0], models / "tables")[0]
+    finish(trial, 5.0)
+    check_recipe(trial)
+    with pytest.raises(InputError, match="its flags is '', now it would be '--x 2'"):
+        check_recipe(trial, ["--x", "2"])
+
+
+def test_records_of_another_machine(models, tmp_path):
+    """They stand in for students that would be made in the same way, the last of them, and for no others."""
+    kept = tmp_path / "out" / "trials.jsonl"
+    here = plan_trials(find_runs(["sft", "sft+kd"]), [0, 1], tmp_path / "here")
+    for score, trial in enumerate([here[0], here[1], here[0]]):
+        shutil.rmtree(trial.folder, ignore_errors=True)
+        finish(trial, float(score), held_out=0.7)
+        keep(kept, trial.record())
+    there = plan_trials(find_runs(["sft", "sft+kd"]), [0, 1], tmp_path / "there")
+    (there[1].folder / "model").mkdir(parents=True)  # one that is being trained goes on
+    take_kept(there, [], kept)
+    assert [trial.is_finished(with_held_out=True) for trial in there] == [True, False, False, False]
+    assert there[0].record() == here[0].record() and there[0].record().scores["gqa"] == 2
+    other = plan_trials(find_runs(["sft"]), [0], tmp_path / "other")
+    take_kept(other, ["--x", "1"], kept)
+    (models / "teacher" / "model.safetensors").write_text("trained again")
+    take_kept(other, [], kept)
+    assert other[0].record() is None
+    take_kept(other, [], tmp_path / "none")
+    kept.write_text(kept.read_text() + "{}\n")
+    with pytest.raises(InputError, match="line 4 of .*trials.jsonl is not the record of a trial"):
+        take_kept(other, [], kept)
+
+
+def test_a_record_without_the_held_out_loss_is_not_finished_where_it_is_asked_for(tmp_path):
+    trial = plan_trials(find_runs(["sft"]), [0], tmp_path)[0]
+    assert not trial.is_finished(with_held_out=False)
+    finish(trial, 5.0)
+    assert trial.is_finished(with_held_out=False) and not trial.is_finished(with_held_out=True)
+
+
 def test_times_of_what_was_interrupted(tmp_path):
     """A kill between the parts leaves a table that can still be written; a part without its time is left out."""
     table = find_table("table15")
     trials = plan_trials(find_runs(table.runs), (0,), tmp_path / "runs")
-    for trial in trials:
-        finish(trial, 5.0)
-    trials[0].seconds_file.unlink()
+    for trial, seconds in zip(trials, (None, 120.0, 60.0), strict=True):
+        finish(trial, 5.0, seconds=seconds)
     trials[1].took("train", 120.04)
+    trials[1].took("evaluate", 5.0)
     assert trials[1].seconds() == {"train": 120.0, "evaluate": 5.0}
     text = write_report("table15", table, trials, tmp_path / "out", {})
     ends = [line.rsplit(" | ", 1)[1] for line in text.splitlines() if line.startswith("| ")][1:]
@@ -168,11 +224,8 @@ def test_held_out_loss_has_its_columns(tmp_path):
     """Seed by seed as well; a row without it says so."""
     table = find_table("table15")
     trials = plan_trials(find_runs(table.runs), (0, 1), tmp_path / "runs")
-    for trial in trials:
-        finish(trial, 5.0)
     for trial, loss in zip(trials, (0.71, 0.70, None, 0.73, 0.71, None), strict=True):
-        if loss is not None:
-            trial.held_out_file.write_text(json.dumps({"cross_entropy": loss}))
+        finish(trial, 5.0, loss)
     text = write_report("table15", table, trials, tmp_path / "out", {}, Row("Teacher", dict.fromkeys(BENCHMARKS, 5.0)))
     above, *rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
     assert len(above) == len(rows[0]) == 12
@@ -182,7 +235,7 @@ def test_held_out_loss_has_its_columns(tmp_path):
     lines, _ = read_lines(trials)
     assert len(draw(table, lines).axes) == 1, "not without all"
     for trial in trials[2::3]:
-        trial.held_out_file.write_text(json.dumps({"cross_entropy": 0.69}))
+        write_record(trial.record_file, replace(trial.record(), held_out=0.69))
     left, right = draw(table, read_lines(trials)[0]).axes
     (dots,) = right.containers
     assert dots.lines[0].get_xdata().tolist() == pytest.approx([0, -0.015, -0.03])
@@ -192,7 +245,7 @@ def test_held_out_loss_has_its_columns(tmp_path):
 def test_only_seeds_that_all_runs_have(tmp_path):
     table = find_table("table15")
     trials = plan_trials(find_runs(table.runs), (0, 1, 2), tmp_path)
-    with pytest.raises(InputError, match="no seed has been finished.*sft/seed0/eval/scores.json is missing"):
+    with pytest.raises(InputError, match="no seed has been finished.*sft/seed0/record.json is missing"):
         read_lines(trials)
     for trial in trials:
         if trial.seed == 2 or trial.name != "sft":

@@ -61,3 +61,7 @@ def test_two_students_trained_evaluated_and_tabulated(world, tuned_teacher, tmp_
     again = table("--max_steps", "2", "--logging_steps", "1")
     assert again.returncode == 0 and "2 students, 2 of them finished before" in again.stderr
     assert not list((checkpoints / "tables").rglob("checkpoint-*"))
+    shutil.rmtree(checkpoints / "tables")
+    again = table("--max_steps", "2", "--logging_steps", "1")
+    assert again.returncode == 0 and "2 students, 2 of them finished before" in again.stderr, "their records are kept"
+    assert json.loads((tmp_path / "out" / "table9.json").read_text())["rows"] == content["rows"]
