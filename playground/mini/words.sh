@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# The miniature's language models learn to answer about pictures in words; a share of these texts is read as a whole, as
-# public models are pretrained.
+# The miniature's language models read about pictures in words, whole texts first and then answers alone, as public ones are
+# pretrained and then tuned.
 #
 #   bash playground/mini/words.sh teacher      (or student)
 export PRESET=${PRESET:-mini}
 source "$(dirname "$0")/../../scripts/_stages.sh"
 role=${1:-}
 case $role in
-    teacher) base=$TEACHER_BASE extra=("${TEACHER_WORDS_EXTRA[@]}") ;;
-    student) base=$STUDENT_BASE extra=("${STUDENT_WORDS_EXTRA[@]}") ;;
+    teacher) base=$TEACHER_BASE answers=("${TEACHER_WORDS_EXTRA[@]}") ;;
+    student) base=$STUDENT_BASE answers=("${STUDENT_WORDS_EXTRA[@]}") ;;
     *) fail "usage: words.sh teacher|student [flags]; got '$role'" ;;
 esac
 shift
-pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${extra[@]}" --output_dir "$CHECKPOINTS/$role-words" "$@"
+texts=$CHECKPOINTS/$role-texts
+if [[ ! -e $texts/trainer_state.json ]]; then
+    pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${TEXTS_EXTRA[@]}" --output_dir "$texts" "$@"
+fi
+pretrain "$role" "$texts" "$MINI/words.json" "$MINI/images" "${answers[@]}" --output_dir "$CHECKPOINTS/$role-words" "$@"

@@ -35,9 +35,10 @@ TEACHER_FINETUNE_LR=${TEACHER_FINETUNE_LR:-$FINETUNE_LR}
 FINETUNE_BATCH=${FINETUNE_BATCH:-32}
 # Looking is learnt suddenly, at a high rate; the words' stage and stage 1 share these flags.
 LOOKING_FLAGS=(--group_by_modality_length True --lr_scheduler_type constant_with_warmup)
-TEACHER_WORDS_EXTRA=(--num_train_epochs 0.75 --train_on_inputs 0.25 "${LOOKING_FLAGS[@]}")
-STUDENT_WORDS_EXTRA=(--num_train_epochs 1 --train_on_inputs 0.25 "${LOOKING_FLAGS[@]}")
-TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 0.6 "${LOOKING_FLAGS[@]}")
+TEXTS_EXTRA=(--num_train_epochs 0.17 --train_on_inputs 1 "${LOOKING_FLAGS[@]}")
+TEACHER_WORDS_EXTRA=(--num_train_epochs 0.75 "${LOOKING_FLAGS[@]}")
+STUDENT_WORDS_EXTRA=(--num_train_epochs 0.83 "${LOOKING_FLAGS[@]}")
+TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 0.85 "${LOOKING_FLAGS[@]}")
 STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 "${LOOKING_FLAGS[@]}")
 TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=()
 STUDENT_EPOCHS=${STUDENT_EPOCHS:-0.67}
