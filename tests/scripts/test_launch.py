@@ -55,14 +55,14 @@ def test_the_miniatures_language_models_read_words_first():
         ("mini-small-teacher", "teacher", "playground/mini/build/models/teacher-small-lm"),
     ):
         done = show("../playground/mini/words", role, PRESET=preset)
-        answers, whole = (words_to_flags(line) for line in done.stdout.splitlines())
+        texts, answers = (words_to_flags(line) for line in done.stdout.splitlines())
         runs = "playground/mini/runs" + {"mini": "", "mini-llama": "/llama", "mini-small-teacher": "/small"}[preset]
-        assert answers["--model_name_or_path"] == base and "--train_on_inputs" not in answers
-        assert whole["--model_name_or_path"] == answers["--output_dir"] and whole["--train_on_inputs"] == "1"
-        assert whole["--output_dir"] == f"{runs}/{role}-words"
-        assert answers["--data_path"] == whole["--data_path"] == "playground/mini/build/words.json"
+        assert texts["--model_name_or_path"] == base and texts["--train_on_inputs"] == "1"
+        assert answers["--model_name_or_path"] == texts["--output_dir"] and "--train_on_inputs" not in answers
+        assert answers["--output_dir"] == f"{runs}/{role}-words"
+        assert answers["--data_path"] == texts["--data_path"] == "playground/mini/build/words.json"
         stage = flags_of(show(f"{role}/pretrain", PRESET=preset, NUM_GPUS="0"))
-        assert stage["--model_name_or_path"] == whole["--output_dir"], "stage 1 starts from it"
+        assert stage["--model_name_or_path"] == answers["--output_dir"], "stage 1 starts from it"
     done = show("../playground/mini/words", "pupil", PRESET="mini")
     assert done.returncode == 2 and "words.sh teacher|student [flags]; got 'pupil'" in done.stderr
 
