@@ -39,7 +39,7 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
         "learning_rate": 2e-3,
     },
     "student-lm": {
-        "hidden_size": 96,
+        "hidden_size": 80,
         "layers": 3,
         "heads": 4,
         "kv_heads": 2,

@@ -37,7 +37,7 @@ FINETUNE_BATCH=${FINETUNE_BATCH:-32}
 LOOKING_FLAGS=(--group_by_modality_length True --lr_scheduler_type constant_with_warmup)
 TEXTS_EXTRA=(--num_train_epochs 0.17 --train_on_inputs 1 "${LOOKING_FLAGS[@]}")
 TEACHER_WORDS_EXTRA=(--num_train_epochs 0.75 "${LOOKING_FLAGS[@]}")
-STUDENT_WORDS_EXTRA=(--num_train_epochs 0.83 "${LOOKING_FLAGS[@]}")
+STUDENT_WORDS_EXTRA=(--num_train_epochs 0.63 --train_on_inputs 0.02 "${LOOKING_FLAGS[@]}")
 TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 0.85 "${LOOKING_FLAGS[@]}")
 STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 "${LOOKING_FLAGS[@]}")
 TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=()
