@@ -40,7 +40,7 @@ TEACHER_WORDS_EXTRA=(--num_train_epochs 0.75 "${LOOKING_FLAGS[@]}")
 STUDENT_WORDS_EXTRA=(--num_train_epochs 0.63 --train_on_inputs 0.02 "${LOOKING_FLAGS[@]}")
 TEACHER_PRETRAIN_EXTRA=(--num_train_epochs 0.85 "${LOOKING_FLAGS[@]}")
 STUDENT_PRETRAIN_EXTRA=(--num_train_epochs 0.6 "${LOOKING_FLAGS[@]}")
-TEACHER_FINETUNE_EXTRA=() STUDENT_FINETUNE_EXTRA=()
+TEACHER_FINETUNE_EXTRA=(--num_train_epochs 1.5) STUDENT_FINETUNE_EXTRA=()
 STUDENT_EPOCHS=${STUDENT_EPOCHS:-0.67}
 
 # Two processes of one thread each do 1.4 times the work of one process with two threads on models this small.
