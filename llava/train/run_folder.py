@@ -29,21 +29,26 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def code_commit() -> str | None:
-    """The commit of the checkout the code runs from, with ``-dirty`` where files were changed; None if it is none."""
+HERE = Path(__file__).resolve().parent
+
+
+def code_commit(folder: Path = HERE) -> str | None:
+    """The commit of the checkout that ``folder`` (where the code runs from) is in; None if it is in none.
+
+    It ends in ``-dirty`` where files were changed, those of ``docs/`` aside: results are written there.
+    """
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10)
+
     try:
-        folder = Path(__file__).resolve().parent
-        output = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        commit = git("describe", "--always")
+        changed = git("diff", "--quiet", "HEAD", "--", ":/", ":(exclude,top)docs")
     except (OSError, subprocess.SubprocessError):
         return None
-    return output.stdout.strip()
+    if commit.returncode:
+        return None
+    return commit.stdout.strip() + ("-dirty" if changed.returncode else "")
 
 
 def write_run_config(output_dir: str | Path, **groups: Any) -> Path:
