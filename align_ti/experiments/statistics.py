@@ -16,7 +16,7 @@ class Estimate:
 
     def text(self, digits: int = 1) -> str:
         """``mean ± half-width`` with so many digits behind the point; the mean alone where there is no interval."""
-        mean = f"{self.mean:.{digits}f}"
+        mean = f"{self.mean:z.{digits}f}"
         return mean if np.isnan(self.half_width) else f"{mean} ± {self.half_width:.{digits}f}"
 
 

@@ -42,6 +42,7 @@ def test_interval_of_one_to_five():
     found = estimate([1, 2, 3, 4, 5])
     assert found.mean == 3 and found.half_width == pytest.approx(1.9633, abs=1e-4)
     assert found.text() == "3.0 ± 2.0" and found.text(3) == "3.000 ± 1.963"
+    assert estimate([-0.04]).text() == "0.0"
     assert math.isnan(estimate([7.0]).half_width) and estimate([7.0]).text() == "7.0"
 
 
