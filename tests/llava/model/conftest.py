@@ -1,7 +1,8 @@
 """Tiny real towers and language models, written to disk once, and a factory that puts them together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -101,18 +102,20 @@ def tower_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 @pytest.fixture(scope="session")
 def language_folder(tmp_path_factory: pytest.TempPathFactory, qwen_tokenizer) -> Callable[..., Path]:
-    """``language_folder(family, tied=False)``: a plain language model with its tokenizer on disk."""
-    made: dict[tuple[str, bool], Path] = {}
+    """``language_folder(family, tied=False, sizes={})``: a plain language model with its tokenizer on disk."""
+    made: dict[tuple[Any, ...], Path] = {}
 
-    def get(family: str, tied: bool = False) -> Path:
-        if (family, tied) not in made:
+    def get(family: str, tied: bool = False, sizes: Mapping[str, int] = MappingProxyType({})) -> Path:
+        key = (family, tied, *sorted(sizes.items()))
+        if key not in made:
             config_class, model_class, extra = FAMILIES[family]
             folder = tmp_path_factory.mktemp("language") / "base"
             torch.manual_seed(2)
-            model_class(config_class(**LANGUAGE, **extra, tie_word_embeddings=tied)).save_pretrained(folder)
+            config = config_class(**{**LANGUAGE, **sizes}, **extra, tie_word_embeddings=tied)
+            model_class(config).save_pretrained(folder)
             qwen_tokenizer.save_pretrained(folder)
-            made[family, tied] = folder
-        return made[family, tied]
+            made[key] = folder
+        return made[key]
 
     return get
 
@@ -128,8 +131,9 @@ def make_model(tower_folder, language_folder) -> Callable[..., Any]:
         projector: str = "mlp2x_gelu",
         layer: int = -2,
         dtype: torch.dtype = torch.float32,
+        sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> Any:
-        model = language_model_class(family).from_pretrained(language_folder(family, tied), dtype=dtype)
+        model = language_model_class(family).from_pretrained(language_folder(family, tied, sizes), dtype=dtype)
         torch.manual_seed(3)
         model.initialize_vision_modules(
             str(tower_folder(tower)), mm_projector_type=projector, mm_vision_select_layer=layer
