@@ -63,13 +63,6 @@ def read_records(file: Path) -> list[Record]:
     return [read_record(line, f"line {number} of {file}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def write_record(file: Path, record: Record) -> None:
-    """Write one record, whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(record.text(), encoding="utf-8")
-    part.replace(file)
-
-
 def keep(file: Path, record: Record) -> None:
     """Add a record at the end of a file, in one write, so that several trials may end at once."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from align_ti.experiments.catalogue import Run
-from align_ti.experiments.record import Record, keep, read_record, read_records, write_record
+from align_ti.experiments.record import Record, keep, read_record, read_records
 from align_ti.facts import REPOSITORY
+from llava.data.prepare.output import write_text
 from llava.errors import InputError
 from llava.eval.table import SCORES_FILE, read_rows
 
@@ -133,7 +134,7 @@ def take_kept(trials: Sequence[Trial], flags: Sequence[str], kept: Path) -> None
         same = [record for record in known[trial.name, trial.seed] if record.recipe == wanted]
         if same:
             trial.folder.mkdir(parents=True, exist_ok=True)
-            write_record(trial.record_file, same[-1])
+            write_text(trial.record_file, same[-1].text())
 
 
 def check_teacher(trial: Trial) -> None:
@@ -236,7 +237,7 @@ def run_trial(
         read += ["--image-folder", images, "--out", str(trial.held_out_file.resolve())]
         _call([*read, "--batch-size", os.environ.get("BATCH_SIZE", "8")], trial.folder / "held_out.log")
     record = collect(trial)
-    write_record(trial.record_file, record)
+    write_text(trial.record_file, record.text())
     if kept is not None:
         keep(kept, record)
 

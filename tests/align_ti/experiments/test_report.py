@@ -10,7 +10,7 @@ import pytest
 
 from align_ti.experiments.__main__ import read_teacher
 from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table, with_teachers
-from align_ti.experiments.record import Record, keep, write_record
+from align_ti.experiments.record import Record, keep
 from align_ti.experiments.report import draw, read_lines, write_report
 from align_ti.experiments.runner import (
     Trial,
@@ -31,10 +31,9 @@ def finish(trial: Trial, score: float, held_out: float | None = None, seconds: f
     """Leave behind what a finished trial does: every benchmark has the same score."""
     trial.folder.mkdir(parents=True)
     took = {"evaluate": 5.0} | ({} if seconds is None else {"train": seconds})
-    write_record(
-        trial.record_file,
-        Record(trial.name, trial.seed, recipe(trial), dict.fromkeys(BENCHMARKS, score), held_out, took, "abc1234"),
-    )
+    scores = dict.fromkeys(BENCHMARKS, score)
+    record = Record(trial.name, trial.seed, recipe(trial), scores, held_out, took, "abc1234")
+    trial.record_file.write_text(record.text())
 
 
 def test_interval_of_one_to_five():
@@ -236,7 +235,7 @@ def test_held_out_loss_has_its_columns(tmp_path):
     lines, _ = read_lines(trials)
     assert len(draw(table, lines).axes) == 1, "not without all"
     for trial in trials[2::3]:
-        write_record(trial.record_file, replace(trial.record(), held_out=0.69))
+        trial.record_file.write_text(replace(trial.record(), held_out=0.69).text())
     left, right = draw(table, read_lines(trials)[0]).axes
     (dots,) = right.containers
     assert dots.lines[0].get_xdata().tolist() == pytest.approx([0, -0.015, -0.03])

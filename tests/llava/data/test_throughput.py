@@ -21,12 +21,16 @@ def run(world, monkeypatch, *flags):
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_figures_of_real_samples(world, tmp_path, monkeypatch, capsys, workers):
     file = tmp_path / "figures.json"
-    run(world, monkeypatch, "--batch", "8", "--workers", workers, "--step_seconds", "2", "--json", str(file))
-    found = throughput.Throughput(**json.loads(file.read_text()))
+    for _ in range(5):  # both are times, and other work may slow one of them
+        run(world, monkeypatch, "--batch", "4", "--workers", workers, "--step_seconds", "2", "--json", str(file))
+        found = throughput.Throughput(**json.loads(file.read_text()))
+        whole_by_parts = found.samples_per_second * found.one_process
+        if workers != "0" or 0.3 < whole_by_parts < 1.5:
+            break
     assert found.samples == 24 and found.workers == int(workers)
     assert min(found.read, found.tokenize, found.decode, found.preprocess) > 0
-    if workers == "0":  # the loader adds batching and little else to what its parts take; the rest is other work here
-        assert 0.2 < found.samples_per_second * found.one_process < 5
+    if workers == "0":  # the loader adds batching and little else to what its parts take
+        assert 0.3 < whole_by_parts < 1.5
     out = capsys.readouterr().out
     assert f"{found.samples_per_second:.0f} samples/s with {workers} workers" in out and "keep up" in out
 
