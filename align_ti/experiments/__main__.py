@@ -12,10 +12,14 @@ import os
 import sys
 from pathlib import Path
 
+from transformers import PretrainedConfig
+
 from align_ti.analysis.checkpoints import parse_named
-from align_ti.experiments.catalogue import TABLES, find_runs, find_table, with_teachers
+from align_ti.experiments.catalogue import TABLES, find_runs, find_table, with_layers, with_teachers
+from align_ti.experiments.recipe import check_flags
 from align_ti.experiments.report import write_report
-from align_ti.experiments.runner import plan_trials, run_trials, take_kept
+from align_ti.experiments.runner import Work, run_trials, take_kept
+from align_ti.experiments.trial import plan_trials
 from align_ti.facts import REPOSITORY, run_facts
 from llava.errors import InputError, run_cli
 from llava.eval.registry import BENCHMARKS
@@ -51,18 +55,24 @@ def main() -> None:
         table, runs = with_teachers(table, parse_named(arguments.teachers, "--teachers"))
     else:
         runs = find_runs(table.runs)
+    if any(word.endswith("%") for run in runs.values() for word in run.flags):
+        config, _ = PretrainedConfig.get_config_dict(os.environ["TEACHER"])
+        table, runs = with_layers(table, runs, config["num_hidden_layers"])
     teacher = read_teacher(arguments.teacher) if arguments.teacher and not table.teachers else None
     if table.beside_teacher and teacher is None:
         raise InputError(
             f"{arguments.table} shows the teacher as well, and its scores were not found; evaluate it first: "
             "bash scripts/eval/all.sh TEACHER"
         )
+    check_flags(runs.values(), flags)
     trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
-    records = arguments.records or arguments.out / "trials.jsonl"
-    take_kept(trials, flags, records)
-    if not arguments.report_only:
-        texts = held_out(arguments.held_out, arguments.held_out_images)
-        run_trials(trials, flags, texts, arguments.jobs, records)
+    texts = held_out(arguments.held_out, arguments.held_out_images)
+    work = Work(flags, texts, arguments.records or arguments.out / "trials.jsonl")
+    take_kept(trials, work)
+    if arguments.report_only:
+        work.check(trials)
+    else:
+        run_trials(trials, work, arguments.jobs)
     sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teacher))
 
 

@@ -12,8 +12,8 @@ from align_ti.analysis.report import markdown_page, markdown_table
 from align_ti.analysis.report import write_report as write_files
 from align_ti.experiments.catalogue import Table
 from align_ti.experiments.record import Record
-from align_ti.experiments.runner import Trial
 from align_ti.experiments.statistics import Estimate, estimate, paired_difference
+from align_ti.experiments.trial import Trial
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
 from llava.eval.table import Row
@@ -39,6 +39,10 @@ class Line:
     def difference(self, baseline: "Line") -> Estimate:
         """The averages minus the baseline's, seed by seed."""
         return paired_difference(self.averages, baseline.averages)
+
+    def differences(self, baseline: "Line") -> dict[str, Estimate]:
+        """The scores minus the baseline's, seed by seed, by benchmark."""
+        return {name: paired_difference(values, baseline.scores[name]) for name, values in self.scores.items()}
 
     def held_out_difference(self, baseline: "Line") -> Estimate | None:
         """The held-out losses minus the baseline's, seed by seed; None where one of them was not measured."""
@@ -129,6 +133,7 @@ def _row(line: Line, baseline: Line) -> dict[str, Any]:
         "average": line.averages,
         "mean": asdict(estimate(line.averages)),
         "difference": asdict(line.difference(baseline)),
+        "differences": {name: asdict(difference) for name, difference in line.differences(baseline).items()},
         "held_out_difference": held_out and asdict(held_out),
     }
 
@@ -170,7 +175,21 @@ def as_markdown(
             "Held-out loss: cross-entropy in nats a token on conversations about pictures that no student trained on, "
             "answers given (`llava.eval.held_out`)."
         )
-    return markdown_page(table.title, [markdown_table(headings, rows), *notes], facts)
+    parts = [markdown_table(headings, rows), *notes]
+    if len(lines) > 1:
+        parts += [f"Against {baseline.label}, by benchmark:", _differences(lines, baseline)]
+    return markdown_page(table.title, parts, facts)
+
+
+def _differences(lines: Sequence[Line], baseline: Line) -> str:
+    """A table of every other row's differences to the baseline, benchmark by benchmark."""
+    headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg"]
+    rows = [
+        [line.label, *(value.text() for value in line.differences(baseline).values()), line.difference(baseline).text()]
+        for line in lines
+        if line is not baseline
+    ]
+    return markdown_table(headings, rows)
 
 
 def draw(table: Table, lines: Sequence[Line]) -> Figure:

@@ -1,0 +1,138 @@
+"""Commands that run beside each other and end together."""
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from align_ti.facts import REPOSITORY
+from llava.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+GRACE = 600.0
+"""Seconds that a command is given to save what it has."""
+
+
+class Ended(Exception):
+    """Nothing is begun any more."""
+
+
+class Commands:
+    """Runs commands, each in a session of its own, until told to end.
+
+    A Ctrl-C reaches this process alone; :meth:`end` passes it on as SIGTERM, at which a training saves a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+
+    def run(self, command: Sequence[str], log: Path, environment: Mapping[str, str], held: int) -> None:
+        """Run one command from the repository's root.
+
+        Args:
+            command: with its arguments.
+            log: file for what it says.
+            environment: added to this process's.
+            held: a file descriptor that it keeps open, of :func:`only_here`.
+
+        Raises:
+            Ended: :meth:`end` was called.
+            InputError: it failed; the message has the end of its log.
+        """
+        with open(log, "w", encoding="utf-8") as file:
+            with self._lock:
+                self.check()
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, cwd=REPOSITORY,
+                    env={**os.environ, **environment}, start_new_session=True, pass_fds=[held],
+                )  # fmt: skip
+                self._running.add(process)
+            status = process.wait()
+        with self._lock:
+            self._running.discard(process)
+            self.check()
+        if status:
+            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+            raise InputError(f"{' '.join(command)} ended with status {status}; the end of {log}:\n{tail}")
+
+    def check(self) -> None:
+        """Go on only while commands may be begun.
+
+        Raises:
+            Ended: :meth:`end` was called.
+        """
+        if self._ending.is_set():
+            raise Ended
+
+    def end(self) -> None:
+        """Ask all commands to end, and begin none any more."""
+        self._ending.set()
+        with self._lock:
+            for process in self._running:
+                try:
+                    os.killpg(process.pid, signal.SIGTERM)
+                except ProcessLookupError:
+                    pass
+
+
+@contextmanager
+def only_here(folder: Path, commands: Commands) -> Iterator[int]:
+    """Work in a folder that nothing else works in; waits until it is free.
+
+    Commands that are given the file descriptor hold the folder as well. So a training that outlives its table (one
+    that was killed) is waited for, not begun a second time beside it; and where commands were ended, this waits until
+    all that they started is gone, at most ``GRACE`` seconds.
+
+    Yields:
+        The file descriptor.
+
+    Raises:
+        Ended: the commands were ended, now or before.
+    """
+    commands.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / "lock"
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _take(handle):
+            owner = os.pread(handle, 32, 0).decode().strip() or "unknown"
+            logger.info("%s is worked on by process %s or what it started; waiting for it", folder, owner)
+            while not _take(handle):
+                time.sleep(0.5)
+                commands.check()
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield handle
+    finally:
+        os.close(handle)
+        try:
+            commands.check()
+        except Ended:
+            _wait_until_free(lock)
+
+
+def _wait_until_free(lock: Path) -> None:
+    until = time.monotonic() + GRACE
+    handle = os.open(lock, os.O_RDWR)
+    try:
+        while not _take(handle) and time.monotonic() < until:
+            time.sleep(0.2)
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
