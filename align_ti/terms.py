@@ -87,14 +87,15 @@ class LossTerms:
         self.relational = RelationalLoss(settings.rel_similarity)
 
     def __call__(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
-        """The weighted sum ``loss`` and the detached unweighted terms; see ``Objective.__call__``."""
+        """The weighted sum ``loss`` and the detached unweighted terms that are defined on these responses: ``sft`` on
+        the data's alone, ``pg`` and ``reverse_kl`` on the student's; see ``Objective.__call__``."""
         out = {"loss": passes.student_main.new_zeros((), dtype=exact_dtype(passes.student_main))}
         weights = row_weights(self.settings, batch, passes)
         if weights:
             out |= self.weighted_rows(student, batch, passes, weights)
         if "rel" in self.settings.weights:
             self._add(out, "rel", self.relations(student, batch, passes))
-        if "pg" in self.settings.weights:
+        if "pg" in self.settings.weights and batch.on_policy:
             loss, out["reverse_kl"] = self.policy_gradient(student, batch, passes)
             self._add(out, "pg", loss)
         if passes.layout is not None:
@@ -159,12 +160,9 @@ class LossTerms:
         return total / batch.counts.image_samples
 
     def policy_gradient(self, student: Any, batch: MicroBatch, passes: Passes) -> tuple[Tensor, Tensor]:
-        """``pg``, and the exact reverse KL a token in it; both 0 on the data's responses, where it is not defined."""
+        """``pg``, and the exact reverse KL a token in it, on the student's responses."""
         assert passes.teacher_main is not None
         supervised = batch.supervised
-        if not batch.on_policy:
-            nothing = torch.zeros_like(batch.counts.tokens, dtype=exact_dtype(passes.student_main))
-            return nothing, nothing
         sample = samples_of(supervised.predicting, batch.inputs.labels.shape[1], batch.packing)
         scale = 1 / batch.counts.tokens.to(exact_dtype(passes.student_main))
         options: dict[str, Any] = {
@@ -202,9 +200,11 @@ def row_weights(settings: ObjectiveSettings, batch: MicroBatch, passes: Passes) 
     places = len(passes.student_main)
     extra = 0 if passes.student_candidates is None else len(passes.student_candidates)
     names = [name for name in settings.weights if name in ROW_TERMS]
+    if batch.on_policy and "sft" in names:  # the data's responses alone are right answers
+        names.remove("sft")
     terms = {name: passes.student_main.new_zeros(places + extra, dtype=exact) for name in names}
     for name in ("sft", "kd"):
-        if name in terms and not (name == "sft" and batch.on_policy):  # the data's responses alone are right answers
+        if name in terms:
             terms[name][supervised.predicting] = 1 / counts.tokens.to(exact)
     if "iva" in terms:
         if settings.iva_weights == "uniform":

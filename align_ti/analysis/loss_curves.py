@@ -11,7 +11,7 @@ from align_ti.arguments import LOSSES
 from llava.errors import InputError, run_cli
 
 TITLES = {
-    "sft": "SFT: cross-entropy (Eq. 1)",
+    "sft": "SFT: cross-entropy",
     "kd": "KD: next token (Eq. 2)",
     "iva": "IVA: visual tokens (Eq. 4)",
     "tpa": "TPA: transitions (Eq. 7)",

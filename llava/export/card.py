@@ -31,7 +31,7 @@ METRICS = {"pope": "f1", "mme": "perception / 20"}
 """What a benchmark's score is, where it is no accuracy."""
 
 LOSSES = {
-    "sft": "SFT (Eq. 1)",
+    "sft": "SFT",
     "kd": "KD (Eq. 2)",
     "iva": "IVA (Eq. 4)",
     "tpa": "TPA (Eq. 7)",

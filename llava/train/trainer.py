@@ -47,7 +47,7 @@ class LlavaTrainer(Trainer):
         self.stopper = StopOnSignal()
         self.add_callback(self.stopper)
         self._terms: dict[str, Tensor] = {}
-        self._term_steps = 0
+        self._term_steps: dict[str, set[int]] = {}
         self._held_out = HeldOutTerms()
         self.probe = None
         if self.args.eval_benchmarks:
@@ -168,23 +168,21 @@ class LlavaTrainer(Trainer):
 
     def record_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Add this micro-batch's share of the named losses to what the next line of log will show."""
-        if not self._terms:
-            self._term_steps = self.state.global_step
         for name, value in terms.items():
             value = value.detach().double()
             self._terms[name] = self._terms[name] + value if name in self._terms else value
+            self._term_steps.setdefault(name, set()).add(self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the mean of every named loss since the last line of log."""
+        """Log, with the mean of every named loss over the steps since the last line of log in which it was defined."""
         if "loss" in logs and self._terms:
-            steps = self.state.global_step - self._term_steps
             values = torch.stack(list(self._terms.values())).float()
             if self.args.world_size > 1:
                 values = self.accelerator.reduce(values, reduction="sum")
             for name, value in zip(self._terms, values.tolist(), strict=True):
                 self.check_finite(name, value)
-                logs[name] = value / max(steps, 1)
-            self._terms = {}
+                logs[name] = value / len(self._term_steps[name])
+            self._terms, self._term_steps = {}, {}
             if self.bad_samples:
                 logs["bad_samples"] = self.bad_samples
         super().log(logs, start_time)

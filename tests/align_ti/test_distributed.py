@@ -51,7 +51,7 @@ def outcome(
     folder: Path, weights: str = "model", terms: tuple[str, ...] = TERMS
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    losses = torch.tensor([[entry[name] for name in terms] for entry in log if "sft" in entry])
+    losses = torch.tensor([[entry.get(name, 0) for name in terms] for entry in log if "loss" in entry])
     return losses, load_file(folder / f"{weights}.safetensors")
 
 

@@ -1,6 +1,7 @@
 """The distillation stage end to end on a tiny world: terms, batch splits, resumption, refusals."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +54,8 @@ def run(world, tuned_teacher, monkeypatch):
 
 
 def steps(log: list[dict], *names: str) -> list[list[float]]:
-    return [[entry[name] for name in names] for entry in log if "sft" in entry or "kd" in entry]
+    """What was logged step by step; NaN where a step has no such term."""
+    return [[entry.get(name, math.nan) for name in names] for entry in log if "sft" in entry or "kd" in entry]
 
 
 TERMS = ("loss", "sft", "kd", "iva", "tpa")
