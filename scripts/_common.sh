@@ -78,6 +78,14 @@ exec_or_run() {
     if [[ -n ${PRINT_ONLY:-} ]]; then printf '%q ' "$@"; echo; else "$@"; fi
 }
 
+# scores_of CHECKPOINT: the folder of its evaluation: in its own, or beside it as by scripts/demo.sh; nothing without one.
+scores_of() {
+    local scores
+    for scores in "$1/eval" "$(dirname "$1")/eval/$(basename "$1")"; do
+        if [[ -e $scores/scores.json ]]; then echo "$scores"; return; fi
+    done
+}
+
 # Flags of every stage. shellcheck disable=SC2034 (used by the scripts that source this file)
 MODEL_FLAGS=(
     --vision_tower "$VISION_TOWER"

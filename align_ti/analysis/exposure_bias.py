@@ -8,9 +8,11 @@ prefix ``y_<t`` from the data (``E_train``, Eq. 9), drawn from the student (``E_
 drawn from the teacher (``E``, Eq. 13). ``%ExAccErr = (R - E) / E`` (Eq. 11). Fig. 2 (right) shows the first two,
 Fig. 6 the last.
 
-The paper does not say what a step counts for after the end of a response. Here it counts zero, as in TPA: nothing is
-generated there, and ``E(l)`` is then exactly the divergence between both models' distributions over responses cut at
-``l`` tokens. ``--ended leave-out`` averages each step over the responses that got there instead.
+The paper does not say what a step counts for after the end of a response; its answers are long enough not to ask.
+``--ended leave-out`` averages each step over the responses that got there. With ``--ended zero`` nothing is generated
+there and nothing counts, as in TPA: ``E(l)`` is then exactly the divergence between both models' distributions over
+responses cut at ``l`` tokens, but a student that says less than its teacher collects less in ``R`` too, and its
+``%ExAccErr`` is lower for that reason alone. The figure shows the former, the table both.
 """
 
 import sys
@@ -28,7 +30,7 @@ from llava.constants import IGNORE_INDEX
 from llava.errors import InputError, run_cli
 from llava.eval.stopping import EndOfTurn
 
-ENDED = ("zero", "leave-out")
+ENDED = ("leave-out", "zero")
 RESAMPLES = 1000
 
 
@@ -47,7 +49,7 @@ class PrefixErrors:
     teacher: Tensor
 
 
-def accumulated(steps: Tensor, ended: str = "zero", weights: Tensor | None = None) -> Tensor:
+def accumulated(steps: Tensor, ended: str, weights: Tensor | None = None) -> Tensor:
     """The sum over ``t <= l`` of the mean over the samples, for every ``l`` (Eqs. 9, 10, 12 and 13).
 
     Args:
@@ -75,7 +77,7 @@ def excess_error(regret: Tensor, baseline: Tensor) -> Tensor:
     return torch.where(regret == baseline, 0.0, 100 * (regret - baseline) / baseline)
 
 
-def excess_interval(errors: PrefixErrors, ended: str = "zero", seed: int = 0) -> tuple[Tensor, Tensor]:
+def excess_interval(errors: PrefixErrors, ended: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     """The 95 % interval of ``%ExAccErr``, each end ``[steps]``, by drawing the samples anew with replacement."""
     samples = len(errors.student)
     drawn = torch.randint(samples, (RESAMPLES, samples), generator=torch.Generator().manual_seed(seed))

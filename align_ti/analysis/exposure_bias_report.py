@@ -34,17 +34,19 @@ from llava.flags import add_device_flags
 EXPLANATION = (
     "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
     "(Eq. 9); E_test: of the student (Eq. 10), the same as R (Eq. 12); E: of the teacher (Eq. 13). %ExAccErr = "
-    "(R - E) / E (Eq. 11) with its 95 % interval: Student's over the seeds of a student where there are several, else "
-    f"from {RESAMPLES} draws of the samples with replacement. The last column says how many responses of data, student "
-    "and teacher have so many tokens. The paper keeps the samples out of training; these are from the file named below."
+    "(R - E) / E (Eq. 11), of each seed of a student, then their mean. 95 % intervals are Student's over the seeds "
+    f"where there are several, else from {RESAMPLES} draws of the samples with replacement. The last columns: how many "
+    "tokens responses of student and teacher have on average up to that step, and how many of data, student and "
+    "teacher get there. The paper keeps the samples out of training; these are from the file named below."
 )
 AFTER_THE_END = {
-    "zero": "A step behind the end of a response counts zero.",
-    "leave-out": "A step behind the end of a response is left out of the mean of its step.",
+    "zero": "A step behind the end of a response counts zero, so a student that says less also collects less",
+    "leave-out": "A step behind the end of a response is left out of the mean of its step, which later steps take over "
+    "fewer responses",
 }
 
 
-def curves(errors: PrefixErrors, ended: str = "zero") -> dict[str, list[float]]:
+def curves(errors: PrefixErrors, ended: str) -> dict[str, list[float]]:
     """Everything drawn, by step from 1: errors in nats, ``%ExAccErr`` in percent, the shares of responses that reach a
     step."""
     low, high = excess_interval(errors, ended)
@@ -77,20 +79,59 @@ def over_seeds(seeds: Sequence[Mapping[str, list[float]]]) -> dict[str, list[flo
     return {name: [round(float(value), 6) for value in series] for name, series in means.items()}
 
 
-def as_markdown(students: Mapping[str, Mapping[str, list[float]]], ended: str, facts: Mapping[str, str]) -> str:
-    """Four steps of every curve as a table."""
+def as_markdown(
+    students: Mapping[str, Mapping[str, Mapping[str, list[float]]]],
+    seeds: Mapping[str, Mapping[str, Sequence[Mapping[str, list[float]]]]],
+    ended: str,
+    facts: Mapping[str, str],
+) -> str:
+    """Four steps of every curve as a table, and what separates the students at the last.
+
+    Args:
+        students: curves by what a step behind the end counts, and by name.
+        seeds: the same of each seed.
+        ended: which of the former the table is about; the other one has a column.
+    """
+    (other,) = (name for name in ENDED if name != ended)
     rows = []
-    for name, curve in students.items():
+    for name, curve in students[ended].items():
         steps = len(curve["e_train"])
         for step in sorted({max(1, steps * quarter // 4) for quarter in (1, 2, 3, 4)}):
             at = {key: series[step - 1] for key, series in curve.items()}
             errors = [f"{at[key]:.3f}" for key in ("e_train", "e_test", "e_baseline")]
-            excess = f"{at['ex_acc_err']:.1f} [{at['ex_acc_err_low']:.1f}, {at['ex_acc_err_high']:.1f}]"
+            excess = [_excess(students[convention][name], step) for convention in (ended, other)]
+            tokens = ", ".join(f"{sum(curve[f'reached_{who}'][:step]):.1f}" for who in ("student", "teacher"))
             reached = ", ".join(f"{100 * at[f'reached_{who}']:.0f}" for who in ("data", "student", "teacher"))
-            rows.append([name, str(step), *errors, excess, reached])
-    headings = ["student", "step", "E_train", "E_test = R", "E", "%ExAccErr", "responses so long, %"]
-    parts = [markdown_table(headings, rows), EXPLANATION, AFTER_THE_END[ended]]
+            rows.append([name, str(step), *errors, *excess, tokens, reached])
+    headings = ["student", "step", "E_train", "E_test = R", "E", "%ExAccErr", f"%ExAccErr, {other}"]
+    headings += ["tokens", "responses so long, %"]
+    conventions = f"{AFTER_THE_END[ended]} (`--ended {ended}`). {AFTER_THE_END[other]} (`{other}`)."
+    parts = [markdown_table(headings, rows), EXPLANATION, conventions]
+    first, *rest = seeds[ended]
+    compared = [name for name in rest if len(seeds[ended][name]) == len(seeds[ended][first]) > 1]
+    if compared:
+        quantities = ("e_train", "e_test", "e_baseline", "ex_acc_err")
+        cells = [
+            [name, *(_difference(seeds[ended][name], seeds[ended][first], key) for key in quantities),
+             _difference(seeds[other][name], seeds[other][first], "ex_acc_err")]
+            for name in compared
+        ]  # fmt: skip
+        against = markdown_table(["", "E_train", "E_test = R", "E", "%ExAccErr", f"%ExAccErr, {other}"], cells)
+        parts += [f"Against {first}, at the last step, seed by seed:", against]
     return markdown_page("Exposure bias by generation step", parts, facts)
+
+
+def _excess(curve: Mapping[str, list[float]], step: int) -> str:
+    value, low, high = (curve[f"ex_acc_err{end}"][step - 1] for end in ("", "_low", "_high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _difference(
+    mine: Sequence[Mapping[str, list[float]]], theirs: Sequence[Mapping[str, list[float]]], key: str
+) -> str:
+    from align_ti.experiments.statistics import paired_difference  # needs scipy, the extra `tables`
+
+    return paired_difference([curve[key][-1] for curve in mine], [curve[key][-1] for curve in theirs]).text(2)
 
 
 def draw(students: Mapping[str, Mapping[str, list[float]]]) -> Figure:
@@ -127,7 +168,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="conversations, drawn at random")
     parser.add_argument("--max-new-tokens", type=int, default=100, help="generation steps")
     parser.add_argument("--min-answer-tokens", type=int, help="shortest answer taken; else --max-new-tokens")
-    parser.add_argument("--ended", choices=ENDED, default=ENDED[0], help="what a step counts behind a response's end")
+    parser.add_argument(
+        "--ended",
+        choices=ENDED,
+        default=ENDED[0],
+        help="what a step behind a response's end counts in the figure; the table has both",
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="does not change the responses")
     parser.add_argument("--seed", type=int, default=0, help="of the samples and of the responses")
     parser.add_argument("--conv-mode", help="prompt template; else the one that all checkpoints were tuned with")
@@ -165,15 +211,21 @@ def main() -> None:
         samples=len(answers),
     )
     seeds = {
-        name: [curves(errors[f"{name}/{seed}"], arguments.ended) for seed in range(len(group))]
-        for name, group in groups.items()
+        ended: {
+            name: [curves(errors[f"{name}/{seed}"], ended) for seed in range(len(group))]
+            for name, group in groups.items()
+        }
+        for ended in ENDED
     }
-    results = {name: over_seeds(of_student) for name, of_student in seeds.items()}
+    results = {
+        ended: {name: over_seeds(of_student) for name, of_student in of_all.items()} for ended, of_all in seeds.items()
+    }
     facts = {
         **run_facts("align_ti.analysis.exposure_bias"),
         "samples": str(len(answers)),
+        "seeds": ", ".join(f"{len(group)} of {name}" for name, group in groups.items()),
         "dtype": str(teacher.model.dtype).removeprefix("torch."),
     }
-    text = as_markdown(results, arguments.ended, facts)
-    content = {"ended": arguments.ended, **facts, "students": results, "seeds": seeds}
-    write_report(arguments.out, arguments.name, content, text, draw(results))
+    text = as_markdown(results, seeds, arguments.ended, facts)
+    content = {"ended": arguments.ended, **facts, "students": results, "by seed": seeds}
+    write_report(arguments.out, arguments.name, content, text, draw(results[arguments.ended]))

@@ -151,7 +151,7 @@ def questions(root: Path) -> str:
 
 
 def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Names of what is not the same in two recipes; held-out data count where they are asked for alone."""
+    """Names of what is not the same in two recipes; what students are evaluated on counts where it is wanted alone."""
     names = [*wanted, *(name for name in found if name not in wanted and name not in EVALUATION)]
     return [name for name in names if found.get(name) != wanted.get(name)]
 
@@ -168,19 +168,34 @@ def check_recipes(trials: Iterable[Trial], flags: Sequence[str] = (), held_out: 
     """
     for trial in trials:
         found = trial.recipe()
-        if found is None:
-            continue
-        wanted = recipe(trial, flags, held_out)
-        if "held_out_data" not in found:  # it was not asked for
-            wanted.pop("held_out_data", None)
-        different = differences(found, wanted)
-        if different:
-            name = different[0]
-            raise InputError(
-                f"{trial.folder} holds a student made otherwise: its {name} is {found.get(name, 'not set')!r}, now it "
-                f"would be {wanted.get(name, 'not set')!r}; remove the folder to train it again, or set TABLES to "
-                "another one"
-            )
+        if found is not None:
+            wanted = recipe(trial, flags, held_out)
+            if "held_out_data" not in found:  # it was not asked for
+                wanted.pop("held_out_data", None)
+            _compare(trial, found, wanted)
+
+
+def check_trained(trials: Iterable[Trial]) -> None:
+    """Refuse students that were trained otherwise than they would be now, whatever they were evaluated on.
+
+    Raises:
+        InputError: something of a recipe is different.
+    """
+    for trial in trials:
+        found = trial.recipe()
+        if found is not None:
+            _compare(trial, found, read_command(training_command(trial.run)))
+
+
+def _compare(trial: Trial, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    different = differences(found, wanted)
+    if different:
+        name = different[0]
+        raise InputError(
+            f"{trial.folder} holds a student made otherwise: its {name} is {found.get(name, 'not set')!r}, now it "
+            f"would be {wanted.get(name, 'not set')!r}; remove the folder to train it again, or set TABLES to "
+            "another one"
+        )
 
 
 def check_flags(runs: Iterable[Run], flags: Sequence[str]) -> None:

@@ -7,7 +7,9 @@
 # (conversations that no student trains on, for Figs. 2 and 6; the student's data of stage 2 without); TABLES (students of
 # several seeds: $CHECKPOINTS/tables). Pictures to look at come from GQA in EVAL_ROOT.
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
+export PRESET PYTHON CHECKPOINTS TEACHER
 DATA_FLAGS=(--data "$STUDENT_FINETUNE_DATA" --image-folder "$STUDENT_FINETUNE_IMAGES")
+if [[ $PRESET == mini* ]]; then export MINI; fi
 ANSWER_FLAGS=("${DATA_FLAGS[@]}")
 if [[ -n ${HELD_OUT_DATA:-} ]]; then
     ANSWER_FLAGS=(--data "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--image-folder "$HELD_OUT_IMAGES"})
@@ -19,14 +21,22 @@ if [[ $PRESET == mini* ]]; then LENGTH_FLAGS=(--samples 150 --max-new-tokens 60 
 GQA=${EVAL_ROOT:-$([[ $PRESET == mini* ]] && echo "$MINI/eval" || echo playground/data/eval)}/gqa
 VIEW_FLAGS=(--questions "$GQA/llava_gqa_testdev_balanced.jsonl" --question-images "$GQA/data/images")
 
-# students NAME RUN FOLDER: `--student` flags of a run's seeds in the tables, else of CHECKPOINTS/FOLDER.
+# students NAME RUN FOLDER ...: `--student` flags of the tables' students, of the seeds that all of these have; of a run
+# without any in the tables, the one in CHECKPOINTS/FOLDER ("-": there is none).
 students() {
-    local checkpoint found=()
-    for checkpoint in "${TABLES:-$CHECKPOINTS/tables}/$2"/seed*/model; do
-        if [[ -e $checkpoint/trainer_state.json ]]; then found+=(--student "$1=$checkpoint"); fi
+    local folder=${TABLES:-$CHECKPOINTS/tables} number found="" checkpoint
+    local -a words=("$@") names=() of_name
+    for (( number = 0; number < $#; number += 3 )); do names+=("${words[number]}=${words[number + 1]}"); done
+    if [[ -d $folder ]]; then
+        found=$("$PYTHON" -m align_ti.experiments.students --folder "$folder" "${names[@]}")
+    fi
+    for (( number = 0; number < $#; number += 3 )); do
+        mapfile -t of_name < <(grep "^${words[number]}=" <<< "$found")
+        if (( ${#of_name[@]} == 0 )) && [[ ${words[number + 2]} != - ]]; then
+            of_name=("${words[number]}=$CHECKPOINTS/${words[number + 2]}")
+        fi
+        for checkpoint in "${of_name[@]}"; do STUDENTS+=(--student "$checkpoint"); done
     done
-    if (( ${#found[@]} == 0 )) && [[ -n $3 ]]; then found=(--student "$1=$CHECKPOINTS/$3"); fi
-    STUDENTS+=("${found[@]}")
 }
 STUDENTS=()
 

@@ -20,7 +20,6 @@ TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}" --jobs "${JOBS:-1}")
 if [[ -n ${HELD_OUT_DATA:-} ]]; then
     TABLE_FLAGS+=(--held-out "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--held-out-images "$HELD_OUT_IMAGES"})
 fi
-for scores in "$TEACHER/eval" "$(dirname "$TEACHER")/eval/$(basename "$TEACHER")"; do
-    if [[ -e $scores/scores.json ]]; then TABLE_FLAGS+=(--teacher "$scores"); break; fi
-done
+TEACHER_SCORES=$(scores_of "$TEACHER")
+if [[ -n $TEACHER_SCORES ]]; then TABLE_FLAGS+=(--teacher "$TEACHER_SCORES"); fi
 exec_or_run "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" "${TABLE_FLAGS[@]}" "$@"

@@ -4,9 +4,10 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 source "$(dirname "$0")/_analysis.sh"
 if [[ $PRESET == mini* ]]; then IMAGE=${IMAGE:-$MINI/images/train/000000.png}; fi
 [[ -n ${IMAGE:-} ]] || fail "set IMAGE to a picture that the models are asked about"
+STUDENT=$CHECKPOINTS/student-align-ti
 SCORES=()
-for pair in "teacher=$CHECKPOINTS/eval/teacher" "Align-TI=$CHECKPOINTS/eval/student-align-ti"; do
-    if [[ -d ${pair#*=} ]]; then SCORES+=(--scores "$pair"); fi
+for pair in "teacher=$(scores_of "$TEACHER")" "Align-TI=$(scores_of "$STUDENT")"; do
+    if [[ -n ${pair#*=} ]]; then SCORES+=(--scores "$pair"); fi
 done
-analyse inference_cost --model "teacher=$TEACHER" --model "Align-TI=$CHECKPOINTS/student-align-ti" \
+analyse inference_cost --model "teacher=$TEACHER" --model "Align-TI=$STUDENT" \
     --image "$IMAGE" --question "${QUESTION:-Describe the picture in detail.}" "${SCORES[@]}" "$@"

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -99,11 +100,11 @@ def test_against_one_forward_a_prefix(models, size):
 
 def test_sums_and_ratio_by_hand():
     steps = torch.tensor([[1.0, 2.0, 3.0], [3.0, NAN, NAN]], dtype=torch.float64)
-    assert accumulated(steps).tolist() == [2.0, 3.0, 4.5]
+    assert accumulated(steps, "zero").tolist() == [2.0, 3.0, 4.5]
     assert accumulated(steps, "leave-out").tolist() == [2.0, 4.0, 7.0]
     weights = torch.tensor([[2, 0], [0, 2]])
     assert accumulated(steps, "zero", weights).tolist() == [[1.0, 3.0, 6.0], [3.0, 3.0, 3.0]]
-    with pytest.raises(InputError, match="--ended is 'stop'; expected one of zero, leave-out"):
+    with pytest.raises(InputError, match="--ended is 'stop'; expected one of leave-out, zero"):
         accumulated(steps, "stop")
     ratio = excess_error(torch.tensor([0.0, 3.0, 1.0, 1.0]), torch.tensor([0.0, 2.0, 2.0, 0.0]))
     assert ratio.tolist() == [0.0, 50.0, -50.0, math.inf]
@@ -113,10 +114,10 @@ def test_the_interval_covers_the_estimate_and_knows_the_spread():
     torch.manual_seed(0)
     base = torch.rand(200, 3, dtype=torch.float64) + 1
     same = PrefixErrors(base, 1.2 * base, base)
-    for end in excess_interval(same):  # every sample has the same excess: no spread at all
+    for end in excess_interval(same, "zero"):  # every sample has the same excess: no spread at all
         torch.testing.assert_close(end, torch.full((3,), 20.0, dtype=torch.float64))
     noisy = PrefixErrors(base, base + torch.randn(200, 3) / 2, base)
-    low, high = excess_interval(noisy)
+    low, high = excess_interval(noisy, "zero")
     first = noisy.student[:, 0] / noisy.teacher[:, 0].mean() - noisy.teacher[:, 0] / noisy.teacher[:, 0].mean()
     width = 2 * 1.96 * 100 * float(first.std()) / 200**0.5
     assert float(high[0] - low[0]) == pytest.approx(width, rel=0.15)
@@ -151,13 +152,13 @@ def test_against_the_expectation_over_all_continuations(tiny_model):
     batch = collate([prompt] * 4000, answers)
     errors = measure(teacher, {"s": student}, [batch], STOP, steps=steps)["s"]
     for who in ("teacher", "student"):
-        found = accumulated(getattr(errors, who))
+        found = accumulated(getattr(errors, who), "zero")
         spread = getattr(errors, who).nan_to_num(0.0).cumsum(1).std(0) / 4000**0.5
         assert ((found - exact[who]).abs() < 4 * spread + 1e-9).all(), (who, found, exact[who])
         assert (exact["student"][1:] - exact["teacher"][1:]).abs().min() > 8 * spread[1:].max(), (
             "the two must be told apart"
         )
-    low, high = excess_interval(errors)
+    low, high = excess_interval(errors, "zero")
     expected = excess_error(exact["student"], exact["teacher"])
     assert ((expected - (low + high) / 2).abs() < high - low + 1e-9).all() and (high - low < 6).all()  # 4 deviations
     # What Eq. 13 then is: the divergence between whole responses, cut at so many tokens.
@@ -178,12 +179,12 @@ def test_a_student_equal_to_its_teacher_has_no_error(models):
     twin = copy.deepcopy(teacher)
     errors = measure(teacher, {"twin": twin}, [collate(PROMPTS, ANSWERS)], STOP, steps=STEPS)["twin"]
     for steps in (errors.data, errors.student, errors.teacher):
-        assert accumulated(steps).abs().max() < 1e-12
+        assert accumulated(steps, "zero").abs().max() < 1e-12
     assert torch.equal(errors.student.isnan(), errors.teacher.isnan())  # the same numbers: the same responses
     with torch.no_grad():
         twin.lm_head.weight[7] += 1.0
     errors = measure(teacher, {"twin": twin}, [collate(PROMPTS, ANSWERS)], STOP, steps=STEPS)["twin"]
-    assert accumulated(errors.data)[0] > 1e-3 and (accumulated(errors.student) > 1e-3).all()
+    assert accumulated(errors.data, "zero")[0] > 1e-3 and (accumulated(errors.student, "zero") > 1e-3).all()
 
 
 def test_a_student_that_differs_off_the_datas_path(models):
@@ -194,8 +195,8 @@ def test_a_student_that_differs_off_the_datas_path(models):
     with torch.no_grad():
         student.get_input_embeddings().weight[unseen] += 3.0
     errors = measure(teacher, {"s": student}, [collate(PROMPTS * 8, ANSWERS * 8)], STOP, steps=STEPS)["s"]
-    assert accumulated(errors.data).abs().max() < 1e-12
-    test = accumulated(errors.student)
+    assert accumulated(errors.data, "zero").abs().max() < 1e-12
+    test = accumulated(errors.student, "zero")
     assert test[0] < 1e-12 < 1e-2 < test[-1] and (test.diff() >= 0).all()
 
 
@@ -218,11 +219,12 @@ def test_the_command(world, tuned_teacher, tmp_path, monkeypatch):
     run_entry(monkeypatch, *flags, "--out", tmp_path / "b", "--name", "fig", "--batch-size", 2)
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"fig.json", "fig.md", "fig.png", "fig.pdf"}
     content, again = (json.loads((tmp_path / name / "fig.json").read_text()) for name in ("deep/a", "b"))
-    curve = content["students"]["same"]
+    assert content["students"].keys() == content["by seed"].keys() == {"leave-out", "zero"}
+    curve = content["students"]["leave-out"]["same"]
     assert curve["e_train"] == [0.0] * 12 == curve["e_test"] and curve["ex_acc_err"] == [0.0] * 12
     assert curve["reached_data"][7] == 1.0 and again["students"] == content["students"]
     text = (tmp_path / "b" / "fig.md").read_text()
-    assert "| same | 12 | 0.000 | 0.000 | 0.000 | 0.0 [0.0, 0.0] |" in text and "- samples: 5" in text
+    assert "| same | 12 | 0.000 | 0.000 | 0.000 | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] |" in text and "- samples: 5" in text
 
 
 @pytest.mark.parametrize(
@@ -266,3 +268,34 @@ def test_curves_of_several_seeds():
     assert found["ex_acc_err_low"] == pytest.approx([11 - 12.7062, 21 - 12.7062], abs=1e-3)
     assert found["ex_acc_err_high"] == pytest.approx([11 + 12.7062, 21 + 12.7062], abs=1e-3)
     assert entry.over_seeds([one]) == one
+
+
+def test_a_student_that_says_less_is_not_the_better_for_it():
+    """Both err by 2 nats a step where the teacher's prefixes cost 1; one stops after two of four steps."""
+    costs = {"long": [2.0] * 4, "short": [2.0, 2.0, NAN, NAN]}
+    errors = {
+        name: PrefixErrors(torch.ones(3, 4), torch.tensor([cost] * 3), torch.ones(3, 4)) for name, cost in costs.items()
+    }
+    errors["half"] = replace(errors["long"], student=torch.tensor([costs["long"], costs["short"], costs["long"]]))
+    last = {
+        ended: {name: entry.curves(found, ended)["ex_acc_err"][-1] for name, found in errors.items()}
+        for ended in ("leave-out", "zero")
+    }
+    assert last["leave-out"] == {"long": 100, "short": 0, "half": 100}, "nothing is known of what nobody says"
+    assert last["zero"] == {"long": 100, "short": 0, "half": pytest.approx(200 / 3, abs=1e-4)}
+
+
+def test_the_table_compares_students_seed_by_seed():
+    def seeds(*test):
+        base = {"e_train": [1.0, 2.0], "e_baseline": [1.0, 2.0], "ex_acc_err": [0.0, 7.0], "ex_acc_err_low": [0, 0]}
+        reached = {f"reached_{who}": [1.0, 0.5] for who in ("data", "student", "teacher")}
+        return [{**base, **reached, "ex_acc_err_high": [9, 9], "e_test": [1.0, value]} for value in test]
+
+    by_seed = {"a": seeds(3.0, 5.0), "b": seeds(2.0, 4.5), "c": seeds(2.0)}
+    both = dict.fromkeys(("leave-out", "zero"), by_seed)
+    means = dict.fromkeys(both, {name: entry.over_seeds(of_student) for name, of_student in by_seed.items()})
+    text = entry.as_markdown(means, both, "leave-out", {})
+    assert "| a | 2 | 2.000 | 4.000 | 2.000 | 7.0 [7.0, 7.0] | 7.0 [7.0, 7.0] | 1.5, 1.5 | 50, 50, 50 |" in text
+    assert "Against a, at the last step, seed by seed:" in text and "| c |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| b | 0.00")]
+    assert row.split(" | ")[2] == "-0.75 ± 3.18", "two values 0.5 apart: 12.7062 times 0.25"

@@ -78,10 +78,21 @@ def test_tables_that_have_teachers_or_a_preset_of_their_own():
 
 
 def test_variables_and_scores(tmp_path):
-    (tmp_path / "eval" / "teacher").mkdir(parents=True)
-    words = words_of("table17", PRESET="mini", CHECKPOINTS=str(tmp_path), TEACHER="/else/where", RESULTS="/results")
-    assert values(words, "--scores") == [f"teacher={tmp_path}/eval/teacher"] and values(words, "--out") == ["/results"]
-    assert values(words, "--model")[0] == "teacher=/else/where"
+    """Scores are those of the models that are measured: beside them (as the demo has them) or in their folders."""
+    places = (tmp_path / "eval" / "teacher", tmp_path / "eval" / "student-align-ti", tmp_path / "other" / "eval")
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "scores.json").write_text("{}")
+    here = {"PRESET": "mini", "CHECKPOINTS": str(tmp_path), "RESULTS": "/results"}
+    words = words_of("table17", **here)
+    assert values(words, "--scores") == [f"teacher={places[0]}", f"Align-TI={places[1]}"]
+    assert values(words, "--out") == ["/results"]
+    words = words_of("table17", **here, TEACHER=str(tmp_path / "other"))
+    assert values(words, "--scores")[0] == f"teacher={places[2]}"
+    words = words_of("table17", **here, TEACHER="/else/where")
+    assert (
+        values(words, "--scores") == [f"Align-TI={places[1]}"] and values(words, "--model")[0] == "teacher=/else/where"
+    )
     assert values(words, "--image") == ["playground/mini/build/images/train/000000.png"]
     done = run("table17", PRESET="qwen2-7b-0.5b", PRINT_ONLY="1")
     assert done.returncode == 2 and "set IMAGE to a picture" in done.stderr and not done.stdout
@@ -100,8 +111,9 @@ def test_a_figure_from_its_script_to_its_files(world, tuned_teacher, tmp_path):
     done = run("figure6", "--samples", "4", "--max-new-tokens", "8", **places)
     assert done.returncode == 0, done.stderr[-3000:]
     content = json.loads((tmp_path / "out" / "figure6.json").read_text())
-    assert list(content["students"]) == ["SFT", "vanilla KD", "TPA", "Align-TI"] and content["samples"] == "4"
-    assert [len(seeds) for seeds in content["seeds"].values()] == [1, 1, 2, 1]
+    assert list(content["students"]["zero"]) == ["SFT", "vanilla KD", "TPA", "Align-TI"] and content["samples"] == "4"
+    assert [len(seeds) for seeds in content["by seed"]["leave-out"].values()] == [1, 1, 2, 1]
+    assert content["seeds"] == "1 of SFT, 1 of vanilla KD, 2 of TPA, 1 of Align-TI"
     assert "'vanilla KD=" in content["command"]
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md", ".png", ".pdf"}
     done = run("figure6", "--samples", "400", **places)

@@ -1,0 +1,59 @@
+"""Finished students of the tables, for what is measured on the models themselves.
+
+    python -m align_ti.experiments.students --folder DIR NAME=RUN [NAME=RUN ...]
+
+prints ``NAME=CHECKPOINT`` for every run of the catalogue, a line a seed: of the seeds that all of them have, so that
+they can be compared seed by seed. Runs without any student are left out. The scripts of ``scripts/tables`` call it.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from align_ti.analysis.checkpoints import parse_named
+from align_ti.experiments.catalogue import find_runs
+from align_ti.experiments.recipe import check_trained
+from align_ti.experiments.trial import Trial, plan_trials
+from llava.errors import run_cli
+
+logger = logging.getLogger(__name__)
+
+
+def find_students(folder: Path, names: Mapping[str, str]) -> dict[str, list[Trial]]:
+    """Trained students by name, of the same seeds.
+
+    Args:
+        folder: of the tables.
+        names: name -> run of the catalogue.
+
+    Raises:
+        InputError: no such run, or a student was trained otherwise than it would be now.
+    """
+    found: dict[str, dict[int, Trial]] = {}
+    for name, run in names.items():
+        seeds = [int(path.name.removeprefix("seed")) for path in (folder / run).glob("seed*")]
+        trials = [trial for trial in plan_trials(find_runs([run]), sorted(seeds), folder) if trial.is_trained]
+        if trials:
+            check_trained(trials)
+            found[name] = {trial.seed: trial for trial in trials}
+        else:
+            logger.info("%s has no finished student", folder / run)
+    shared = set.intersection(*map(set, found.values())) if found else set()
+    return {name: [trial for seed, trial in of.items() if seed in shared] for name, of in found.items()}
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="of the tables' students")
+    parser.add_argument("names", nargs="+", metavar="NAME=RUN")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name, trials in find_students(arguments.folder, parse_named(arguments.names, "NAME=RUN")).items():
+        for trial in trials:
+            print(f"{name}={trial.model}")
+
+
+if __name__ == "__main__":
+    run_cli(main)
