@@ -51,7 +51,10 @@ class DistillArguments:
     )
     iva_weights: str = field(
         default="teacher",
-        metadata={"help": "attention of the teacher (the paper), of the student (Table 8), or uniform (Table 6)"},
+        metadata={
+            "help": "attention of the teacher (the paper), of the student (Table 8), uniform (Table 6), or "
+            "teacher_mean: the teacher's, spread evenly over the picture"
+        },
     )
     irs_inputs: int = field(default=256, metadata={"help": "training samples from which auto estimates the IRS"})
     irs_pairs: int = field(default=1000, metadata={"help": "pairs of them (the paper: 1,000)"})

@@ -14,8 +14,9 @@ from torch import Tensor
 from align_ti.rows import WeightedRows
 from llava.constants import IMAGE_TOKEN_INDEX
 
-IVA_WEIGHTS = ("teacher", "student", "uniform")
-"""Where the weights come from: the attention of one of the models, or nowhere."""
+IVA_WEIGHTS = ("teacher", "student", "uniform", "teacher_mean")
+"""Where the weights come from: the attention of one of the models, nowhere, or the teacher's attention to the whole
+picture, spread evenly."""
 
 
 def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
@@ -44,6 +45,21 @@ def uniform_rows(index: Tensor, sample: Tensor) -> WeightedRows:
         sample: long ``[R]``, the sample of each.
     """
     return WeightedRows(index, 1 / torch.bincount(sample)[sample].double())
+
+
+def even_rows(rows: WeightedRows, sample: Tensor) -> WeightedRows:
+    """The same rows, each with the mean weight of its sample's.
+
+    Between IVA and equal weights: as strong as the former, as blind as the latter. Attention sums to less than 1 over a
+    picture, equal weights to 1, so comparing these two alone compares the size of the loss as well.
+
+    Args:
+        rows: of :func:`iva_rows`.
+        sample: long ``[R]``, the sample of each.
+    """
+    number = torch.bincount(sample)
+    total = torch.zeros_like(number, dtype=rows.weight.dtype).index_add_(0, sample, rows.weight)
+    return WeightedRows(rows.index, (total / number)[sample])
 
 
 def iva_samples(batch: Mapping[str, Any]) -> Tensor:

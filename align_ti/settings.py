@@ -14,8 +14,8 @@ class ObjectiveSettings:
 
     Attributes:
         weights: factor of each term that takes part, of ``sft``, ``kd``, ``iva``, ``tpa``, ``rel``, ``pg``.
-        iva_weights: where IVA's weights come from: ``teacher`` (the paper), ``student`` (its Table 8) or ``uniform``
-            (its Table 6).
+        iva_weights: where IVA's weights come from: ``teacher`` (the paper), ``student`` (its Table 8), ``uniform`` (its
+            Table 6) or ``teacher_mean`` (between the first and the last).
         iva_layer: the layer ``l*`` of the model whose attention gives the weights; ``uniform`` needs none.
         rel_similarity: of ``rel``, see ``align_ti.relational``.
         divergence, temperature: of ``kd``, ``iva`` and ``tpa``.
@@ -60,4 +60,6 @@ class ObjectiveSettings:
     @property
     def maps_of(self) -> str | None:
         """The model whose attention map is needed, ``teacher`` or ``student``, if any."""
-        return self.iva_weights if "iva" in self.weights and self.iva_weights != "uniform" else None
+        if "iva" not in self.weights or self.iva_weights == "uniform":
+            return None
+        return self.iva_weights.removesuffix("_mean")

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align_ti.divergence import LinearDivergence, linear_divergence
-from align_ti.iva import iva_rows, uniform_rows
+from align_ti.iva import even_rows, iva_rows, uniform_rows
 from align_ti.packing import Packing, samples_of
 from align_ti.policy_gradient import policy_gradient
 from align_ti.relational import RelationalLoss
@@ -212,6 +212,8 @@ def row_weights(settings: ObjectiveSettings, batch: MicroBatch, passes: Passes) 
         else:
             assert passes.attention is not None
             rows, samples = iva_rows(passes.attention, batch.inputs.visual_mask), counts.iva_samples
+            if settings.iva_weights == "teacher_mean":
+                rows = even_rows(rows, batch.visual_places()[1])
         terms["iva"][rows.index] = rows.weight.to(exact) / samples.to(exact)
     if "tpa" in terms:
         assert passes.layout is not None

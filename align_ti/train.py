@@ -81,7 +81,7 @@ def main() -> None:
     )
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
     check_same_template(teacher, model_arguments.version)
-    if distill.iva_weights == "teacher":  # a wrong number is refused before the student is loaded
+    if distill.iva_weights.startswith("teacher"):  # a wrong number is refused before the student is loaded
         resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
     set_seed(arguments.seed)  # after the teacher: a new projector must not depend on how that was loaded
     student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
@@ -97,7 +97,8 @@ def main() -> None:
     layer = None
     if "iva" in distill.chosen_losses and distill.iva_weights != "uniform":
         looking = student if distill.iva_weights == "student" else teacher
-        layer = resolve_layer(distill.iva_layer, looking.config.num_hidden_layers, distill.iva_weights)
+        whose = distill.iva_weights.removesuffix("_mean")
+        layer = resolve_layer(distill.iva_layer, looking.config.num_hidden_layers, whose)
         if layer is None:
             start = model_arguments.model_name_or_path if distill.iva_weights == "student" else distill.teacher_path
             layer = choose_iva_layer(looking, start, data, collator, distill, arguments)
@@ -206,7 +207,7 @@ def choose_iva_layer(
     Raises:
         InputError: if the model is a student in pieces (ZeRO-3), which cannot run before training starts.
     """
-    whose = distill.iva_weights
+    whose = distill.iva_weights.removesuffix("_mean")
     file = Path(str(arguments.output_dir)) / IRS_FILE
     key = hashlib.sha256(
         json.dumps([path, len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]).encode()

@@ -111,6 +111,7 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         "minillm": Run("MiniLLM", "minillm"),
         "uniform": Run("Uniform alignment", "uniform_alignment"),
         "uniform+rel": _losses("sft,kd,iva,rel", "Uniform alignment and relations", "--iva_weights", "uniform"),
+        "teacher-mean": _losses("sft,kd,iva", "Uniform, as strong as IVA", "--iva_weights", "teacher_mean"),
         "student-weights": _losses("sft,kd,iva", "IVA, student's weights", "--iva_weights", "student"),
         **{
             f"iva-at-{depth}": _losses(
@@ -145,7 +146,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "table6": Table(
             "IVA against uniform alignment (Table 6)",
-            ("sft+kd", "uniform", "uniform+rel", "sft+kd+iva"),
+            ("sft+kd", "uniform", "uniform+rel", "teacher-mean", "sft+kd+iva"),
             "uniform",
             "IVA is 0.6 above uniform alignment.",
         ),

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from align_ti.iva import image_samples, iva_samples, uniform_rows
+from align_ti.iva import even_rows, image_samples, iva_samples, uniform_rows
+from align_ti.rows import WeightedRows
 from align_ti.settings import ObjectiveSettings
 from llava.errors import InputError
 from tests.align_ti.whole_objective import HIDDEN, TEACHER_HIDDEN, add, assert_same, settings, total, visual_of
 
-COUNTS = {"student": (11.0, 3.0, 5.0), "uniform": (11.0, 5.0, 3.0)}
+COUNTS = {"student": (11.0, 3.0, 5.0), "teacher_mean": (11.0, 3.0, 5.0), "uniform": (11.0, 5.0, 3.0)}
 """Tokens, samples with image and instruction, samples with image: each kind of weights has its own denominator."""
 
 
@@ -61,24 +62,25 @@ def test_against_loops(weights, models, make_batch):
 def test_the_sources_differ(models, make_batch):
     values = [
         total(*models, make_batch(), settings(("iva",), iva_weights=weights))[0]["iva"].item()
-        for weights in ("teacher", "student", "uniform")
+        for weights in ("teacher", "student", "uniform", "teacher_mean")
     ]
-    assert len({round(value, 6) for value in values}) == 3
+    assert len({round(value, 6) for value in values}) == 4
 
 
-@pytest.mark.parametrize("weights", ["student", "uniform"])
+@pytest.mark.parametrize("weights", ["student", "uniform", "teacher_mean"])
 @pytest.mark.parametrize("losses", [("kd", "iva", "tpa"), ("iva",)])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_packed_and_algorithm1_give_the_same(weights, losses, side, models, make_batch):
     batch = make_batch(side)
-    options = {"iva_weights": weights, "iva_layer": 2 if weights == "student" else None}
+    layer = {"student": 2, "teacher_mean": 1, "uniform": None}[weights]
+    options = {"iva_weights": weights, "iva_layer": layer}
     expected = total(*models, batch, settings(losses, **options))
     assert_same(total(*models, batch, settings(losses, packing=True, **options)), expected)
     plain = total(*models, batch, settings(losses, merge_draws=False, **options))
     assert_same(total(*models, batch, settings(losses, merge_draws=False, ribbon="algorithm1", **options)), plain)
 
 
-@pytest.mark.parametrize("weights", ["student", "uniform"])
+@pytest.mark.parametrize("weights", ["student", "uniform", "teacher_mean"])
 def test_accumulation_does_not_change_it(weights, models, make_batch):
     batch = make_batch()
     chosen = settings(("sft", "iva"), iva_weights=weights)
@@ -93,6 +95,15 @@ def test_equal_weights_sum_to_one_a_sample():
     assert len(nothing.index) == len(nothing.weight) == 0
 
 
+def test_even_weights_sum_to_what_attention_does():
+    """Sample by sample; one between them has no picture, the last one's instruction is empty."""
+    sample = torch.tensor([0, 0, 2, 2, 2, 3])
+    rows = WeightedRows(torch.tensor([1, 2, 8, 9, 10, 12]), torch.tensor([0.1, 0.3, 0.0, 0.0, 0.6, 0.0]))
+    even = even_rows(rows, sample)
+    assert even.index is rows.index
+    assert even.weight.tolist() == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.2, 0.0])
+
+
 def test_equal_weights_need_an_image_and_no_instruction():
     batch = {
         "input_ids": torch.tensor([[-200, 5, 6], [-200, 5, 6], [4, 5, 6]]),
@@ -104,8 +115,8 @@ def test_equal_weights_need_an_image_and_no_instruction():
 def test_refusals():
     ObjectiveSettings({"iva": 1.0}, iva_weights="uniform")  # needs no layer
     ObjectiveSettings({"kd": 1.0})
-    for weights in ("teacher", "student"):
+    for weights in ("teacher", "student", "teacher_mean"):
         with pytest.raises(InputError, match="no layer was chosen"):
             ObjectiveSettings({"iva": 1.0}, iva_weights=weights)
-    with pytest.raises(InputError, match="teacher, student, uniform"):
+    with pytest.raises(InputError, match="teacher, student, uniform, teacher_mean"):
         ObjectiveSettings({"iva": 1.0}, iva_layer=1, iva_weights="both")
