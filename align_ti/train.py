@@ -209,9 +209,11 @@ def choose_iva_layer(
     """
     whose = distill.iva_weights.removesuffix("_mean")
     file = Path(str(arguments.output_dir)) / IRS_FILE
-    key = hashlib.sha256(
-        json.dumps([path, len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]).encode()
-    ).hexdigest()[:16]
+    weights = [
+        (found.name, found.stat().st_size, found.stat().st_mtime_ns) for found in Path(path).glob("*.safetensors")
+    ]
+    known_by = [path, sorted(weights), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
+    key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]
     marker = file.with_suffix(".key")
     if file.exists() and marker.exists() and marker.read_text() == key:
         scores = LayerScores.load(file)

@@ -115,7 +115,7 @@ def write_report(
 def _time_taken(records: Sequence[Record]) -> str:
     minutes = sum(sum(record.seconds.values()) for record in records) / 60
     unknown = sum("train" not in record.seconds for record in records)
-    return f"{minutes:.0f} min for {len(records)} students, trained and evaluated" + (
+    return f"{minutes:.0f} min for {len(records)} students, trained and evaluated, the sum over them" + (
         f" ({unknown} of them interrupted, their training not counted)" if unknown else ""
     )
 
@@ -166,9 +166,13 @@ def as_markdown(
     interval = "the 95 % interval of the mean over seeds (Student's t); differences are taken seed by seed."
     if len(seeds) == 1:
         interval = "not to be had from one seed."
+    shared = "teacher and first stage are"
+    if table.teachers:
+        shared = "one teacher of each size, whose own luck is not in the intervals, and one first stage are"
     notes = [
         f"The paper: {table.paper}",
-        f"Seeds {', '.join(map(str, seeds))} of the second stage (teacher and first stage are shared); ± is {interval}",
+        f"Seeds {', '.join(map(str, seeds))} of the second stage ({shared} shared); ± is {interval} Training: the mean "
+        "over seeds, beside whatever else was run.",
     ]
     if read:
         notes.append(
@@ -178,6 +182,8 @@ def as_markdown(
     parts = [markdown_table(headings, rows), *notes]
     if len(lines) > 1:
         parts += [f"Against {baseline.label}, by benchmark:", _differences(lines, baseline)]
+    if table.lines:
+        parts += [f"Between the lines of the figure, by {table.axis}:", _between(table, lines)]
     return markdown_page(table.title, parts, facts)
 
 
@@ -190,6 +196,17 @@ def _differences(lines: Sequence[Line], baseline: Line) -> str:
         if line is not baseline
     ]
     return markdown_table(headings, rows)
+
+
+def _between(table: Table, lines: Sequence[Line]) -> str:
+    """A table of how far each line of a figure is above each other one, at every place of its axis."""
+    named = {line.name: line for line in lines}
+    rows = [
+        [f"{name} - {other}", *(named[run].difference(named[others[place]]).text() for place, run in points.items())]
+        for number, (name, points) in enumerate(table.lines)
+        for other, others in table.lines[:number]
+    ]
+    return markdown_table(["Avg", *(f"{place:g}" for place in table.lines[0][1])], rows)
 
 
 def draw(table: Table, lines: Sequence[Line]) -> Figure:

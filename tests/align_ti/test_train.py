@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,26 @@ def test_all_terms_are_logged_and_add_up(run, tmp_path):
     scores = json.loads((tmp_path / "irs.json").read_text())
     record = json.loads((tmp_path / "run_config.json").read_text())
     assert len(scores["scores"]) == 3 and record["iva"]["layer"] == scores["layer"]
+
+
+def test_scores_of_layers_are_kept_for_the_same_weights(run, tuned_teacher, tmp_path):
+    """A teacher trained again in the same place is looked at again."""
+    teacher, out = tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(tuned_teacher, teacher)
+    flags = ("--teacher_path", str(teacher), "--max_steps", "1", "--resume", "never")
+
+    def layer():
+        run(out, *flags)
+        return json.loads((out / "run_config.json").read_text())["iva"]["layer"]
+
+    first = layer()
+    kept = json.loads((out / "irs.json").read_text())
+    scores = kept["scores"][-1:] + kept["scores"][:-1]  # the best moves to the next layer
+    (out / "irs.json").write_text(json.dumps({**kept, "scores": scores, "layer": (first + 1) % 3}))
+    assert layer() == (first + 1) % 3, "taken as they are"
+    weights = teacher / "model.safetensors"
+    os.utime(weights, ns=(0, 0))
+    assert layer() == first
 
 
 def test_weights_scale_their_terms(run, tmp_path):

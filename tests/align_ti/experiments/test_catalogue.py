@@ -40,8 +40,6 @@ def test_layers_of_teachers(layers, expected):
 
 
 def test_shares_of_the_data_and_a_longer_baseline():
-    assert RUNS["sft+kd-150%"] == replace(
-        RUNS["sft+kd"], label="Vanilla KD (forward KL), 150 % of the data", data_share=150
-    )
+    assert RUNS["sft+kd-150%"] == replace(RUNS["sft+kd"], label="Vanilla KD, 1.5 times as long", data_share=150)
     for label, points in find_table("figure8").lines:
         assert all(RUNS[name].data_share == share for share, name in points.items()), label

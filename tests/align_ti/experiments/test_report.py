@@ -44,7 +44,7 @@ def test_times_of_what_was_interrupted(tmp_path, finish):
     text = write_report("table15", table, trials, tmp_path / "out", {})
     ends = [row[-1] for row in read_tables(text)[0]]
     assert ends == ["- |", "120 s |", "60 s |"]
-    assert "3 min for 3 students, trained and evaluated (1 of them interrupted" in text
+    assert "3 min for 3 students, trained and evaluated, the sum over them (1 of them interrupted" in text
 
 
 def test_scores_of_a_teacher(tmp_path):
@@ -122,4 +122,5 @@ def test_a_figure_has_a_line_for_each_sampling(tmp_path, finish):
         finish(trial, float(number))
     text = write_report("figure5", table, trials, tmp_path, {})
     assert "TPA, greedy, d = 8" in text and "not to be had from one seed" in text
+    assert text.count("| greedy - nucleus | 4.0 | 4.0 | 4.0 | 4.0 |") == 1, "scores 0 to 3 and 4 to 7"
     assert (tmp_path / "figure5.png").stat().st_size > 5000
