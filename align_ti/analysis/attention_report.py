@@ -3,7 +3,8 @@
     python -m align_ti.analysis.attention_report --model NAME=CHECKPOINT ... --questions FILE --question-images DIR \\
         --layers auto --data FILE --image-folder DIR --out docs/results
 
-``--layers auto`` draws the layer of each model with the highest IRS (Eq. 3), ``all`` every layer.
+``--layers auto`` draws the layer of each model with the highest IRS (Eq. 3), ``all`` every layer. A name given again is
+another seed: the first is drawn, all of them are measured, on more pictures than are drawn.
 """
 
 import argparse
@@ -14,9 +15,10 @@ from statistics import mean
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
-from align_ti.analysis.checkpoints import data_batches, parse_named
+from align_ti.analysis.checkpoints import data_batches, parse_groups
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.facts import run_facts
 from align_ti.irs import instruction_relevance_scores
@@ -101,15 +103,81 @@ def overlaps(views: Sequence[tuple[Path, str]], column: Column) -> list[float]:
     ]
 
 
+def likeness(column: Column, other: Column) -> float | None:
+    """How alike two models' maps of the same views are: their cosine similarity, the mean over the views; None where
+    the models divide pictures otherwise."""
+    if column.maps[0].shape != other.maps[0].shape:
+        return None
+    pairs = zip(column.maps, other.maps, strict=True)
+    return mean(torch.cosine_similarity(one.flatten(), two.flatten(), dim=0).item() for one, two in pairs)
+
+
+def measure(views: Sequence[tuple[Path, str]], column: Column, first: Column) -> dict[str, Any]:
+    """What is said of a model's maps in one layer: see :func:`overlaps` and :func:`likeness`."""
+    questions = overlaps(views, column)
+    return {
+        "layer": column.layer,
+        "questions": mean(questions) if questions else None,
+        "like_first": None if column.name == first.name else likeness(column, first),
+    }
+
+
+def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: dict[str, str]) -> str:
+    """The picture, and the measures: means over a model's seeds with their intervals, differences seed by seed."""
+    first = rows[0]["model"]
+
+    def values(row: dict[str, Any], key: str) -> list[float]:
+        return [seed[key] for seed in row["seeds"] if seed[key] is not None]
+
+    def cell(row: dict[str, Any], key: str) -> str:
+        found = values(row, key)
+        return _estimate(found) if found else "-"
+
+    cells = [
+        [row["model"], ", ".join(str(seed["layer"]) for seed in row["seeds"]), cell(row, "like_first"),
+         cell(row, "questions")] for row in rows
+    ]  # fmt: skip
+    parts = [
+        f"![maps]({name}.png)",
+        markdown_table(["model", "layer", f"like {first}", "alike"], cells),
+        f"Cosine similarities of maps, means over {views} questions: with those of {first}, and of two questions about "
+        "the same picture (1 where the instruction does not matter).",
+    ]
+    several = [row for row in rows if len(values(row, "like_first")) > 1]
+    others = [row for row in several[1:] if len(row["seeds"]) == len(several[0]["seeds"])]
+    if others:
+        differences = [
+            [
+                row["model"],
+                *(_estimate(values(row, key), values(several[0], key)) for key in ("like_first", "questions")),
+            ]
+            for row in others
+        ]
+        against = markdown_table(["", f"like {first}", "alike"], differences)
+        parts += [f"Against {several[0]['model']}, seed by seed:", against]
+    return markdown_page("Where the instruction looks", parts, facts)
+
+
+def _estimate(values: Sequence[float], baseline: Sequence[float] | None = None) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    from align_ti.experiments.statistics import estimate, paired_difference  # needs scipy, the extra `tables`
+
+    return (estimate(values) if baseline is None else paired_difference(values, baseline)).text(3)
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--model", action="append", required=True, metavar="NAME=CHECKPOINT")
+    parser.add_argument(
+        "--model", action="append", required=True, metavar="NAME=CHECKPOINT", help="a name again is another seed"
+    )
     parser.add_argument("--questions", type=Path, required=True, help="LLaVA question file (.jsonl)")
     parser.add_argument("--question-images", type=Path, required=True, help="folder of its pictures")
     parser.add_argument("--pictures", type=int, default=3, help="pictures drawn, each with two questions")
+    parser.add_argument("--measured", type=int, default=100, help="pictures measured, each with two questions")
     parser.add_argument("--layers", default="auto", help="auto, all, or a number from 0")
     parser.add_argument("--data", type=Path, help="annotation file, for --layers auto")
     parser.add_argument("--image-folder", type=Path, help="where paths of its pictures start; else the data's folder")
@@ -117,34 +185,28 @@ def main() -> None:
     parser.add_argument("--name", default="attention", help="of the results' files")
     add_device_flags(parser)
     arguments = parser.parse_args()
-    paths = parse_named(arguments.model, "--model")
-    views = pick_views(arguments.questions, arguments.question_images, arguments.pictures)
-    columns = []
-    for name, path in paths.items():  # one model in memory at a time
-        viewer = Viewer.load(path, arguments.device, arguments.dtype)
-        layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
-        columns += look(name, viewer, views, layers)
-    rows: list[dict[str, Any]] = [
-        {"model": column.name, "layer": column.layer, "overlap": overlaps(views, column)} for column in columns
-    ]
+    groups = parse_groups(arguments.model, "--model")
+    places = arguments.questions, arguments.question_images
+    views = pick_views(*places, max(arguments.pictures, arguments.measured))
+    drawn = views[: len(pick_views(*places, arguments.pictures))]
+    rows: list[dict[str, Any]] = []
+    shown: list[Column] = []
+    first: Column | None = None
+    for name, paths in groups.items():
+        seeds = []
+        for seed, path in enumerate(tqdm(paths, desc=name, unit="model")):  # one model in memory at a time
+            viewer = Viewer.load(path, arguments.device, arguments.dtype)
+            layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
+            columns = look(name, viewer, views, layers)
+            first = first or columns[0]
+            seeds.append([measure(views, column, first) for column in columns])
+            shown += columns if seed == 0 else []
+        rows += [{"model": name, "seeds": list(of_layer)} for of_layer in zip(*seeds, strict=True)]
     facts = run_facts("align_ti.analysis.attention_report")
-    shown = [{"image": file.name, "question": question} for file, question in views]
-    cells = [
-        [row["model"], str(row["layer"]), f"{mean(row['overlap']):.3f}" if row["overlap"] else "-"] for row in rows
-    ]
-    text = markdown_page(
-        "Where the instruction looks",
-        [
-            f"![maps]({arguments.name}.png)",
-            markdown_table(["model", "layer", "alike"], cells),
-            "The last column is the cosine similarity of the maps of two questions about the same picture, the mean "
-            "over the pictures: 1 where the instruction does not matter.",
-        ],
-        facts,
-    )
-    write_report(
-        arguments.out, arguments.name, {**facts, "views": shown, "columns": rows}, text, draw_maps(views, columns)
-    )
+    asked = [{"image": file.name, "question": question} for file, question in drawn]
+    text = as_markdown(arguments.name, rows, len(views), facts)
+    content = {**facts, "views": asked, "measured": len(views), "models": rows}
+    write_report(arguments.out, arguments.name, content, text, draw_maps(drawn, shown))
 
 
 if __name__ == "__main__":

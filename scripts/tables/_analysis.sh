@@ -21,10 +21,11 @@ if [[ $PRESET == mini* ]]; then LENGTH_FLAGS=(--samples 150 --max-new-tokens 60 
 GQA=${EVAL_ROOT:-$([[ $PRESET == mini* ]] && echo "$MINI/eval" || echo playground/data/eval)}/gqa
 VIEW_FLAGS=(--questions "$GQA/llava_gqa_testdev_balanced.jsonl" --question-images "$GQA/data/images")
 
-# students NAME RUN FOLDER ...: `--student` flags of the tables' students, of the seeds that all of these have; of a run
-# without any in the tables, the one in CHECKPOINTS/FOLDER ("-": there is none).
+# students FLAG NAME RUN FOLDER ...: `FLAG NAME=CHECKPOINT` of the tables' students, of the seeds that all of these have;
+# of a run without any in the tables, the one in CHECKPOINTS/FOLDER ("-": there is none).
 students() {
-    local folder=${TABLES:-$CHECKPOINTS/tables} number found="" checkpoint
+    local flag=$1 folder=${TABLES:-$CHECKPOINTS/tables} number found="" checkpoint
+    shift
     local -a words=("$@") names=() of_name
     for (( number = 0; number < $#; number += 3 )); do names+=("${words[number]}=${words[number + 1]}"); done
     if [[ -d $folder ]]; then
@@ -35,7 +36,7 @@ students() {
         if (( ${#of_name[@]} == 0 )) && [[ ${words[number + 2]} != - ]]; then
             of_name=("${words[number]}=$CHECKPOINTS/${words[number + 2]}")
         fi
-        for checkpoint in "${of_name[@]}"; do STUDENTS+=(--student "$checkpoint"); done
+        for checkpoint in "${of_name[@]}"; do STUDENTS+=("$flag" "$checkpoint"); done
     done
 }
 STUDENTS=()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
-from align_ti.analysis.attention_report import choose_layers, look, overlaps, pick_views
+from align_ti.analysis.attention_report import choose_layers, likeness, look, overlaps, pick_views
 from llava.data.images import load_image
 from llava.errors import InputError
 from llava.serve.overlay import SeenBox
@@ -97,6 +97,30 @@ def test_a_report_of_every_layer(questions, tuned_teacher, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     content = json.loads((tmp_path / "out" / "attention.json").read_text())
-    assert len(content["views"]) == 4 and all(0 < v <= 1 + 1e-6 for c in content["columns"] for v in c["overlap"])
+    assert len(content["views"]) == 4 and all(0 < row["seeds"][0]["questions"] <= 1 + 1e-6 for row in content["models"])
+    assert [row["seeds"][0]["layer"] for row in content["models"]] == list(range(len(content["models"])))
     assert (tmp_path / "out" / "attention.png").stat().st_size > 20_000
-    assert "| T | 0 | " in (tmp_path / "out" / "attention.md").read_text()
+    assert "| T | 0 | - | " in (tmp_path / "out" / "attention.md").read_text()
+
+
+def test_seeds_are_measured_on_more_pictures_than_are_drawn(questions, tuned_teacher, tmp_path):
+    """The same checkpoint under every name: maps like the teacher's, and no spread over seeds."""
+    file, folder = questions
+    command = [sys.executable, "-m", "align_ti.analysis.attention_report", "--layers", "0", "--pictures", "1"]
+    for name in ("teacher", "KD", "KD", "KD + IVA", "KD + IVA", "other"):
+        command += ["--model", f"{name}={tuned_teacher}"]
+    command += ["--questions", str(file), "--question-images", str(folder), "--out", str(tmp_path), "--name", "fig"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads((tmp_path / "fig.json").read_text())
+    assert len(content["views"]) == 2 and content["measured"] == 4
+    assert [len(row["seeds"]) for row in content["models"]] == [1, 2, 2, 1]
+    text = (tmp_path / "fig.md").read_text()
+    assert "| KD + IVA | 0, 0 | 1.000 ± 0.000 | " in text and "| other | 0 | 1.000 | " in text
+    assert "Against KD, seed by seed:" in text and "| KD + IVA | 0.000 ± 0.000 | 0.000 ± 0.000 |" in text
+
+
+def test_likeness_of_two_models():
+    one, two = torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]])
+    assert likeness(Column("a", 0, [one, one], []), Column("b", 0, [one, two], [])) == pytest.approx((1 + 0.96) / 2)
+    assert likeness(Column("a", 0, [one], []), Column("b", 0, [one.T], [])) is None

@@ -39,7 +39,7 @@ def test_commands(script, preset):
         "figure2": ("exposure_bias", ["student-vanilla-kd"]),
         "figure4": ("relevance", ["teacher", "student-sft", "student-align-ti"]),
         "figure6": ("exposure_bias", ["student-sft", "student-vanilla-kd", "student-align-ti"]),
-        "figure7": ("attention_report", ["teacher", "student-sft", "student-vanilla-kd", "student-align-ti"]),
+        "figure7": ("attention_report", ["teacher", "student-vanilla-kd", "student-align-ti"]),
         "figure10": ("attention_report", ["teacher"]),
         "table17": ("inference_cost", ["teacher", "student-align-ti"]),
     }[script]
