@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -204,8 +204,8 @@ def check_flags(runs: Iterable[Run], flags: Sequence[str]) -> None:
     Raises:
         InputError: there is one.
     """
-    taken: Collection[str] = {"losses", "teacher_path", *OF_THE_TRIAL}
-    taken = {*taken, *(_flag(word) for run in runs for word in run.flags if word.startswith("--"))}
+    of_rows = {_flag(word) for run in runs for word in run.flags if word.startswith("--")}
+    taken = {"losses", "teacher_path", *OF_THE_TRIAL, *of_rows}
     for word in flags:
         if word.startswith("--") and _flag(word) in taken:
             raise InputError(f"{word} is set by the rows of this table; it cannot be given for all of them")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Where the instruction looks: teacher and students without and with IVA on the same pictures, each asked two things
-# (Fig. 7), and how like the teacher's the students' maps are.
+# Where the instruction looks: teacher and students without and with IVA, and with uniform alignment, on the same
+# pictures, each asked two things (Fig. 7), and how like the teacher's the students' maps are.
 source "$(dirname "$0")/_analysis.sh"
-students --model "vanilla KD" sft+kd student-vanilla-kd "vanilla KD + IVA" sft+kd+iva - \
+students --model "vanilla KD" sft+kd student-vanilla-kd "KD + uniform" uniform - "KD + IVA" sft+kd+iva - \
     Align-TI sft+kd+iva+tpa student-align-ti
 analyse attention_report --model "teacher=$TEACHER" "${STUDENTS[@]}" "${DATA_FLAGS[@]}" "${VIEW_FLAGS[@]}" "$@"
