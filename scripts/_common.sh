@@ -75,7 +75,11 @@ launch() {
 }
 
 exec_or_run() {
-    if [[ -n ${PRINT_ONLY:-} ]]; then printf '%q ' "$@"; echo; else "$@"; fi
+    case ${PRINT_ONLY:-} in
+        "") "$@" ;;
+        words) printf '%s\0' "$@" ;;  # for programs
+        *) printf '%q ' "$@"; echo ;;
+    esac
 }
 
 # scores_of CHECKPOINT: the folder of its evaluation: in its own, or beside it as by scripts/demo.sh; nothing without one.

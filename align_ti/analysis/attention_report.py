@@ -112,13 +112,13 @@ def likeness(column: Column, other: Column) -> float | None:
     return mean(torch.cosine_similarity(one.flatten(), two.flatten(), dim=0).item() for one, two in pairs)
 
 
-def measure(views: Sequence[tuple[Path, str]], column: Column, first: Column) -> dict[str, Any]:
-    """What is said of a model's maps in one layer: see :func:`overlaps` and :func:`likeness`."""
+def measure(views: Sequence[tuple[Path, str]], column: Column, first: Column | None) -> dict[str, Any]:
+    """What is said of a model's maps in one layer: :func:`overlaps` and, with the first model's, :func:`likeness`."""
     questions = overlaps(views, column)
     return {
         "layer": column.layer,
         "questions": mean(questions) if questions else None,
-        "like_first": None if column.name == first.name else likeness(column, first),
+        "like_first": None if first is None or column.name == first.name else likeness(column, first),
     }
 
 
@@ -143,13 +143,13 @@ def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: di
         f"Cosine similarities of maps, means over {views} questions: with those of {first}, and of two questions about "
         "the same picture (1 where the instruction does not matter).",
     ]
-    several = [row for row in rows if len(values(row, "like_first")) > 1]
+    several = [row for row in rows if len(values(row, "like_first")) == len(row["seeds"]) > 1]
     others = [row for row in several[1:] if len(row["seeds"]) == len(several[0]["seeds"])]
     if others:
         differences = [
             [
                 row["model"],
-                *(_estimate(values(row, key), values(several[0], key)) for key in ("like_first", "questions")),
+                *(_difference(values(row, key), values(several[0], key)) for key in ("like_first", "questions")),
             ]
             for row in others
         ]
@@ -158,12 +158,18 @@ def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: di
     return markdown_page("Where the instruction looks", parts, facts)
 
 
-def _estimate(values: Sequence[float], baseline: Sequence[float] | None = None) -> str:
+def _estimate(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.3f}"
-    from align_ti.experiments.statistics import estimate, paired_difference  # needs scipy, the extra `tables`
+    from align_ti.experiments.statistics import estimate  # needs scipy, the extra `tables`
 
-    return (estimate(values) if baseline is None else paired_difference(values, baseline)).text(3)
+    return estimate(values).text(3)
+
+
+def _difference(values: Sequence[float], baseline: Sequence[float]) -> str:
+    from align_ti.experiments.statistics import paired_difference
+
+    return paired_difference(values, baseline).text(3) if len(values) == len(baseline) > 0 else "-"
 
 
 def main() -> None:
@@ -198,7 +204,8 @@ def main() -> None:
             viewer = Viewer.load(path, arguments.device, arguments.dtype)
             layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
             columns = look(name, viewer, views, layers)
-            first = first or columns[0]
+            if arguments.layers != "all":  # one map a model
+                first = first or columns[0]
             seeds.append([measure(views, column, first) for column in columns])
             shown += columns if seed == 0 else []
         rows += [{"model": name, "seeds": list(of_layer)} for of_layer in zip(*seeds, strict=True)]

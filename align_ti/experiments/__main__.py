@@ -56,8 +56,7 @@ def main() -> None:
     else:
         runs = find_runs(table.runs)
     if any(word.endswith("%") for run in runs.values() for word in run.flags):
-        config, _ = PretrainedConfig.get_config_dict(os.environ["TEACHER"])
-        table, runs = with_layers(table, runs, config["num_hidden_layers"])
+        table, runs = with_layers(table, runs, layers_of(os.environ["TEACHER"]))
     teacher = read_teacher(arguments.teacher) if arguments.teacher and not table.teachers else None
     if table.beside_teacher and teacher is None:
         raise InputError(
@@ -74,6 +73,19 @@ def main() -> None:
     else:
         run_trials(trials, work, arguments.jobs)
     sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teacher))
+
+
+def layers_of(model: str) -> int:
+    """How many layers a checkpoint's language model has.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    try:
+        config, _ = PretrainedConfig.get_config_dict(model)
+    except OSError as error:
+        raise InputError(f"the teacher {model} cannot be read: {error}; set TEACHER, or train it first") from error
+    return int(config["num_hidden_layers"])
 
 
 def held_out(data: Path | None, images: Path | None) -> tuple[Path, Path] | None:

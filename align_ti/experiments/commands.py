@@ -1,5 +1,6 @@
 """Commands that run beside each other and end together."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -17,7 +18,10 @@ from llava.errors import InputError
 logger = logging.getLogger(__name__)
 
 GRACE = 600.0
-"""Seconds that a command is given to save what it has."""
+"""Seconds that a command is given to save what it has. Launchers give less to their workers: DeepSpeed's 30."""
+
+UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What file systems say that have no locks."""
 
 
 class Ended(Exception):
@@ -57,6 +61,8 @@ class Commands:
                 )  # fmt: skip
                 self._running.add(process)
             status = process.wait()
+            if self._ending.is_set():
+                _wait_for_group(process.pid)
         with self._lock:
             self._running.discard(process)
             self.check()
@@ -74,7 +80,7 @@ class Commands:
             raise Ended
 
     def end(self) -> None:
-        """Ask all commands to end, and begin none any more."""
+        """Ask all commands to end, and begin none any more; :meth:`run` returns when what it started is gone."""
         self._ending.set()
         with self._lock:
             for process in self._running:
@@ -89,8 +95,7 @@ def only_here(folder: Path, commands: Commands) -> Iterator[int]:
     """Work in a folder that nothing else works in; waits until it is free.
 
     Commands that are given the file descriptor hold the folder as well. So a training that outlives its table (one
-    that was killed) is waited for, not begun a second time beside it; and where commands were ended, this waits until
-    all that they started is gone, at most ``GRACE`` seconds.
+    that was killed) is waited for, not begun a second time beside it.
 
     Yields:
         The file descriptor.
@@ -100,8 +105,7 @@ def only_here(folder: Path, commands: Commands) -> Iterator[int]:
     """
     commands.check()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / "lock"
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not _take(handle):
             owner = os.pread(handle, 32, 0).decode().strip() or "unknown"
@@ -114,20 +118,6 @@ def only_here(folder: Path, commands: Commands) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
-        try:
-            commands.check()
-        except Ended:
-            _wait_until_free(lock)
-
-
-def _wait_until_free(lock: Path) -> None:
-    until = time.monotonic() + GRACE
-    handle = os.open(lock, os.O_RDWR)
-    try:
-        while not _take(handle) and time.monotonic() < until:
-            time.sleep(0.2)
-    finally:
-        os.close(handle)
 
 
 def _take(handle: int) -> bool:
@@ -135,4 +125,34 @@ def _take(handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        logger.warning("the file system has no locks (%s); see to it that no other table works here", error.strerror)
     return True
+
+
+def _wait_for_group(group: int) -> None:
+    """Until no process of a group is left, at most ``GRACE`` seconds: a shell ends before what it started."""
+    until = time.monotonic() + GRACE
+    while _lives(group) and time.monotonic() < until:
+        time.sleep(0.2)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process group has one that is not a zombie; those stay where nobody takes note of orphans' ends."""
+    files = list(Path("/proc").glob("[0-9]*/stat"))
+    if not files:  # not Linux
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    for file in files:
+        try:
+            state, _, of_group = file.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(of_group) == group and state != "Z":
+            return True
+    return False

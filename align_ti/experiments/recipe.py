@@ -9,13 +9,14 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from align_ti.experiments.catalogue import Run
 from align_ti.experiments.trial import Trial
 from align_ti.facts import REPOSITORY
+from llava.data.json_stream import split_paths
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
 
@@ -23,13 +24,17 @@ OF_THE_TRIAL = ("output_dir", "run_name", "seed", "resume")
 """Flags that the runner sets for each student."""
 
 OF_THE_MACHINE = (
-    "image_folder", "dataloader_num_workers", "dataloader_pin_memory", "use_cpu", "deepspeed", "compile_losses",
-    "logging_steps", "save_steps", "save_total_limit", "save_strategy", "report_to",
+    "image_folder", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "use_cpu",
+    "deepspeed", "ddp_timeout", "teacher_zero3", "gradient_checkpointing", "compile_losses", "ribbon_backend",
+    "logging_dir", "logging_steps", "save_steps", "save_total_limit", "save_strategy", "report_to",
 )  # fmt: skip
 """Flags that change neither losses nor steps."""
 
-MODELS = ("teacher_path", "model_name_or_path", "vision_tower", "pretrain_mm_mlp_adapter")
-EVALUATION = "benchmarks", "held_out_data"
+OF_THE_BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
+OF_THE_LENGTH = ("num_train_epochs", "max_steps")
+MODELS = ("teacher_path", "model_name_or_path", "vision_tower", "pretrain_mm_mlp_adapter", "lora_weight_path")
+WEIGHTS = ("*.safetensors", "mm_projector.bin", "non_lora_trainables.bin", "pytorch_model*.bin")
+EVALUATION = ("benchmarks", "conv_mode", "held_out_data")
 
 
 def recipe(trial: Trial, flags: Sequence[str] = (), held_out: Path | None = None) -> dict[str, str]:
@@ -42,14 +47,17 @@ def recipe(trial: Trial, flags: Sequence[str] = (), held_out: Path | None = None
 
     Returns:
         The module that trains and its flags by name (the last one counts where one is given twice), but those of
-        ``OF_THE_TRIAL`` and ``OF_THE_MACHINE``; ``batch``, samples a step over all processes; ``benchmarks`` and
-        ``held_out_data``, what the student is evaluated on. Data are given by a hash, models by :func:`weights`.
+        ``OF_THE_TRIAL`` and ``OF_THE_MACHINE``; ``batch``, samples a step over all processes; ``benchmarks``,
+        ``conv_mode`` and ``held_out_data``, what the student is evaluated on. Data are given by a hash, models by
+        :func:`weights`.
 
     Raises:
         InputError: the script refuses the settings, or a benchmark is not there.
     """
     made = read_command(training_command(trial.run, tuple(flags)))
-    made["benchmarks"] = questions(REPOSITORY / os.environ.get("EVAL_ROOT", "playground/data/eval"))
+    made["benchmarks"] = questions(REPOSITORY / (os.environ.get("EVAL_ROOT") or "playground/data/eval"))
+    if os.environ.get("CONV_MODE"):
+        made["conv_mode"] = os.environ["CONV_MODE"]
     if held_out is not None:
         made["held_out_data"] = fingerprint([held_out])
     return made
@@ -61,7 +69,7 @@ def training_command(run: Run, flags: tuple[str, ...] = ()) -> list[str]:
     Raises:
         InputError: the script refuses the settings.
     """
-    one = {"NUM_GPUS": "0", "NUM_NODES": "1", "CPU_PROCESSES": "1", "LAUNCHER": "python", "PRINT_ONLY": "1"}
+    one = {"NUM_GPUS": "0", "NUM_NODES": "1", "CPU_PROCESSES": "1", "LAUNCHER": "python", "PRINT_ONLY": "words"}
     one |= {"FINETUNE_PER_DEVICE": "1", "DISTILL_PER_DEVICE": "1", "DRY_RUN": ""}
     return _printed(run.script, (*run.flags, *flags), tuple({**os.environ, **run_environment(run), **one}.items()))
 
@@ -72,7 +80,7 @@ def _printed(script: str, flags: tuple[str, ...], environment: tuple[tuple[str, 
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"{shlex.join(command)} ended with status {done.returncode}:\n{done.stderr.strip()}")
-    return shlex.split(done.stdout)
+    return done.stdout.removesuffix("\0").split("\0")
 
 
 def run_environment(run: Run) -> dict[str, str]:
@@ -87,7 +95,7 @@ def read_command(command: Sequence[str]) -> dict[str, str]:
     name = "module"
     for word in command[start:]:
         if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
+            name, (_, equals, value) = _flag(word), word.partition("=")
             values[name] = [value] if equals else []
         else:
             values.setdefault(name, []).append(word)
@@ -100,7 +108,7 @@ def read_command(command: Sequence[str]) -> dict[str, str]:
         if name in made:
             made[name] = weights(REPOSITORY / made[name])
     if "data_path" in made:
-        made["data_path"] = fingerprint([REPOSITORY / made["data_path"]])
+        made["data_path"] = ", ".join(fingerprint([REPOSITORY / file]) for file in split_paths(made["data_path"]))
     return made
 
 
@@ -108,7 +116,7 @@ def weights(model: Path) -> str:
     """What a checkpoint is known by: a hash of its weights, wherever it lies; its name where there are none."""
     if model.suffix == ".bin":
         return fingerprint([model], "weights")
-    files = sorted([*model.glob("*.safetensors"), *model.glob("mm_projector.bin")])
+    files = [file for pattern in WEIGHTS for file in model.glob(pattern)]
     return fingerprint(files, "weights") if files else _name(model)
 
 
@@ -175,16 +183,27 @@ def check_recipes(trials: Iterable[Trial], flags: Sequence[str] = (), held_out: 
             _compare(trial, found, wanted)
 
 
-def check_trained(trials: Iterable[Trial]) -> None:
-    """Refuse students that were trained otherwise than they would be now, whatever they were evaluated on.
+def check_alike(trials: Sequence[Trial]) -> None:
+    """Refuse to compare students that differ in more than their rows do, or that had another teacher than the present.
+
+    Whatever flags they were trained with, and whatever they were evaluated on.
 
     Raises:
-        InputError: something of a recipe is different.
+        InputError: two of them differ, or a teacher does.
     """
-    for trial in trials:
-        found = trial.recipe()
-        if found is not None:
-            _compare(trial, found, read_command(training_command(trial.run)))
+    taught = weights(Path(os.environ.get("TEACHER", "")))
+    made = [(trial, found, read_command(training_command(trial.run))) for trial in trials if (found := trial.recipe())]
+    for trial, found, wanted in made:
+        _compare(trial, {"teacher_path": found.get("teacher_path", taught)}, {"teacher_path": taught})
+        other, others, others_wanted = made[0]
+        rows = differences(wanted, others_wanted)
+        name = next((name for name in differences(found, others) if name not in (*rows, *EVALUATION)), None)
+        if name is not None:
+            raise InputError(
+                f"{trial.folder} and {other.folder} hold students that cannot be compared: {name} is "
+                f"{found.get(name, 'not set')!r} and {others.get(name, 'not set')!r}; set TABLES to a folder whose "
+                "students were made alike, or remove one of them"
+            )
 
 
 def _compare(trial: Trial, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
@@ -198,17 +217,23 @@ def _compare(trial: Trial, found: Mapping[str, str], wanted: Mapping[str, str]) 
         )
 
 
-def check_flags(runs: Iterable[Run], flags: Sequence[str]) -> None:
+def check_flags(runs: Collection[Run], flags: Sequence[str]) -> None:
     """Refuse flags for all students that a row sets, since its label would no longer be true.
 
     Raises:
         InputError: there is one.
     """
     of_rows = {_flag(word) for run in runs for word in run.flags if word.startswith("--")}
-    taken = {"losses", "teacher_path", *OF_THE_TRIAL, *of_rows}
+    if any(run.data_share != 100 for run in runs):
+        of_rows |= {*OF_THE_LENGTH}
     for word in flags:
-        if word.startswith("--") and _flag(word) in taken:
+        if word.startswith("--") and _flag(word) in {"losses", "teacher_path", *OF_THE_TRIAL, *of_rows}:
             raise InputError(f"{word} is set by the rows of this table; it cannot be given for all of them")
+        if word.startswith("--") and _flag(word) in OF_THE_BATCH:
+            raise InputError(
+                f"{word} would change the global batch with the number of GPUs; set FINETUNE_BATCH (the global batch), "
+                "or FINETUNE_PER_DEVICE and DISTILL_PER_DEVICE"
+            )
 
 
 def check_teacher(trial: Trial) -> None:

@@ -19,7 +19,7 @@ class Record:
 
     Attributes:
         run, seed: which; a name of the catalogue.
-        recipe: of :func:`align_ti.experiments.runner.recipe`: how the student was made.
+        recipe: of :func:`align_ti.experiments.recipe.recipe`: how the student was made.
         scores: by benchmark.
         held_out: cross-entropy of held-out conversations, nats a token; None where it was not measured.
         seconds: by part, ``train`` and ``evaluate``; a training that was interrupted is left out.

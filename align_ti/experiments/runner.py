@@ -90,6 +90,7 @@ def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
     with (
         logging_redirect_tqdm(),
         tqdm(total=len(left), unit="student", smoothing=0) as bar,
+        _signals_as_exits(),
         ThreadPoolExecutor(jobs) as pool,
         _ending(work.commands),
     ):
@@ -108,22 +109,32 @@ def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
 
 
 @contextmanager
-def _ending(commands: Commands) -> Iterator[None]:
-    """End all commands where this block is left before its end, by Ctrl-C or SIGTERM as well."""
+def _signals_as_exits() -> Iterator[None]:
+    """Make the signals that schedulers send leave this block as Ctrl-C does."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        for number, handler in {**before, signal.SIGINT: interrupt}.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ending(commands: Commands) -> Iterator[None]:
+    """End all commands where this block is left by Ctrl-C or a signal; further ones change nothing."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
         logger.info("ending what runs; trainings save a checkpoint first, from which the same command goes on")
         commands.end()
         raise SystemExit(error.code if isinstance(error, SystemExit) else 130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def take_kept(trials: Sequence[Trial], work: Work) -> None:
@@ -152,6 +163,7 @@ def run_trial(trial: Trial, work: Work) -> None:
     A training that was interrupted goes on from its last checkpoint.
     """
     with only_here(trial.folder, work.commands) as held:
+        work.check([trial])  # another table may have worked here since
         if trial.is_finished(with_held_out=work.held_out is not None):  # by another table meanwhile
             return
         _train(trial, work, held)
@@ -187,7 +199,7 @@ def _train(trial: Trial, work: Work, held: int) -> None:
         work.commands.run(command, trial.folder / "train.log", run_environment(trial.run), held)
         if fresh:
             trial.took("train", time.monotonic() - started)
-    elif trial.recipe() != wanted:  # no more than the held-out data, which were not asked for before
+    elif work.held_out is not None:  # it may not have been asked for before
         write_text(trial.recipe_file, json.dumps(wanted, indent=1) + "\n")
     for checkpoint in trial.model.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

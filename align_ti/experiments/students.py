@@ -8,12 +8,13 @@ they can be compared seed by seed. Runs without any student are left out. The sc
 
 import argparse
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from align_ti.analysis.checkpoints import parse_named
 from align_ti.experiments.catalogue import find_runs
-from align_ti.experiments.recipe import check_trained
+from align_ti.experiments.recipe import check_alike
 from align_ti.experiments.trial import Trial, plan_trials
 from llava.errors import run_cli
 
@@ -28,17 +29,17 @@ def find_students(folder: Path, names: Mapping[str, str]) -> dict[str, list[Tria
         names: name -> run of the catalogue.
 
     Raises:
-        InputError: no such run, or a student was trained otherwise than it would be now.
+        InputError: no such run, or students that cannot be compared; see :func:`check_alike`.
     """
     found: dict[str, dict[int, Trial]] = {}
     for name, run in names.items():
-        seeds = [int(path.name.removeprefix("seed")) for path in (folder / run).glob("seed*")]
+        seeds = [int(match[1]) for path in (folder / run).glob("*") if (match := re.fullmatch(r"seed(\d+)", path.name))]
         trials = [trial for trial in plan_trials(find_runs([run]), sorted(seeds), folder) if trial.is_trained]
         if trials:
-            check_trained(trials)
             found[name] = {trial.seed: trial for trial in trials}
         else:
             logger.info("%s has no finished student", folder / run)
+    check_alike([trial for of in found.values() for trial in of.values()])
     shared = set.intersection(*map(set, found.values())) if found else set()
     return {name: [trial for seed, trial in of.items() if seed in shared] for name, of in found.items()}
 

@@ -22,4 +22,8 @@ if [[ -n ${HELD_OUT_DATA:-} ]]; then
 fi
 TEACHER_SCORES=$(scores_of "$TEACHER")
 if [[ -n $TEACHER_SCORES ]]; then TABLE_FLAGS+=(--teacher "$TEACHER_SCORES"); fi
+if [[ -z ${PRINT_ONLY:-} ]]; then exec_or_run() { exec "$@"; }; fi  # signals are for the program
+if [[ ${LAUNCHER:-} == torchrun ]] && (( NUM_NODES > 1 )); then
+    fail "torchrun on several nodes wants the same command on each of them, a table is one command; use LAUNCHER=deepspeed"
+fi
 exec_or_run "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" "${TABLE_FLAGS[@]}" "$@"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
-from align_ti.analysis.attention_report import choose_layers, likeness, look, overlaps, pick_views
+from align_ti.analysis.attention_report import as_markdown, choose_layers, likeness, look, overlaps, pick_views
 from llava.data.images import load_image
 from llava.errors import InputError
 from llava.serve.overlay import SeenBox
@@ -118,6 +118,14 @@ def test_seeds_are_measured_on_more_pictures_than_are_drawn(questions, tuned_tea
     text = (tmp_path / "fig.md").read_text()
     assert "| KD + IVA | 0, 0 | 1.000 ± 0.000 | " in text and "| other | 0 | 1.000 | " in text
     assert "Against KD, seed by seed:" in text and "| KD + IVA | 0.000 ± 0.000 | 0.000 ± 0.000 |" in text
+
+
+def test_seeds_without_a_picture_that_is_asked_twice():
+    seed = {"layer": 0, "questions": None, "like_first": 0.5}
+    rows = [{"model": name, "seeds": [seed] * 2} for name in ("T", "a", "b")]
+    rows[0]["seeds"] = [seed | {"like_first": None}]
+    text = as_markdown("x", rows, 3, {})
+    assert "| a | 0, 0 | 0.500 ± 0.000 | - |" in text and "| b | 0.000 ± 0.000 | - |" in text
 
 
 def test_likeness_of_two_models():

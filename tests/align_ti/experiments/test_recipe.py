@@ -20,7 +20,7 @@ def trial(models):
 
 
 def test_of_a_command():
-    command = "python -m align_ti.train --losses sft,kd --x 1 --x=2 --bf16 --num_train_epochs 1 --seed 3"
+    command = "python -m align_ti.train --losses sft,kd --x 1 --x=2 --bf16 --num-train-epochs 1 --seed 3"
     split = "--per_device_train_batch_size 4 --gradient_accumulation_steps 8"
     assert read_command([*command.split(), *split.split()]) == {
         "module": "align_ti.train", "losses": "sft,kd", "x": "2", "bf16": "True", "num_train_epochs": "1",
@@ -65,6 +65,25 @@ def test_the_machine_does_not_count(trial, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     assert recipe(trial) == before
     assert before["batch"] == "32" and before["losses"] == "sft,kd" and before["module"] == "align_ti.train"
+
+
+def test_several_data_files_in_their_order(trial, models, monkeypatch):
+    for name in "ab":
+        (models / f"{name}.json").write_text(f'["{name}"]')
+    made = []
+    for order in ("ab", "ba"):
+        monkeypatch.setenv("STUDENT_FINETUNE_DATA", ",".join(str(models / f"{name}.json") for name in order))
+        made.append(recipe(trial)["data_path"])
+    one, other = made[0].split(", ")
+    assert made[1] == f"{other}, {one}" and one.startswith("content ") and one != other
+
+
+def test_a_folder_with_letters_beyond_ascii(trial, models, monkeypatch):
+    before = recipe(trial)
+    (models / "teacher").rename(models / "maître")
+    monkeypatch.setenv("TEACHER", str(models / "maître"))
+    monkeypatch.setenv("LC_ALL", "C")
+    assert recipe(trial) == before
 
 
 def test_models_and_data_count_by_what_is_in_them(trial, models, mini_data, monkeypatch):
@@ -171,13 +190,16 @@ def test_a_record_without_the_held_out_loss_is_not_finished_where_it_is_asked_fo
 @pytest.mark.parametrize(
     ("table", "flag"),
     [("figure5", "--tpa_d"), ("figure5", "--tpa-d=2"), ("table7", "--iva_layer"), ("table3", "--divergence"),
-     ("table15", "--losses"), ("table15", "--seed"), ("table9", "--teacher_path")],
+     ("table15", "--losses"), ("table15", "--seed"), ("table9", "--teacher_path"), ("figure8", "--max_steps"),
+     ("table18", "--num_train_epochs")],
 )  # fmt: skip
 def test_flags_that_would_make_labels_untrue(table, flag):
     runs = find_runs(find_table(table).runs).values()
     check_flags(runs, ["--kd_temperature", "2", "--iva_weight", "0.5"])
     with pytest.raises(InputError, match=f"{flag} is set by the rows of this table"):
         check_flags(runs, ["--kd_temperature", "2", flag, "2"])
+    with pytest.raises(InputError, match="would change the global batch with the number of GPUs; set FINETUNE_BATCH"):
+        check_flags(runs, ["--gradient_accumulation_steps", "2"])
 
 
 def test_a_teacher_that_is_not_there_or_another_one(tmp_path):

@@ -1,5 +1,7 @@
 """Trials that run beside each other, fail, are interrupted and are waited for; the commands are real processes."""
 
+import errno
+import json
 import logging
 import os
 import subprocess
@@ -108,6 +110,48 @@ def test_what_outlives_its_table_is_waited_for(tmp_path, caplog):
     with caplog.at_level(logging.INFO, commands.__name__), only_here(tmp_path / "trial", Commands()):
         assert left.poll() is not None or left.wait(1) == 0
     assert f"trial is worked on by process {os.getpid()} or what it started; waiting" in caplog.text
+
+
+def test_waiting_for_another_table_ends_at_once(tmp_path):
+    """The other one's training is not ours to wait for."""
+    waiting, found = Commands(), []
+
+    def work():
+        try:
+            with only_here(tmp_path / "trial", waiting):
+                found.append("taken")
+        except Ended:
+            found.append("ended")
+
+    with only_here(tmp_path / "trial", Commands()):
+        thread = threading.Thread(target=work)
+        thread.start()
+        time.sleep(0.3)
+        waiting.end()
+        thread.join(10)
+    assert found == ["ended"]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def refuse(*of):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(commands.fcntl, "flock", refuse)
+    with only_here(tmp_path / "trial", Commands()):
+        pass
+    assert "the file system has no locks (Function not implemented)" in caplog.text
+
+
+def test_a_student_that_another_table_made_otherwise_meanwhile(models, monkeypatch):
+    """Two tables pass the check while there is nothing; the second finds what the first one made."""
+    (trial,) = plan_trials(find_runs(["sft"]), [0], models / "tables")
+    work = Work(["--learning_rate", "1e-4"])
+    work.check([trial])
+    trial.model.mkdir(parents=True)
+    trial.recipe_file.write_text(json.dumps(Work().recipe(trial)))
+    monkeypatch.setattr(Commands, "run", lambda *of: pytest.fail("nothing may be trained"))
+    with pytest.raises(InputError, match="its learning_rate is '1e-3', now it would be '1e-4'"):
+        run_trial(trial, work)
 
 
 def test_a_trial_that_another_table_finished_meanwhile(trials, finish, monkeypatch):

@@ -35,11 +35,20 @@ def test_of_the_same_seeds(tables):
     assert find_students(tables, {"TPA": "sft+kd+tpa"}) == {}
 
 
-def test_trained_otherwise(tables, monkeypatch):
-    monkeypatch.setenv("EVAL_ROOT", "/none")  # what they were asked does not matter here
-    assert find_students(tables, {"SFT": "sft"})
+def test_trained_with_flags_of_their_own(tables, monkeypatch):
+    """Whatever the environment now says, as long as they were made alike and their teacher is the present one."""
+    monkeypatch.setenv("EVAL_ROOT", "/none")
     monkeypatch.setenv("FINETUNE_LR", "1")
-    with pytest.raises(InputError, match="sft/seed0 holds a student made otherwise: its learning_rate is '1e-3'"):
-        find_students(tables, {"SFT": "sft"})
+    names = {"SFT": "sft", "vanilla KD": "sft+kd"}
+    assert seeds(find_students(tables, names)) == {"SFT": [1, 2], "vanilla KD": [1, 2]}
+    (tables / "sft" / "seed0.bak").mkdir()
+    recipe_file = tables / "sft+kd" / "seed2" / "recipe.json"
+    made = json.loads(recipe_file.read_text())
+    recipe_file.write_text(json.dumps(made | {"learning_rate": "5e-4"}))
+    with pytest.raises(InputError, match="cannot be compared: learning_rate is '5e-4' and '1e-3'"):
+        find_students(tables, names)
+    recipe_file.write_text(json.dumps(made | {"teacher_path": "weights old"}))
+    with pytest.raises(InputError, match="seed2 holds a student made otherwise: its teacher_path is 'weights old'"):
+        find_students(tables, names)
     with pytest.raises(InputError, match="no run 'x'"):
         find_students(tables, {"SFT": "x"})
