@@ -3,6 +3,7 @@
 DeepSpeed would compile an operator for shared memory first, which takes minutes: it is told that there is none.
 """
 
+import faulthandler
 import importlib
 import os
 import subprocess
@@ -29,5 +30,6 @@ def two_processes(module: str, *arguments: str) -> None:
 if __name__ == "__main__":
     import deepspeed.ops
 
+    faulthandler.dump_traceback_later(240, exit=True)  # before the test's own patience ends: shows where it hangs
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     importlib.import_module(sys.argv.pop(1)).main()
