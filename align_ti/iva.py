@@ -14,9 +14,9 @@ from torch import Tensor
 from align_ti.rows import WeightedRows
 from llava.constants import IMAGE_TOKEN_INDEX
 
-IVA_WEIGHTS = ("teacher", "student", "uniform", "teacher_mean")
-"""Where the weights come from: the attention of one of the models, nowhere, or the teacher's attention to the whole
-picture, spread evenly."""
+IVA_WEIGHTS = {"teacher": "teacher", "student": "student", "uniform": None, "teacher_mean": "teacher"}
+"""The kinds of weights, and whose attention they need: that of one of the models, nobody's, or the teacher's to the
+whole picture, spread evenly."""
 
 
 def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:

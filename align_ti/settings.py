@@ -60,6 +60,4 @@ class ObjectiveSettings:
     @property
     def maps_of(self) -> str | None:
         """The model whose attention map is needed, ``teacher`` or ``student``, if any."""
-        if "iva" not in self.weights or self.iva_weights == "uniform":
-            return None
-        return self.iva_weights.removesuffix("_mean")
+        return IVA_WEIGHTS[self.iva_weights] if "iva" in self.weights else None

@@ -15,6 +15,7 @@ from align_ti.arguments import DistillArguments
 from align_ti.attention import use_align_ti_attention
 from align_ti.forward_kl import check_compiler
 from align_ti.irs import LayerScores, instruction_relevance_scores
+from align_ti.iva import IVA_WEIGHTS
 from align_ti.objective import Objective, ObjectiveSettings
 from align_ti.on_policy import StudentResponses
 from align_ti.ribbon.backends import resolve_backend
@@ -29,6 +30,7 @@ from align_ti.teacher import (
 from align_ti.trainer import AlignTITrainer
 from llava.conversation import get_template
 from llava.errors import InputError, run_cli
+from llava.eval.evaluate import fingerprint
 from llava.eval.stopping import EndOfTurn
 from llava.export.card import write_student_card
 from llava.model.zero import is_partitioned
@@ -81,7 +83,8 @@ def main() -> None:
     )
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
     check_same_template(teacher, model_arguments.version)
-    if distill.iva_weights.startswith("teacher"):  # a wrong number is refused before the student is loaded
+    whose = IVA_WEIGHTS[distill.iva_weights]
+    if whose == "teacher":  # a wrong number is refused before the student is loaded
         resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
     set_seed(arguments.seed)  # after the teacher: a new projector must not depend on how that was loaded
     student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
@@ -95,12 +98,11 @@ def main() -> None:
     )
     collator = build_collator(tokenizer)
     layer = None
-    if "iva" in distill.chosen_losses and distill.iva_weights != "uniform":
-        looking = student if distill.iva_weights == "student" else teacher
-        whose = distill.iva_weights.removesuffix("_mean")
+    if "iva" in distill.chosen_losses and whose is not None:
+        looking = student if whose == "student" else teacher
         layer = resolve_layer(distill.iva_layer, looking.config.num_hidden_layers, whose)
         if layer is None:
-            start = model_arguments.model_name_or_path if distill.iva_weights == "student" else distill.teacher_path
+            start = model_arguments.model_name_or_path if whose == "student" else distill.teacher_path
             layer = choose_iva_layer(looking, start, data, collator, distill, arguments)
     objective = Objective(
         teacher, build_settings(distill, layer, tokenizer, model_arguments.version, arguments.seed), shared
@@ -207,10 +209,9 @@ def choose_iva_layer(
     Raises:
         InputError: if the model is a student in pieces (ZeRO-3), which cannot run before training starts.
     """
-    whose = distill.iva_weights.removesuffix("_mean")
+    whose = IVA_WEIGHTS[distill.iva_weights]
     file = Path(str(arguments.output_dir)) / IRS_FILE
-    weights = {found.name: tail_hash(found) for found in sorted(Path(path).glob("*.safetensors"))}
-    known_by = [path, weights, len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
+    known_by = [fingerprint(path), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]
     marker = file.with_suffix(".key")
     if file.exists() and marker.exists() and marker.read_text() == key:
@@ -240,14 +241,6 @@ def choose_iva_layer(
     logger.info("IRS by layer: %s", ", ".join(f"{layer}: {score:.3f}" for layer, score in enumerate(scores.scores)))
     logger.info("IVA takes its weights from layer %d of the %s", scores.layer, whose)
     return scores.layer
-
-
-def tail_hash(file: Path, size: int = 2**20) -> str:
-    """A hash of a file's last bytes, by which weights trained again are told from those before: training moves all of
-    them. The same on every machine that has a copy."""
-    with open(file, "rb") as content:
-        content.seek(max(0, file.stat().st_size - size))
-        return hashlib.sha256(content.read()).hexdigest()
 
 
 def irs_batches(data: Any, collator: Any, inputs: int, arguments: TrainingArguments) -> Iterator[Any]:

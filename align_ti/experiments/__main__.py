@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from transformers import PretrainedConfig
+from transformers import PreTrainedConfig
 
 from align_ti.analysis.checkpoints import parse_named
 from align_ti.experiments.catalogue import TABLES, find_runs, find_table, with_layers, with_teachers
@@ -82,7 +82,7 @@ def layers_of(model: str) -> int:
         InputError: there is no such checkpoint.
     """
     try:
-        config, _ = PretrainedConfig.get_config_dict(model)
+        config, _ = PreTrainedConfig.get_config_dict(model)
     except OSError as error:
         raise InputError(f"the teacher {model} cannot be read: {error}; set TEACHER, or train it first") from error
     return int(config["num_hidden_layers"])

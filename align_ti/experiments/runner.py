@@ -45,9 +45,14 @@ class Work:
     kept: Path | None = None
     commands: Commands = field(default_factory=Commands)
 
+    @property
+    def held_out_data(self) -> Path | None:
+        """The conversations for the cross-entropy, if that is asked for."""
+        return self.held_out[0] if self.held_out else None
+
     def recipe(self, trial: Trial) -> dict[str, str]:
         """How a student would be made now."""
-        return recipe(trial, self.flags, self.held_out[0] if self.held_out else None)
+        return recipe(trial, self.flags, self.held_out_data)
 
     def check(self, trials: Sequence[Trial]) -> None:
         """Refuse folders with students that were made otherwise, and teachers that are not there.
@@ -57,7 +62,7 @@ class Work:
         """
         for trial in trials:
             check_teacher(trial)
-        check_recipes(trials, self.flags, self.held_out[0] if self.held_out else None)
+        check_recipes(trials, self.flags, self.held_out_data)
 
 
 def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:

@@ -9,6 +9,7 @@ they can be compared seed by seed. Runs without any student are left out. The sc
 import argparse
 import logging
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name, trials in find_students(arguments.folder, parse_named(arguments.names, "NAME=RUN")).items():
         for trial in trials:
-            print(f"{name}={trial.model}")
+            sys.stdout.write(f"{name}={trial.model}\n")
 
 
 if __name__ == "__main__":
