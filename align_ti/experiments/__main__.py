@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from align_ti.analysis.checkpoints import parse_named
-from align_ti.experiments.catalogue import TABLES, find_runs, find_table, with_layers, with_teachers
+from align_ti.experiments.catalogue import TABLES, find_table, rows_of, with_layers, with_teachers
 from align_ti.experiments.recipe import check_flags
 from align_ti.experiments.report import write_report
 from align_ti.experiments.runner import Work, run_trials, take_kept
@@ -54,7 +54,7 @@ def main() -> None:
             raise InputError(f"{arguments.table} compares teachers; name them: --teachers NAME=CHECKPOINT ...")
         table, runs = with_teachers(table, parse_named(arguments.teachers, "--teachers"))
     else:
-        runs = find_runs(table.runs)
+        runs = rows_of(table)
     if any(word.endswith("%") for run in runs.values() for word in run.flags):
         table, runs = with_layers(table, runs, layers_of(os.environ["TEACHER"]))
     teacher = read_teacher(arguments.teacher) if arguments.teacher and not table.teachers else None

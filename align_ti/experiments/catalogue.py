@@ -4,7 +4,7 @@ Tables share students: a run is trained once for each seed, whatever tables it i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from align_ti.teacher import resolve_layer
@@ -43,6 +43,7 @@ class Table:
         beside_teacher: whether the teacher's own scores have to be there.
         axis: for a figure: what its horizontal axis shows; each of ``lines`` then names the runs of one line.
         lines: ``(name of the line, {position: run})``.
+        labels: what rows are called here instead of their run's own label, where that would not say what is compared.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Table:
     beside_teacher: bool = False
     axis: str = ""
     lines: tuple[tuple[str, Mapping[float, str]], ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def _losses(names: str, label: str, *flags: str) -> Run:
@@ -72,7 +74,11 @@ def _subset_runs() -> dict[str, Run]:
 
 def _on_share(percent: int, run: Run) -> Run:
     """The same run over ``percent`` of the data, with a schedule of that length."""
-    return replace(run, label=f"{run.label}, {percent} % of the data", data_share=percent)
+    return replace(run, label=_share_label(run, percent), data_share=percent)
+
+
+def _share_label(run: Run, percent: int) -> str:
+    return f"{run.label}, {percent} % of the data"
 
 
 def _shares(whole: str) -> Mapping[float, str]:
@@ -82,6 +88,10 @@ def _shares(whole: str) -> Mapping[float, str]:
 
 def _draw_flags(sampling: str, number: int) -> tuple[str, ...]:
     return "--tpa_sampling", sampling, "--tpa_d", str(number)
+
+
+def _draw_label(sampling: str, number: int) -> str:
+    return f"TPA, {sampling}, d = {number}"
 
 
 def _drawing(sampling: str, number: int) -> str:
@@ -121,7 +131,7 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         },
         **{
             f"tpa-{sampling}-{number}": _losses(
-                "sft,kd,tpa", f"TPA, {sampling}, d = {number}", *_draw_flags(sampling, number)
+                "sft,kd,tpa", _draw_label(sampling, number), *_draw_flags(sampling, number)
             )
             for sampling in ("nucleus", "greedy")
             for number in DRAWS
@@ -149,6 +159,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             ("sft+kd", "uniform", "uniform+rel", "teacher-mean", "sft+kd+iva"),
             "uniform",
             "IVA is 0.6 above uniform alignment.",
+            labels=MappingProxyType({"sft+kd+iva": "IVA"}),
         ),
         "table7": Table(
             "Layer whose attention weighs the visual tokens (Table 7)",
@@ -161,6 +172,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             ("student-weights", "sft+kd+iva"),
             "student-weights",
             "The teacher's weights are 0.4 better than the student's.",
+            labels=MappingProxyType({"sft+kd+iva": "IVA, teacher's weights"}),
         ),
         "table9": Table(
             "Teachers of several sizes (Table 9)",
@@ -208,6 +220,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             "Align-TI is ahead at every share; SFT and vanilla KD are alike at 25 and 100 %.",
             axis="training data, %",
             lines=tuple((run.label, _shares(name)) for name, run in COMPARED.items()),
+            labels=MappingProxyType({name: _share_label(run, 100) for name, run in COMPARED.items()}),
         ),
         "figure5": Table(
             "Candidates a step and how they are drawn (Fig. 5)",
@@ -219,6 +232,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 (sampling, MappingProxyType({float(number): _drawing(sampling, number) for number in DRAWS}))
                 for sampling in ("nucleus", "greedy")
             ),
+            labels=MappingProxyType({_drawing(*DEFAULT_DRAWS): _draw_label(*DEFAULT_DRAWS)}),
         ),
     }
 )
@@ -235,6 +249,11 @@ def find_table(name: str) -> Table:
     return TABLES[name]
 
 
+def rows_of(table: Table) -> dict[str, Run]:
+    """A table's runs by name, in its order, with the labels that they have in it."""
+    return {name: replace(run, label=table.labels.get(name, run.label)) for name, run in find_runs(table.runs).items()}
+
+
 def with_teachers(table: Table, teachers: Mapping[str, str]) -> tuple[Table, dict[str, Run]]:
     """A table's runs under every teacher: the table with their names, the first of them its baseline, and the runs.
 
@@ -245,7 +264,7 @@ def with_teachers(table: Table, teachers: Mapping[str, str]) -> tuple[Table, dic
     runs = {
         f"{name}@{label}": replace(run, label=f"{run.label}, {label} teacher", teacher=path)
         for label, path in teachers.items()
-        for name, run in find_runs(table.runs).items()
+        for name, run in rows_of(table).items()
     }
     return replace(table, runs=tuple(runs), baseline=next(iter(runs))), runs
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from align_ti.analysis.report import markdown_page, markdown_table
 from align_ti.analysis.report import write_report as write_files
@@ -233,6 +234,8 @@ def draw(table: Table, lines: Sequence[Line]) -> Figure:
             means, widths = zip(*(_dot(values[line.name]) for line in lines), strict=True)
             axes.errorbar(means, [line.label for line in lines], xerr=widths, fmt="o", capsize=3)
             axes.set(xlabel=label)
+            axes.margins(y=0.2)
+            axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(alpha=0.3)
     if not table.lines:
         cells[0].invert_yaxis()

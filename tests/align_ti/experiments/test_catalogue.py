@@ -1,10 +1,11 @@
 """Tables whose rows exist, are different students and say what they are."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table, with_layers, with_teachers
+from align_ti.experiments.catalogue import RUNS, TABLES, find_runs, find_table, rows_of, with_layers, with_teachers
 from llava.errors import InputError
 
 
@@ -19,6 +20,24 @@ def test_every_table_names_runs_that_exist():
         find_table("table99")
     with pytest.raises(InputError, match="no run 'x'"):
         find_runs(["sft", "x"])
+
+
+def test_rows_say_what_a_table_compares():
+    """Also where a run that other tables share stands in a row; its flags are the same."""
+    for table in TABLES.values():
+        rows = rows_of(table)
+        assert list(rows) == list(table.runs) and set(table.labels) <= set(rows)
+        assert len({run.label for run in rows.values()}) == len(rows)
+        assert all(replace(run, label=RUNS[name].label) == RUNS[name] for name, run in rows.items())
+    assert [run.label for run in rows_of(find_table("table8")).values()] == [
+        "IVA, student's weights",
+        "IVA, teacher's weights",
+    ]
+    for name, form in {
+        "figure5": r"TPA, (nucleus|greedy), d = [1248]",
+        "figure8": r".*, (25|50|75|100) % of the data",
+    }.items():
+        assert all(re.fullmatch(form, run.label) for run in rows_of(find_table(name)).values())
 
 
 def test_rows_under_several_teachers():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from align_ti.experiments.__main__ import read_teacher
-from align_ti.experiments.catalogue import find_runs, find_table
+from align_ti.experiments.catalogue import find_table, rows_of
 from align_ti.experiments.report import draw, read_lines, write_report
 from align_ti.experiments.statistics import estimate, paired_difference
 from align_ti.experiments.trial import plan_trials
@@ -35,7 +35,7 @@ def test_what_seeds_share_cancels():
 def test_times_of_what_was_interrupted(tmp_path, finish):
     """A kill between the parts leaves a table that can still be written; a part without its time is left out."""
     table = find_table("table15")
-    trials = plan_trials(find_runs(table.runs), (0,), tmp_path / "runs")
+    trials = plan_trials(rows_of(table), (0,), tmp_path / "runs")
     for trial, seconds in zip(trials, (None, 120.0, 60.0), strict=True):
         finish(trial, 5.0, seconds=seconds)
     trials[1].took("train", 120.04)
@@ -64,7 +64,7 @@ def read_tables(text: str) -> list[list[list[str]]]:
 
 def test_table_of_two_seeds(tmp_path, finish):
     table = find_table("table15")
-    trials = plan_trials(find_runs(table.runs), (0, 1), tmp_path / "runs")
+    trials = plan_trials(rows_of(table), (0, 1), tmp_path / "runs")
     for trial, score in zip(trials, (10, 20, 30, 14, 22, 36), strict=True):
         finish(trial, score)
     teacher = Row("Teacher", dict.fromkeys(BENCHMARKS, 50.0) | {"pope": 80.0})
@@ -85,7 +85,7 @@ def test_table_of_two_seeds(tmp_path, finish):
 def test_held_out_loss_has_its_columns(tmp_path, finish):
     """Seed by seed as well; a row without it says so."""
     table = find_table("table15")
-    trials = plan_trials(find_runs(table.runs), (0, 1), tmp_path / "runs")
+    trials = plan_trials(rows_of(table), (0, 1), tmp_path / "runs")
     for trial, loss in zip(trials, (0.71, 0.70, None, 0.73, 0.71, None), strict=True):
         finish(trial, 5.0, loss)
     text = write_report("table15", table, trials, tmp_path / "out", {}, Row("Teacher", dict.fromkeys(BENCHMARKS, 5.0)))
@@ -106,7 +106,7 @@ def test_held_out_loss_has_its_columns(tmp_path, finish):
 
 def test_only_seeds_that_all_runs_have(tmp_path, finish):
     table = find_table("table15")
-    trials = plan_trials(find_runs(table.runs), (0, 1, 2), tmp_path)
+    trials = plan_trials(rows_of(table), (0, 1, 2), tmp_path)
     with pytest.raises(InputError, match="no seed has been finished.*sft/seed0/record.json is missing"):
         read_lines(trials)
     for trial in trials:
@@ -117,7 +117,7 @@ def test_only_seeds_that_all_runs_have(tmp_path, finish):
 
 def test_a_figure_has_a_line_for_each_sampling(tmp_path, finish):
     table = find_table("figure5")
-    trials = plan_trials(find_runs(table.runs), (0,), tmp_path)
+    trials = plan_trials(rows_of(table), (0,), tmp_path)
     for number, trial in enumerate(trials):
         finish(trial, float(number))
     text = write_report("figure5", table, trials, tmp_path, {})
