@@ -225,10 +225,12 @@ def draw(table: Table, lines: Sequence[Line]) -> Figure:
     cells = figure.subplots(1, len(panels), squeeze=False, sharey=not table.lines)[0]
     for axes, (label, values) in zip(cells, panels, strict=True):
         if table.lines:
-            for name, points in table.lines:
+            places = list(table.lines[0][1])
+            for number, (name, points) in enumerate(table.lines):
                 means, widths = zip(*(_dot(values[run]) for run in points.values()), strict=True)
-                axes.errorbar(list(points), means, widths, marker="o", capsize=3, label=name)
-            axes.set(xlabel=table.axis, ylabel=label, xticks=list(table.lines[0][1]))
+                aside = 0.012 * (places[-1] - places[0]) * (number - (len(table.lines) - 1) / 2)  # bars side by side
+                axes.errorbar([place + aside for place in points], means, widths, marker="o", capsize=3, label=name)
+            axes.set(xlabel=table.axis, ylabel=label.replace(", minus", ",\nminus"), xticks=places)
             axes.legend()
         else:
             means, widths = zip(*(_dot(values[line.name]) for line in lines), strict=True)
