@@ -200,14 +200,22 @@ def _differences(lines: Sequence[Line], baseline: Line) -> str:
 
 
 def _between(table: Table, lines: Sequence[Line]) -> str:
-    """A table of how far each line of a figure is above each other one, at every place of its axis."""
+    """Tables of how far each line of a figure is above each other one, at every place of its axis: in the averages and,
+    where they were measured, in held-out losses."""
     named = {line.name: line for line in lines}
-    rows = [
-        [f"{name} - {other}", *(named[run].difference(named[others[place]]).text() for place, run in points.items())]
+    pairs = [
+        (f"{name} - {other}", [(named[run], named[others[place]]) for place, run in points.items()])
         for number, (name, points) in enumerate(table.lines)
         for other, others in table.lines[:number]
     ]
-    return markdown_table(["Avg", *(f"{place:g}" for place in table.lines[0][1])], rows)
+    places = [f"{place:g}" for place in table.lines[0][1]]
+    rows = [[label, *(line.difference(other).text() for line, other in pair)] for label, pair in pairs]
+    tables = [markdown_table(["Avg", *places], rows)]
+    losses = [(label, [line.held_out_difference(other) for line, other in pair]) for label, pair in pairs]
+    rows = [[label, *("-" if value is None else value.text(4) for value in values)] for label, values in losses]
+    if any(value for _, values in losses for value in values):
+        tables.append(markdown_table(["held-out loss", *places], rows))
+    return "\n\n".join(tables)
 
 
 def draw(table: Table, lines: Sequence[Line]) -> Figure:

@@ -117,10 +117,20 @@ def test_only_seeds_that_all_runs_have(tmp_path, finish):
 
 def test_a_figure_has_a_line_for_each_sampling(tmp_path, finish):
     table = find_table("figure5")
-    trials = plan_trials(rows_of(table), (0,), tmp_path)
+    trials = plan_trials(rows_of(table), (0,), tmp_path / "runs")
     for number, trial in enumerate(trials):
-        finish(trial, float(number))
+        finish(trial, float(number), held_out=1 - number / 100)
     text = write_report("figure5", table, trials, tmp_path, {})
     assert "TPA, greedy, d = 8" in text and "not to be had from one seed" in text
     assert text.count("| greedy - nucleus | 4.0 | 4.0 | 4.0 | 4.0 |") == 1, "scores 0 to 3 and 4 to 7"
+    assert text.count("| greedy - nucleus | -0.0400 | -0.0400 | -0.0400 | -0.0400 |") == 1
     assert (tmp_path / "figure5.png").stat().st_size > 5000
+
+
+def test_a_figure_without_held_out_losses(tmp_path, finish):
+    table = find_table("figure5")
+    trials = plan_trials(rows_of(table), (0,), tmp_path / "runs")
+    for trial in trials:
+        finish(trial, 5.0)
+    text = write_report("figure5", table, trials, tmp_path, {})
+    assert text.count("| greedy - nucleus |") == 1 and "held-out" not in text
