@@ -244,11 +244,9 @@ def draw(table: Table, lines: Sequence[Line]) -> Figure:
             means, widths = zip(*(_dot(values[line.name]) for line in lines), strict=True)
             axes.errorbar(means, [line.label for line in lines], xerr=widths, fmt="o", capsize=3)
             axes.set(xlabel=label)
-            axes.margins(y=0.2)
+            axes.set_ylim(len(lines) - 0.5, -0.5)
             axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(alpha=0.3)
-    if not table.lines:
-        cells[0].invert_yaxis()
     figure.suptitle(table.title, fontsize="large")
     return figure
 
