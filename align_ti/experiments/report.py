@@ -1,6 +1,7 @@
 """What came out of a table's trials: JSON, Markdown and a picture."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,9 +161,8 @@ def as_markdown(
         cells += [estimate(line.averages).text()]
         cells += ["baseline" if line is baseline else line.difference(baseline).text()]
         if read:
-            other = line.held_out_difference(baseline)
             cells += [estimate(line.held_out).text(4) if line.held_out else "-"]
-            cells += ["baseline" if line is baseline else other.text(4) if other else "-"]
+            cells += ["baseline" if line is baseline else _loss_difference(line, baseline)]
         rows.append([*cells, "-" if line.seconds is None else f"{line.seconds:.0f} s"])
     interval = "the 95 % interval of the mean over seeds (Student's t); differences are taken seed by seed."
     if len(seeds) == 1:
@@ -209,13 +209,18 @@ def _between(table: Table, lines: Sequence[Line]) -> str:
         for other, others in table.lines[:number]
     ]
     places = [f"{place:g}" for place in table.lines[0][1]]
-    rows = [[label, *(line.difference(other).text() for line, other in pair)] for label, pair in pairs]
-    tables = [markdown_table(["Avg", *places], rows)]
-    losses = [(label, [line.held_out_difference(other) for line, other in pair]) for label, pair in pairs]
-    rows = [[label, *("-" if value is None else value.text(4) for value in values)] for label, values in losses]
-    if any(value for _, values in losses for value in values):
-        tables.append(markdown_table(["held-out loss", *places], rows))
+    averages = [[label, *(line.difference(other).text() for line, other in pair)] for label, pair in pairs]
+    tables = [markdown_table(["Avg", *places], averages)]
+    if any(line.held_out for line in lines):
+        losses = [[label, *(_loss_difference(line, other) for line, other in pair)] for label, pair in pairs]
+        tables.append(markdown_table(["held-out loss", *places], losses))
     return "\n\n".join(tables)
+
+
+def _loss_difference(line: Line, other: Line) -> str:
+    """How far a row's held-out loss is above another's, "-" where one of them was not measured."""
+    difference = line.held_out_difference(other)
+    return difference.text(4) if difference else "-"
 
 
 def draw(table: Table, lines: Sequence[Line]) -> Figure:
@@ -238,7 +243,7 @@ def draw(table: Table, lines: Sequence[Line]) -> Figure:
                 means, widths = zip(*(_dot(values[run]) for run in points.values()), strict=True)
                 aside = 0.012 * (places[-1] - places[0]) * (number - (len(table.lines) - 1) / 2)  # bars side by side
                 axes.errorbar([place + aside for place in points], means, widths, marker="o", capsize=3, label=name)
-            axes.set(xlabel=table.axis, ylabel=label.replace(", minus", ",\nminus"), xticks=places)
+            axes.set(xlabel=table.axis, ylabel=textwrap.fill(label, 30), xticks=places)
             axes.legend()
         else:
             means, widths = zip(*(_dot(values[line.name]) for line in lines), strict=True)
