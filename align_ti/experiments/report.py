@@ -1,82 +1,20 @@
 """What came out of a table's trials: JSON, Markdown and a picture."""
 
-import math
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from align_ti.analysis.report import markdown_page, markdown_table
 from align_ti.analysis.report import write_report as write_files
 from align_ti.experiments.catalogue import Table
+from align_ti.experiments.lines import Line, find_baseline, read_lines
+from align_ti.experiments.picture import draw
 from align_ti.experiments.record import Record
-from align_ti.experiments.statistics import Estimate, estimate, paired_difference
+from align_ti.experiments.statistics import estimate
 from align_ti.experiments.trial import Trial
-from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
 from llava.eval.table import Row
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of a table: the scores of a run by benchmark, one for each seed."""
-
-    name: str
-    label: str
-    scores: Mapping[str, list[float]]
-    seconds: float | None
-    """Mean of the trainings that went through in one go; None where all were interrupted."""
-    held_out: list[float] | None = None
-    """Cross-entropy of held-out conversations by seed, nats a token, where it was measured."""
-
-    @property
-    def averages(self) -> list[float]:
-        """The mean of the six benchmarks by seed."""
-        return [sum(of_seed) / len(of_seed) for of_seed in zip(*self.scores.values(), strict=True)]
-
-    def difference(self, baseline: "Line") -> Estimate:
-        """The averages minus the baseline's, seed by seed."""
-        return paired_difference(self.averages, baseline.averages)
-
-    def differences(self, baseline: "Line") -> dict[str, Estimate]:
-        """The scores minus the baseline's, seed by seed, by benchmark."""
-        return {name: paired_difference(values, baseline.scores[name]) for name, values in self.scores.items()}
-
-    def held_out_difference(self, baseline: "Line") -> Estimate | None:
-        """The held-out losses minus the baseline's, seed by seed; None where one of them was not measured."""
-        if self.held_out is None or baseline.held_out is None:
-            return None
-        return paired_difference(self.held_out, baseline.held_out)
-
-
-def read_lines(trials: Sequence[Trial]) -> tuple[list[Line], list[int]]:
-    """The rows of the seeds that all runs have finished, and these seeds.
-
-    Raises:
-        InputError: no seed is finished by all.
-    """
-    names = list(dict.fromkeys(trial.name for trial in trials))
-    finished = {(trial.name, trial.seed): record for trial in trials if (record := trial.record())}
-    seeds = [
-        seed for seed in sorted({trial.seed for trial in trials}) if all((name, seed) in finished for name in names)
-    ]
-    if not seeds:
-        missing = next(trial for trial in trials if not trial.record_file.is_file())
-        raise InputError(f"no seed has been finished by all runs: {missing.record_file} is missing")
-    labels = {trial.name: trial.run.label for trial in trials}
-    lines = []
-    for name in names:
-        records = [finished[name, seed] for seed in seeds]
-        scores = {benchmark: [record.scores[benchmark] for record in records] for benchmark in BENCHMARKS}
-        seconds = [record.seconds["train"] for record in records if "train" in record.seconds]
-        losses = [record.held_out for record in records if record.held_out is not None]
-        mean_seconds = sum(seconds) / len(seconds) if seconds else None
-        lines.append(Line(name, labels[name], scores, mean_seconds, losses if len(losses) == len(records) else None))
-    return lines, seeds
 
 
 def write_report(
@@ -120,11 +58,6 @@ def _time_taken(records: Sequence[Record]) -> str:
     return f"{minutes:.0f} min for {len(records)} students, trained and evaluated, the sum over them" + (
         f" ({unknown} of them interrupted, their training not counted)" if unknown else ""
     )
-
-
-def find_baseline(lines: Sequence[Line], table: Table) -> Line:
-    """The row that the others are compared with."""
-    return next(line for line in lines if line.name == table.baseline)
 
 
 def _row(line: Line, baseline: Line) -> dict[str, Any]:
@@ -221,41 +154,3 @@ def _loss_difference(line: Line, other: Line) -> str:
     """How far a row's held-out loss is above another's, "-" where one of them was not measured."""
     difference = line.held_out_difference(other)
     return difference.text(4) if difference else "-"
-
-
-def draw(table: Table, lines: Sequence[Line]) -> Figure:
-    """The averages with their intervals: one dot a row, or lines over the figure's axis. Where held-out losses were
-    measured, a second panel has their differences to the baseline's."""
-    baseline = find_baseline(lines, table)
-    known = {line.name: loss for line in lines if (loss := line.held_out_difference(baseline)) is not None}
-    panels: list[tuple[str, Mapping[str, Estimate]]] = [
-        ("mean of the six benchmarks", {line.name: estimate(line.averages) for line in lines})
-    ]
-    if len(known) == len(lines):
-        panels.append(("held-out loss, nats a token, minus the baseline's", known))
-    height = 4.0 if table.lines else 1.2 + 0.42 * len(lines)
-    figure = Figure(figsize=((6 if table.lines else 7) * (0.4 + 0.6 * len(panels)), height), layout="constrained")
-    cells = figure.subplots(1, len(panels), squeeze=False, sharey=not table.lines)[0]
-    for axes, (label, values) in zip(cells, panels, strict=True):
-        if table.lines:
-            places = list(table.lines[0][1])
-            for number, (name, points) in enumerate(table.lines):
-                means, widths = zip(*(_dot(values[run]) for run in points.values()), strict=True)
-                aside = 0.012 * (places[-1] - places[0]) * (number - (len(table.lines) - 1) / 2)  # bars side by side
-                axes.errorbar([place + aside for place in points], means, widths, marker="o", capsize=3, label=name)
-            axes.set(xlabel=table.axis, ylabel=textwrap.fill(label, 30), xticks=places)
-            axes.legend()
-        else:
-            means, widths = zip(*(_dot(values[line.name]) for line in lines), strict=True)
-            axes.errorbar(means, [line.label for line in lines], xerr=widths, fmt="o", capsize=3)
-            axes.set(xlabel=label)
-            axes.set_ylim(len(lines) - 0.5, -0.5)
-            axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.grid(alpha=0.3)
-    figure.suptitle(table.title, fontsize="large")
-    return figure
-
-
-def _dot(value: Estimate) -> tuple[float, float]:
-    """Mean and half-width, 0 where there is no interval."""
-    return value.mean, 0.0 if math.isnan(value.half_width) else value.half_width

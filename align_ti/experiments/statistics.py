@@ -32,3 +32,12 @@ def estimate(values: Sequence[float]) -> Estimate:
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """``values`` minus ``baseline``, both in the order of the seeds: what seeds share cancels."""
     return estimate([value - other for value, other in zip(values, baseline, strict=True)])
+
+
+def find_outliers(values: Sequence[float], factor: float = 20) -> list[int]:
+    """Which values lie more than ``factor`` median absolute deviations from the median; none where these would be a
+    third of all or more, or where most values are equal."""
+    distances = np.abs(np.asarray(values, dtype=float) - np.median(values))
+    scale = float(np.median(distances))
+    far = [index for index, distance in enumerate(distances.tolist()) if distance > factor * scale]
+    return far if scale > 0 and 3 * len(far) < len(values) else []

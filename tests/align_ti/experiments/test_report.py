@@ -8,8 +8,10 @@ import pytest
 
 from align_ti.experiments.__main__ import read_teacher
 from align_ti.experiments.catalogue import find_table, rows_of
-from align_ti.experiments.report import draw, read_lines, write_report
-from align_ti.experiments.statistics import estimate, paired_difference
+from align_ti.experiments.lines import read_lines
+from align_ti.experiments.picture import draw
+from align_ti.experiments.report import write_report
+from align_ti.experiments.statistics import estimate, find_outliers, paired_difference
 from align_ti.experiments.trial import plan_trials
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
@@ -99,9 +101,35 @@ def test_held_out_loss_has_its_columns(tmp_path, finish):
     for trial in trials[2::3]:
         trial.record_file.write_text(replace(trial.record(), held_out=0.69).text())
     left, right = draw(table, read_lines(trials)[0]).axes
-    (dots,) = right.containers
-    assert dots.lines[0].get_xdata().tolist() == pytest.approx([0, -0.015, -0.03])
+    assert positions(right) == pytest.approx({0: 0, 1: -0.015, 2: -0.03})
     assert left.yaxis_inverted() and [label.get_text() for label in left.get_yticklabels()][0] == "SFT"
+
+
+def test_rows_far_away_are_arrows(tmp_path, finish):
+    """Two of seven rows do not squeeze the others into one dot; two of three are no exception but the result."""
+    table = find_table("table3")
+    trials = plan_trials(rows_of(table), (0, 1), tmp_path / "runs")
+    for number, trial in enumerate(trials):
+        row, seed = number % 7, number // 7
+        finish(trial, {0: 5.0, 6: 95.0}.get(row, 48 + row / 10) + seed)
+    (axes,) = draw(table, read_lines(trials)[0]).axes
+    assert positions(axes) == pytest.approx({row: 48.5 + row / 10 for row in range(1, 6)})
+    assert 30 < axes.get_xlim()[0] < 48 and 49 < axes.get_xlim()[1] < 70
+    below, above = axes.texts
+    assert (below.get_text(), above.get_text()) == ("5.5 ± 6.4", "95.5 ± 6.4")
+    assert (below.xy, above.xy) == ((0.01, 0), (0.99, 6)), "at the edge on their side, in their row"
+
+
+def test_outliers():
+    assert find_outliers([1.0, 1.1, 0.9, 1.0, 1.2, -4.0, 9.0]) == [5, 6]
+    assert find_outliers([1.0, 1.1, 0.9, 1.0, 1.2, 1.5, 2.0]) == []
+    assert find_outliers([1.0, 1.1, 50.0]) == [], "one of three"
+    assert find_outliers([1.0, 1.0, 1.0, 1.0, 9.0]) == [], "most are equal"
+
+
+def positions(axes) -> dict[float, float]:
+    """Row -> position of its dot."""
+    return {bar.lines[0].get_ydata()[0]: bar.lines[0].get_xdata()[0] for bar in axes.containers}
 
 
 def test_only_seeds_that_all_runs_have(tmp_path, finish):
