@@ -1,4 +1,5 @@
-"""Which students the paper's tables compare, each a set of flags for ``scripts/distill``.
+"""Which students the paper's tables (and one of our own, ``scales``) compare, each a set of flags for
+``scripts/distill``.
 
 Tables share students: a run is trained once for each seed, whatever tables it is in.
 """
@@ -99,6 +100,12 @@ def _drawing(sampling: str, number: int) -> str:
     return "sft+kd+tpa" if (sampling, number) == DEFAULT_DRAWS else f"tpa-{sampling}-{number}"
 
 
+def _at_temperature(degree: str) -> Run:
+    """Vanilla KD at a temperature, weighted by its square: gradients are then about as large (Hinton et al., 2015)."""
+    flags = ("--kd_temperature", degree, "--kd_weight", f"{float(degree) ** 2:g}")
+    return Run(f"Vanilla KD at temperature {degree}", "vanilla_kd", flags)
+
+
 DRAWS = (1, 2, 4, 8)
 DEFAULT_DRAWS = ("nucleus", 4)
 DEPTHS = (0, 25, 50, 75, 100)
@@ -137,6 +144,9 @@ RUNS: Mapping[str, Run] = MappingProxyType(
             for number in DRAWS
             if (sampling, number) != DEFAULT_DRAWS
         },
+        **{f"kd-temperature-{degree}": _at_temperature(degree) for degree in ("0.5", "2")},
+        "iva-weight-0.1": _losses("sft,kd,iva,tpa", "Align-TI, IVA times 0.1", "--iva_weight", "0.1"),
+        "tpa-weight-4": _losses("sft,kd,iva,tpa", "Align-TI, TPA times 4", "--tpa_weight", "4"),
     }
 )
 
@@ -212,6 +222,12 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             ("sft+kd", "sft+kd-150%", "sft+kd+iva+tpa"),
             "sft+kd",
             "Vanilla KD gains 0.3 in 1.5 epochs, Align-TI 1.7 in one of the same time.",
+        ),
+        "scales": Table(
+            "Temperature of KD, weights of IVA and TPA",
+            ("sft+kd", "kd-temperature-0.5", "kd-temperature-2", "sft+kd+iva+tpa", "iva-weight-0.1", "tpa-weight-4"),
+            "sft+kd",
+            "All weights are 1 (Eq. 8); a temperature is not named.",
         ),
         "figure8": Table(
             "How much data the student is trained on (Fig. 8)",
