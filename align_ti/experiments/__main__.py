@@ -33,8 +33,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
     parser.add_argument("--folder", type=Path, required=True, help="where the students go; tables share it")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results", help="where the results go")
-    parser.add_argument("--teacher", type=Path, help="evaluation of the teacher (scripts/eval/all.sh), shown on top")
     parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="those that table9 compares")
+    parser.add_argument(
+        "--teacher-scores",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="evaluations of the teachers (scripts/eval/all.sh), shown on top",
+    )
     parser.add_argument("--held-out", type=Path, help="conversations for the cross-entropy: LLaVA's JSON")
     parser.add_argument("--held-out-images", type=Path, help="where paths of their pictures start")
     parser.add_argument("--jobs", type=int, default=1, help="students trained at a time")
@@ -57,8 +63,10 @@ def main() -> None:
         runs = rows_of(table)
     if any(word.endswith("%") for run in runs.values() for word in run.flags):
         table, runs = with_layers(table, runs, layers_of(os.environ["TEACHER"]))
-    teacher = read_teacher(arguments.teacher) if arguments.teacher and not table.teachers else None
-    if table.beside_teacher and teacher is None:
+    evaluated = parse_named(arguments.teacher_scores, "--teacher-scores")
+    called = "{} teacher" if table.teachers else "{}"
+    teachers = [read_teacher(called.format(name), Path(folder)) for name, folder in evaluated.items()]
+    if table.beside_teacher and not teachers:
         raise InputError(
             f"{arguments.table} shows the teacher as well, and its scores were not found; evaluate it first: "
             "bash scripts/eval/all.sh TEACHER"
@@ -72,7 +80,7 @@ def main() -> None:
         work.check(trials)
     else:
         run_trials(trials, work, arguments.jobs)
-    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teacher))
+    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teachers))
 
 
 def layers_of(model: str) -> int:
@@ -101,16 +109,16 @@ def held_out(data: Path | None, images: Path | None) -> tuple[Path, Path] | None
     return data.resolve(), (images or data.parent).resolve()
 
 
-def read_teacher(folder: Path) -> Row:
-    """The teacher's scores on all benchmarks.
+def read_teacher(name: str, folder: Path) -> Row:
+    """A teacher's scores on all benchmarks, under that name.
 
     Raises:
         InputError: there are none, or not all.
     """
-    row = Row("Teacher", read_rows(str(folder))[0].scores)
+    row = Row(name, read_rows(str(folder))[0].scores)
     if row.average is None:
         missing = ", ".join(name for name in BENCHMARKS if name not in row.scores)
-        raise InputError(f"{folder} lacks the teacher's scores on {missing}; run scripts/eval/all.sh on the teacher")
+        raise InputError(f"{folder} lacks the scores of {name!r} on {missing}; run scripts/eval/all.sh on that teacher")
     return row
 
 

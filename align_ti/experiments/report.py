@@ -23,7 +23,7 @@ def write_report(
     trials: Sequence[Trial],
     folder: Path,
     facts: Mapping[str, Any],
-    teacher: Row | None = None,
+    teachers: Sequence[Row] = (),
 ) -> str:
     """Write ``NAME.json``, ``NAME.md``, ``NAME.png`` and ``NAME.pdf``.
 
@@ -33,7 +33,7 @@ def write_report(
         trials: with records in their folders.
         folder: where the files go.
         facts: said beside the results: command, commit, machine.
-        teacher: the teacher's scores, shown above the students'.
+        teachers: their scores, shown above the students'.
 
     Returns:
         The Markdown.
@@ -42,12 +42,12 @@ def write_report(
     baseline = find_baseline(lines, table)
     rows = [_row(line, baseline) for line in lines]
     head: dict[str, Any] = {"table": name, "title": table.title, "seeds": seeds, "baseline": table.baseline}
-    head["teacher"] = dict(teacher.scores) if teacher else None
+    head["teachers"] = {teacher.name: dict(teacher.scores) for teacher in teachers}
     shown = [record for trial in trials if trial.seed in seeds and (record := trial.record())]
     commits = sorted({record.commit for record in shown})
     facts = {**facts, "time": _time_taken(shown), "students trained at": ", ".join(commits)}
     content = {**head, **facts, "rows": rows}
-    text = as_markdown(table, lines, seeds, facts, teacher)
+    text = as_markdown(table, lines, seeds, facts, teachers)
     write_files(folder, name, content, text, draw(table, lines))
     return text
 
@@ -78,7 +78,7 @@ def as_markdown(
     lines: Sequence[Line],
     seeds: Sequence[int],
     facts: Mapping[str, Any],
-    teacher: Row | None = None,
+    teachers: Sequence[Row] = (),
 ) -> str:
     """The table with means, intervals and differences, and below it how it was made."""
     baseline = find_baseline(lines, table)
@@ -86,7 +86,7 @@ def as_markdown(
     headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg", "against the baseline"]
     headings += [*(["held-out loss", "against the baseline"] if read else []), "training"]
     rows = []
-    if teacher:
+    for teacher in teachers:
         cells = teacher.cells()
         rows.append([*cells, *[""] * (len(headings) - len(cells))])
     for line in lines:

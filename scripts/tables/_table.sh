@@ -5,7 +5,8 @@
 #   PRESET=mini bash scripts/tables/table5.sh --report-only    tabulate what is finished
 #
 # Other flags go to every training. The student's first stage is that of $CHECKPOINTS, the teacher $TEACHER, else the one
-# there; its own scores are shown where it was evaluated (in its folder, or beside it as by scripts/demo.sh).
+# there (or TEACHER_WORDS, several as NAME=CHECKPOINT); its own scores are shown where it was evaluated (in its folder, or
+# beside it as by scripts/demo.sh).
 # Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables);
 # HELD_OUT_DATA and HELD_OUT_IMAGES (conversations that no student trains on: a column of cross-entropy); on the miniature
 # JOBS (students trained at a time, each by one process: two where there are two cores).
@@ -20,8 +21,12 @@ TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}" --jobs "${JOBS:-1}")
 if [[ -n ${HELD_OUT_DATA:-} ]]; then
     TABLE_FLAGS+=(--held-out "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--held-out-images "$HELD_OUT_IMAGES"})
 fi
-TEACHER_SCORES=$(scores_of "$TEACHER")
-if [[ -n $TEACHER_SCORES ]]; then TABLE_FLAGS+=(--teacher "$TEACHER_SCORES"); fi
+SCORES=()
+for word in "${TEACHER_WORDS[@]:-Teacher=$TEACHER}"; do
+    found=$(scores_of "${word#*=}")
+    if [[ -n $found ]]; then SCORES+=("${word%%=*}=$found"); fi
+done
+if (( ${#SCORES[@]} )); then TABLE_FLAGS+=(--teacher-scores "${SCORES[@]}"); fi
 if [[ -z ${PRINT_ONLY:-} ]]; then exec_or_run() { exec "$@"; }; fi  # signals are for the program
 if [[ ${LAUNCHER:-} == torchrun ]] && (( NUM_NODES > 1 )); then
     fail "torchrun on several nodes wants the same command on each of them, a table is one command; use LAUNCHER=deepspeed"

@@ -52,10 +52,10 @@ def test_times_of_what_was_interrupted(tmp_path, finish):
 def test_scores_of_a_teacher(tmp_path):
     for name in BENCHMARKS:
         (tmp_path / f"{name}.json").write_text(json.dumps({"score": 10.0}))
-    assert read_teacher(tmp_path).average == 10
+    assert read_teacher("Teacher", tmp_path).average == 10
     (tmp_path / "pope.json").unlink()
-    with pytest.raises(InputError, match="lacks the teacher's scores on pope; run"):
-        read_teacher(tmp_path)
+    with pytest.raises(InputError, match="lacks the scores of 'small' on pope; run"):
+        read_teacher("small", tmp_path)
 
 
 def read_tables(text: str) -> list[list[list[str]]]:
@@ -70,7 +70,7 @@ def test_table_of_two_seeds(tmp_path, finish):
     for trial, score in zip(trials, (10, 20, 30, 14, 22, 36), strict=True):
         finish(trial, score)
     teacher = Row("Teacher", dict.fromkeys(BENCHMARKS, 50.0) | {"pope": 80.0})
-    text = write_report("table15", table, trials, tmp_path / "out", {"command": "x"}, teacher)
+    text = write_report("table15", table, trials, tmp_path / "out", {"command": "x"}, [teacher])
     (above, *rows), against = read_tables(text)
     assert above[0] == "| Teacher" and above[7] == "55.0" and above.count("80.0") == 1
     assert [row[7] for row in rows] == ["12.0 ± 25.4", "21.0 ± 12.7", "33.0 ± 38.1"]
@@ -79,6 +79,7 @@ def test_table_of_two_seeds(tmp_path, finish):
     assert against[0][1:7] == ["9.0 ± 12.7"] * 6 and against[1][7] == "21.0 ± 12.7 |"
     assert "Seeds 0, 1" in text and "- command: x" in text and "Against SFT, by benchmark:" in text
     content = json.loads((tmp_path / "out" / "table15.json").read_text())
+    assert content["teachers"] == {"Teacher": teacher.scores}
     assert [row["average"] for row in content["rows"]] == [[10, 14], [20, 22], [30, 36]]
     assert (tmp_path / "out" / "table15.png").stat().st_size > 5000
     assert (tmp_path / "out" / "table15.pdf").read_bytes().startswith(b"%PDF")
@@ -90,7 +91,8 @@ def test_held_out_loss_has_its_columns(tmp_path, finish):
     trials = plan_trials(rows_of(table), (0, 1), tmp_path / "runs")
     for trial, loss in zip(trials, (0.71, 0.70, None, 0.73, 0.71, None), strict=True):
         finish(trial, 5.0, loss)
-    text = write_report("table15", table, trials, tmp_path / "out", {}, Row("Teacher", dict.fromkeys(BENCHMARKS, 5.0)))
+    teachers = [Row("Teacher", dict.fromkeys(BENCHMARKS, 5.0))]
+    text = write_report("table15", table, trials, tmp_path / "out", {}, teachers)
     (above, *rows), _ = read_tables(text)
     assert len(above) == len(rows[0]) == 12
     assert [row[9] for row in rows] == ["0.7200 ± 0.1271", "0.7050 ± 0.0635", "-"]

@@ -64,7 +64,12 @@ def setting(world, tuned_teacher, mini_data, tmp_path) -> Setting:
 
 @pytest.mark.timeout(400)
 def test_two_students_trained_evaluated_and_tabulated(setting):
+    """The scores of a teacher that was evaluated are on top."""
     checkpoints, table = setting.checkpoints, setting.table
+    scores = setting.teachers["small"] / "eval"
+    scores.mkdir()
+    for name in (*BENCHMARKS, "scores"):
+        (scores / f"{name}.json").write_text('{"score": 12.5}')
     done = table("--seed", "3")
     assert done.returncode == 2 and "--seed is set by the rows of this table" in done.stderr
     done = table("--iva_layers", "1")
@@ -76,6 +81,7 @@ def test_two_students_trained_evaluated_and_tabulated(setting):
     assert all(set(row["scores"]) == set(BENCHMARKS) for row in content["rows"])
     assert all(len(row["held_out"]) == 1 and 0 < row["held_out"][0] < 20 for row in content["rows"])
     assert "2 students, 0 of them finished before" in done.stderr
+    assert content["teachers"] == {"small teacher": dict.fromkeys(BENCHMARKS, 12.5)}
     for name, teacher in setting.teachers.items():
         model = checkpoints / f"tables/sft+kd+iva+tpa@{name}/seed0/model"
         state = json.loads((model / "trainer_state.json").read_text())
