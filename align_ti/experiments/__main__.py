@@ -58,7 +58,8 @@ def main() -> None:
     if table.teachers:
         if not arguments.teachers:
             raise InputError(f"{arguments.table} compares teachers; name them: --teachers NAME=CHECKPOINT ...")
-        table, runs = with_teachers(table, parse_named(arguments.teachers, "--teachers"))
+        named = parse_named(arguments.teachers, "--teachers")
+        table, runs = with_teachers(table, named, own=os.environ.get("TEACHER", ""))
     else:
         runs = rows_of(table)
     if any(word.endswith("%") for run in runs.values() for word in run.flags):

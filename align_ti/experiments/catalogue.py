@@ -270,18 +270,19 @@ def rows_of(table: Table) -> dict[str, Run]:
     return {name: replace(run, label=table.labels.get(name, run.label)) for name, run in find_runs(table.runs).items()}
 
 
-def with_teachers(table: Table, teachers: Mapping[str, str]) -> tuple[Table, dict[str, Run]]:
+def with_teachers(table: Table, teachers: Mapping[str, str], own: str = "") -> tuple[Table, dict[str, Run]]:
     """A table's runs under every teacher: the table with their names, the first of them its baseline, and the runs.
 
     Args:
         table: one with ``teachers``.
         teachers: label -> checkpoint.
+        own: the preset's teacher; students under it are those of the other tables.
     """
-    runs = {
-        f"{name}@{label}": replace(run, label=f"{run.label}, {label} teacher", teacher=path)
-        for label, path in teachers.items()
-        for name, run in rows_of(table).items()
-    }
+    runs = {}
+    for label, path in teachers.items():
+        for name, run in rows_of(table).items():
+            run = replace(run, label=f"{run.label}, {label} teacher")
+            runs |= {name: run} if path == own else {f"{name}@{label}": replace(run, teacher=path)}
     return replace(table, runs=tuple(runs), baseline=next(iter(runs))), runs
 
 

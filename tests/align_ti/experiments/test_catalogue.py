@@ -47,6 +47,12 @@ def test_rows_under_several_teachers():
     assert {run.flags for run in runs.values()} == {RUNS["sft+kd+iva+tpa"].flags}
 
 
+def test_students_under_the_presets_own_teacher_are_shared():
+    table, runs = with_teachers(find_table("table9"), {"small": "/s", "medium": "/own"}, own="/own")
+    assert table.runs == ("sft+kd+iva+tpa@small", "sft+kd+iva+tpa")
+    assert runs["sft+kd+iva+tpa"] == replace(RUNS["sft+kd+iva+tpa"], label="Align-TI, medium teacher")
+
+
 @pytest.mark.parametrize(("layers", "expected"), [(28, [0, 7, 14, 21, 27]), (4, [0, 1, 2, 3]), (1, [0])])
 def test_layers_of_teachers(layers, expected):
     """Those of the paper with its teacher; a layer is one row where a teacher has few."""
