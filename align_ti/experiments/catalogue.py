@@ -278,7 +278,7 @@ def with_teachers(table: Table, teachers: Mapping[str, str], own: str = "") -> t
         teachers: label -> checkpoint.
         own: the preset's teacher; students under it are those of the other tables.
     """
-    runs = {}
+    runs: dict[str, Run] = {}
     for label, path in teachers.items():
         for name, run in rows_of(table).items():
             run = replace(run, label=f"{run.label}, {label} teacher")
