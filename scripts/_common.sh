@@ -90,6 +90,15 @@ scores_of() {
     done
 }
 
+# named_scores NAME=CHECKPOINT ...: NAME=FOLDER, a line each, of those that were evaluated.
+named_scores() {
+    local word scores
+    for word in "$@"; do
+        scores=$(scores_of "${word#*=}")
+        if [[ -n $scores ]]; then echo "${word%%=*}=$scores"; fi
+    done
+}
+
 # Flags of every stage. shellcheck disable=SC2034 (used by the scripts that source this file)
 MODEL_FLAGS=(
     --vision_tower "$VISION_TOWER"

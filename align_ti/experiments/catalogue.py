@@ -281,8 +281,9 @@ def with_teachers(table: Table, teachers: Mapping[str, str], own: str = "") -> t
     runs: dict[str, Run] = {}
     for label, path in teachers.items():
         for name, run in rows_of(table).items():
-            run = replace(run, label=f"{run.label}, {label} teacher")
-            runs |= {name: run} if path == own else {f"{name}@{label}": replace(run, teacher=path)}
+            if path != own:
+                name, run = f"{name}@{label}", replace(run, teacher=path)
+            runs[name] = replace(run, label=f"{run.label}, {label} teacher")
     return replace(table, runs=tuple(runs), baseline=next(iter(runs))), runs
 
 

@@ -21,11 +21,7 @@ TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}" --jobs "${JOBS:-1}")
 if [[ -n ${HELD_OUT_DATA:-} ]]; then
     TABLE_FLAGS+=(--held-out "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--held-out-images "$HELD_OUT_IMAGES"})
 fi
-SCORES=()
-for word in "${TEACHER_WORDS[@]:-Teacher=$TEACHER}"; do
-    found=$(scores_of "${word#*=}")
-    if [[ -n $found ]]; then SCORES+=("${word%%=*}=$found"); fi
-done
+mapfile -t SCORES < <(named_scores "${TEACHER_WORDS[@]:-Teacher=$TEACHER}")
 if (( ${#SCORES[@]} )); then TABLE_FLAGS+=(--teacher-scores "${SCORES[@]}"); fi
 if [[ -z ${PRINT_ONLY:-} ]]; then exec_or_run() { exec "$@"; }; fi  # signals are for the program
 if [[ ${LAUNCHER:-} == torchrun ]] && (( NUM_NODES > 1 )); then

@@ -6,8 +6,6 @@ if [[ $PRESET == mini* ]]; then IMAGE=${IMAGE:-$MINI/images/train/000000.png}; f
 [[ -n ${IMAGE:-} ]] || fail "set IMAGE to a picture that the models are asked about"
 STUDENT=$CHECKPOINTS/student-align-ti
 SCORES=()
-for pair in "teacher=$(scores_of "$TEACHER")" "Align-TI=$(scores_of "$STUDENT")"; do
-    if [[ -n ${pair#*=} ]]; then SCORES+=(--scores "$pair"); fi
-done
+while read -r pair; do SCORES+=(--scores "$pair"); done < <(named_scores "teacher=$TEACHER" "Align-TI=$STUDENT")
 analyse inference_cost --model "teacher=$TEACHER" --model "Align-TI=$STUDENT" \
     --image "$IMAGE" --question "${QUESTION:-Describe the picture in detail.}" "${SCORES[@]}" "$@"
