@@ -17,6 +17,7 @@ from llava.export.pictures import from_hf_image_processor
 from llava.export.prompts import save_without_image_token
 from llava.export.weights import EMBEDDING, HEAD, from_hf_names
 from llava.model.language import language_model_class
+from llava.model.weight_files import check_weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def import_from_hf(model_path: str, output: Path, version: str | None = None, dt
     template = version or own_block(config).get("mm_template") or recognise(processor)
     if template is None:
         logger.warning("the chat template is none of this package's: give --version with the nearest, or in training")
+    check_weight_files(model_path)
     loaded: Any = LlavaForConditionalGeneration.from_pretrained(
         model_path, dtype=dtype or "auto", output_loading_info=True
     )

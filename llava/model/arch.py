@@ -26,6 +26,7 @@ from llava.model.projector import build_projector
 from llava.model.splice import position_ids_from_mask
 from llava.model.vision import VisionMixin
 from llava.model.vision_tower import VisionTower, anchor_tower, build_vision_tower
+from llava.model.weight_files import check_weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -222,8 +223,9 @@ class LlavaForCausalLMMixin(VisionMixin):
             args, kwargs: as in transformers.
 
         Raises:
-            InputError: a checkpoint of another kind, or a tower that cannot be found.
+            InputError: a checkpoint of another kind, weights that are cut short, or a tower that cannot be found.
         """
+        check_weight_files(str(pretrained_model_name_or_path))
         kwargs.setdefault("key_mapping", KEY_MAPPING)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
         model = loaded[0] if isinstance(loaded, tuple) else loaded

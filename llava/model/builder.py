@@ -14,12 +14,13 @@ from transformers import AutoTokenizer, PreTrainedConfig
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import InputError
-from llava.model.checkpoint import PROJECTOR_FILE, has_weights, load_projector
+from llava.model.checkpoint import has_weights, load_projector
 from llava.model.config import VisionSettings, to_llava_spelling
 from llava.model.language import LANGUAGE_MODELS, language_model_class
 from llava.model.lora import ADAPTER_CONFIG, base_of, merge_lora
 from llava.model.quantization import quantization_config
 from llava.model.vision_tower import anchor_tower
+from llava.model.weight_files import PROJECTOR_FILE
 
 logger = logging.getLogger(__name__)
 

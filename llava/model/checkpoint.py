@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from llava.errors import InputError
+from llava.model.weight_files import PROJECTOR_FILE, check_weight_file, model_files
 from llava.model.zero import gathered, is_main_process
 
-PROJECTOR_FILE = "mm_projector.bin"
 KEY_MAPPING = {r"^model\.mm_projector\.image_spatial_proj\.": "model.mm_projector."}
 """Weight names of the Align-TI authors' released checkpoints -> LLaVA's."""
 TOWER_KEYS = r"^model\.(vision_tower|image_tower)\."
@@ -54,13 +53,15 @@ def load_projector(model: Any, file: str | Path) -> None:
         file: ``mm_projector.bin``, or a folder that holds one.
 
     Raises:
-        InputError: no such file, weights missing or left over, or another shape than the model's projector.
+        InputError: no such file, one that is cut short, weights missing or left over, or another shape than the
+            model's projector.
     """
     file = Path(file)
     if file.is_dir():
         file = file / PROJECTOR_FILE
     if not file.is_file():
         raise InputError(f"no projector weights at {file}; expected the {PROJECTOR_FILE} of a pretraining run")
+    check_weight_file(file)
     found = {
         re.sub(r"^(.*\.)?mm_projector\.(image_spatial_proj\.)?", "", key): value
         for key, value in torch.load(file, map_location="cpu", weights_only=True).items()
@@ -94,7 +95,7 @@ def tower_weights(folder: Path) -> dict[str, Tensor]:
         Tensors by their name inside the tower; empty if there are none.
     """
     weights: dict[str, Tensor] = {}
-    for name in _weight_files(folder):
+    for name in model_files(folder):
         if name.suffix == ".safetensors":
             with safe_open(name, framework="pt") as opened:
                 for key in opened.keys():
@@ -109,16 +110,4 @@ def tower_weights(folder: Path) -> dict[str, Tensor]:
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds a language model's weights."""
-    return bool(_weight_files(folder))
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, as an index lists them or as the single file there is."""
-    for stem in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{stem}.index.json"
-        if index.is_file():
-            names = set(json.loads(index.read_text())["weight_map"].values())
-            return [folder / name for name in sorted(names)]
-        if (folder / stem).is_file():
-            return [folder / stem]
-    return []
+    return bool(model_files(folder))

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llava.errors import InputError
 from llava.model.checkpoint import load_projector
+from llava.model.weight_files import ADAPTER_FILES, OTHER_WEIGHTS, check_weight_files
 from llava.model.zero import gathered, is_main_process
 
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-OTHER_WEIGHTS = "non_lora_trainables.bin"
 TARGETS = r"model\.layers\.\d+\.(self_attn|mlp)\.[a-z]+_proj"
 """The layers that get adapters, by their whole names: the tower's are called alike and stay as they are."""
 PEFT_PREFIX = "base_model.model."
@@ -110,9 +108,10 @@ def load_lora(model: Any, folder: str | Path) -> None:
     """Read an adapter's weights, and the others beside it, into a model that has such adapters.
 
     Raises:
-        InputError: no adapter there, or its weights do not fit the model.
+        InputError: no adapter there, one that is cut short, or its weights do not fit the model.
     """
     folder = Path(folder)
+    check_weight_files(folder)
     weights = _adapter_weights(folder)
     try:
         with gathered([parameter for parameter in model.parameters() if parameter.requires_grad], write=True):
@@ -159,12 +158,13 @@ def merge_lora(model: Any, folder: Path) -> None:
         folder: of the adapter.
 
     Raises:
-        InputError: peft is missing, or the adapter does not fit.
+        InputError: peft is missing, or the adapter is cut short or does not fit.
     """
+    check_weight_files(folder)
     peft = _peft()
     try:
         wrapped = peft.PeftModel.from_pretrained(model, str(folder))
-    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"{folder}: the adapter does not fit its base model: {error}") from error
     merged = wrapped.merge_and_unload()
     assert merged is model

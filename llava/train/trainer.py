@@ -12,8 +12,9 @@ from transformers import Trainer
 
 from llava.data.sampler import ModalityLengthSampler, SetEpoch, ShuffleSampler
 from llava.errors import InputError
-from llava.model.checkpoint import PROJECTOR_FILE, load_projector, save_projector
+from llava.model.checkpoint import load_projector, save_projector
 from llava.model.lora import has_lora, load_lora, save_lora
+from llava.model.weight_files import PROJECTOR_FILE
 from llava.train.arguments import TrainingArguments
 from llava.train.evaluation import BenchmarkProbe, HeldOutTerms, check_probe
 from llava.train.survival import StopOnSignal, checkpoint_writing

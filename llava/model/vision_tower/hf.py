@@ -18,6 +18,7 @@ from transformers import (
 from llava.errors import InputError
 from llava.model.config import VisionSettings
 from llava.model.vision_tower.base import VisionTower
+from llava.model.weight_files import check_weight_files
 from llava.model.zero import gathered
 
 OTHER_HALF = [r"^text_model\.", r"^(text|visual)_projection\.", r"^logit_(scale|bias)$"]
@@ -93,6 +94,7 @@ class HFVisionTower(VisionTower):
     def _load(self, dtype: torch.dtype | None) -> None:
         self.source = resolve_tower(self.name, self.checkpoint_folder)
         model_class, processor_class = self._family()
+        check_weight_files(self.source)
         try:
             self.vision_tower, report = model_class.from_pretrained(self.source, dtype=dtype, output_loading_info=True)
             self.image_processor = processor_class.from_pretrained(self.source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from llava.errors import InputError
@@ -31,7 +32,7 @@ class OpenClipVisionTower(VisionTower):
             )
         try:
             visual = open_clip.create_model(name, pretrained=pretrained or None, require_pretrained=True).visual
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise InputError(f"open_clip cannot load the vision tower {self.name!r}: {error}") from error
         if hasattr(visual, "trunk"):  # a timm model inside
             blocks = getattr(visual.trunk, "blocks", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from llava.errors import InputError
@@ -25,7 +26,7 @@ class TimmVisionTower(VisionTower):
         timm: Any = import_package("timm", self.name)
         try:
             model = timm.create_model(self.name.removeprefix(PREFIX), pretrained=True, num_classes=0)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise InputError(f"timm cannot load the vision tower {self.name!r}: {error}") from error
         if not hasattr(model, "blocks") or not hasattr(model, "forward_intermediates"):
             raise InputError(
