@@ -1,6 +1,7 @@
 """What a benchmark is, and how its files are found and read."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,16 @@ LETTER_ANSWER = "Answer with the option's letter from the given choices directly
 """The suffix of multiple-choice questions, added while they are loaded."""
 
 Row = dict[str, Any]
+
+
+class MissingFile(InputError):
+    """A file of a benchmark is not where it is looked for."""
+
+
+def how_to_get(root: Path) -> str:
+    """What to run when something is missing below an evaluation root, for error messages."""
+    command = f"python -m llava.data.prepare benchmarks --root {shlex.quote(str(root))}"
+    return f"`{command}` lists what is missing and where to get it; with --download it gets questions and annotations"
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Benchmark:
         """The benchmark's folder and question file below ``root``.
 
         Raises:
-            InputError: one of them is not there; the message lists what was looked for.
+            MissingFile: one of them is not there; the message lists what was looked for.
         """
         folder = first_existing(root, self.folders, f"folder of {self.column}")
         return folder, first_existing(folder, self.questions, f"question file of {self.column}")
@@ -66,13 +77,19 @@ def first_existing(folder: Path, names: Sequence[str], what: str) -> Path:
     """The first of ``names`` that exists in ``folder``; a name may be a path.
 
     Raises:
-        InputError: none exists.
+        MissingFile: none exists.
     """
     for name in names:
         if (folder / name).exists():
             return folder / name
     looked = " or ".join(str(folder / name) for name in names)
-    raise InputError(f"{what} not found: expected {looked}; download it there or set the evaluation root")
+    raise MissingFile(f"{what} not found: expected {looked}")
+
+
+def picture_folder(folder: Path, names: Sequence[str]) -> Path:
+    """The first of ``names`` that exists in ``folder``, else the first; scoring needs no pictures, so that they may be
+    absent (``Task.check_pictures`` looks for them before a model is asked)."""
+    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
 def read_json(path: Path) -> Any:

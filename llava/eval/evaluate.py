@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llava.conversation import USUAL_TEMPLATES, get_template
 from llava.errors import InputError
 from llava.eval.answers import AnswerWriter, merge_parts, write_atomically
-from llava.eval.benchmark import Benchmark
+from llava.eval.benchmark import Benchmark, MissingFile, how_to_get
 from llava.eval.records import Answer, Question, chunk, match_answers, subset, with_keys
 from llava.eval.registry import BENCHMARKS
 
@@ -58,16 +58,21 @@ class Task:
     benchmark: Benchmark
     question_file: Path
     questions: list[Question]
+    root: Path
 
     @classmethod
     def load(cls, benchmark: Benchmark, eval_root: Path) -> "Task":
         """Read questions and annotation.
 
         Raises:
-            InputError: a file is missing, malformed, or does not belong to the benchmark.
+            InputError: a file is missing (the message names the command that gets it), malformed, or does not belong to
+                the benchmark.
         """
-        folder, question_file = benchmark.find(eval_root)
-        return cls(benchmark, question_file, with_keys(benchmark.load(folder, question_file)))
+        try:
+            folder, question_file = benchmark.find(eval_root)
+            return cls(benchmark, question_file, with_keys(benchmark.load(folder, question_file)), eval_root)
+        except MissingFile as error:
+            raise InputError(f"{error}; {how_to_get(eval_root)}") from None
 
     def check_pictures(self, limit: int | None = None) -> None:
         """See that the pictures are there, before a model is loaded.
@@ -80,7 +85,7 @@ class Task:
         if missing:
             raise InputError(
                 f"{self.benchmark.column}: {len(missing)} of {len(asked)} questions have no picture; "
-                f"first missing: {missing[0]}"
+                f"first missing: {missing[0]}; {how_to_get(self.root)}"
             )
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError
-from llava.eval.benchmark import Benchmark, Score, accuracies, first_existing, percent, read_json, read_jsonl
+from llava.eval.benchmark import (
+    Benchmark,
+    Score,
+    accuracies,
+    first_existing,
+    percent,
+    picture_folder,
+    read_json,
+    read_jsonl,
+)
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 
@@ -19,6 +28,7 @@ ANNOTATIONS = (
     "data/questions/testdev_balanced_questions.json",
     "testdev_balanced_questions.json",
 )
+PICTURES = ("data/images", "images")
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
@@ -29,7 +39,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """
     annotation_file = first_existing(folder, ANNOTATIONS, "annotation of GQA")
     annotations = read_json(annotation_file)
-    images = first_existing(folder, ("data/images", "images"), "image folder of GQA")
+    images = picture_folder(folder, PICTURES)
     questions = []
     for row in read_jsonl(question_file, ("question_id", "image", "text")):
         name = str(row["question_id"])

@@ -31,6 +31,10 @@ FULL_MARKS = 200
 
 YES_NO = "Please answer yes or no."
 
+RELEASE = "MME_Benchmark_release_version"
+PLACES = (f"{RELEASE}/MME_Benchmark", RELEASE, "images/MME_Benchmark", "images")
+"""Folders that may hold the subtasks; the release's archive has a folder of its own around them."""
+
 
 def load(folder: Path, question_file: Path) -> list[Question]:
     """Questions with ``gold`` "yes" or "no"; ``category`` is the subtask and ``group`` the picture.
@@ -38,7 +42,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     Raises:
         InputError: a file is missing or malformed, or the release has no such question.
     """
-    release = first_existing(folder, ("MME_Benchmark_release_version", "images"), "release folder of MME")
+    release = first_existing(folder, PLACES, "release folder of MME")
     answers: dict[tuple[str, str], dict[str, str]] = {}
     questions = []
     for row in read_jsonl(question_file, ("question_id", "image", "text")):

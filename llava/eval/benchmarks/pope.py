@@ -10,11 +10,22 @@ from pathlib import Path
 from statistics import fmean
 
 from llava.errors import InputError
-from llava.eval.benchmark import Benchmark, Row, Score, first_existing, percent, read_jsonl
+from llava.eval.benchmark import (
+    Benchmark,
+    MissingFile,
+    Row,
+    Score,
+    first_existing,
+    percent,
+    picture_folder,
+    read_jsonl,
+)
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 
 PREFIX = "coco_pope_"
+LABELS = ("coco", ".")
+PICTURES = ("val2014", "images")
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
@@ -23,8 +34,8 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     Raises:
         InputError: a file is missing or malformed, or labels and questions do not fit.
     """
-    labels_folder = first_existing(folder, ("coco", "."), "label folder of POPE")
-    images = first_existing(folder, ("val2014", "images"), "image folder of POPE")
+    labels_folder = first_existing(folder, LABELS, "label folder of POPE")
+    images = picture_folder(folder, PICTURES)
     rows = read_jsonl(question_file, ("question_id", "image", "text", "category"))
     by_category: dict[str, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
@@ -33,7 +44,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     for category, positions in by_category.items():
         label_file = labels_folder / f"{PREFIX}{category}.json"
         if not label_file.is_file():
-            raise InputError(f"labels of POPE's category {category!r} not found: expected {label_file}")
+            raise MissingFile(f"labels of POPE's category {category!r} not found: expected {label_file}")
         labels = read_jsonl(label_file, ("label",))
         golds.update(zip(positions, _align([rows[p] for p in positions], labels, label_file), strict=True))
     return [

@@ -20,12 +20,15 @@ from llava.eval.benchmark import (
     accuracies,
     first_existing,
     percent,
+    picture_folder,
     read_json,
 )
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 
 LETTERS = "ABCDE"
+PROBLEMS, SPLITS = "problems.json", "pid_splits.json"
+PICTURES = ("images/test", "images")
 SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
 _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
 _DECORATED = re.compile(r"\(?([A-E])[).:]?(?:\s|$)")
@@ -37,12 +40,13 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     Raises:
         InputError: a file is missing or malformed, or a question is not in the annotation.
     """
-    problems_file = first_existing(folder, ("problems.json",), "annotation of ScienceQA")
+    problems_file = first_existing(folder, (PROBLEMS,), "annotation of ScienceQA")
     problems = read_json(problems_file)
-    test = read_json(first_existing(folder, ("pid_splits.json",), "list of splits of ScienceQA")).get("test", [])
+    test = read_json(first_existing(folder, (SPLITS,), "list of splits of ScienceQA")).get("test", [])
     rows = read_json(question_file)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{question_file}: expected a list of questions")
+    images = picture_folder(folder, PICTURES)
     questions = []
     for position, row in enumerate(rows):
         try:
@@ -55,10 +59,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
         if name not in problems:
             raise InputError(f"question {name} of {question_file} is not in {problems_file}")
         words = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
-        picture = None
-        if row.get("image"):
-            images = first_existing(folder, ("images/test", "images"), "image folder of ScienceQA")
-            picture = Picture.file(images / row["image"])
+        picture = Picture.file(images / row["image"]) if row.get("image") else None
         problem = problems[name]
         questions.append(Question(name, f"{words}\n{LETTER_ANSWER}", picture, gold=problem["answer"], info=problem))
     asked = {question.question_id for question in questions}

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from llava.errors import InputError
-from llava.eval.benchmark import Benchmark, Score, first_existing, read_json, read_jsonl
+from llava.eval.benchmark import Benchmark, Score, first_existing, picture_folder, read_json, read_jsonl
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 from llava.eval.vqa_words import normalise
@@ -17,6 +17,8 @@ ENOUGH = 3
 """As many of the others must agree for full marks."""
 
 OCR = "Reference OCR token:"
+ANNOTATION = "TextVQA_0.5.1_val.json"
+PICTURES = ("train_images", "train_val_images/train_images", "images")
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
@@ -25,12 +27,12 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     Raises:
         InputError: a file is missing or malformed, or a question is not annotated.
     """
-    annotation_file = first_existing(folder, ("TextVQA_0.5.1_val.json",), "annotation of TextVQA")
+    annotation_file = first_existing(folder, (ANNOTATION,), "annotation of TextVQA")
     annotation = read_json(annotation_file)
     if not isinstance(annotation, dict) or "data" not in annotation:
         raise InputError(f"{annotation_file}: expected TextVQA's annotation, an object with 'data'")
     answers = {(row["image_id"], row["question"].lower()): row["answers"] for row in annotation["data"]}
-    images = first_existing(folder, ("train_images", "train_val_images/train_images", "images"), "images of TextVQA")
+    images = picture_folder(folder, PICTURES)
     questions = []
     for row in read_jsonl(question_file, ("question_id", "image", "text")):
         name = (row["question_id"], wording(row["text"]))

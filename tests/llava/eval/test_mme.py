@@ -78,3 +78,15 @@ def test_release_that_does_not_fit(eval_root):
     path.unlink()
     with pytest.raises(InputError, match="answers of MME not found"):
         Task.load(BENCHMARK, eval_root)
+
+
+@pytest.mark.parametrize("place", ["MME_Benchmark_release_version/MME_Benchmark", "images", "images/MME_Benchmark"])
+def test_release_as_its_archive_unpacks_and_as_mobilevlm_has_it(eval_root, place):
+    """The release's archive has a folder of its own around the subtasks; MobileVLM calls it ``images``."""
+    expected = Task.load(BENCHMARK, eval_root).questions
+    kept = (eval_root / "MME/MME_Benchmark_release_version").rename(eval_root / "kept")
+    (eval_root / "MME" / place).parent.mkdir(exist_ok=True)
+    kept.rename(eval_root / "MME" / place)
+    task = Task.load(BENCHMARK, eval_root)
+    assert [question.gold for question in task.questions] == [question.gold for question in expected]
+    task.check_pictures()

@@ -201,7 +201,10 @@ def test_answers_of_another_program(arguments, tmp_path):
 def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
     for flags, message in (
         ({"benchmark": "vqav2"}, "unknown benchmark 'vqav2'; known: gqa, sqa"),
-        ({"eval_root": tmp_path / "none"}, "folder of GQA not found: expected .*none/gqa"),
+        (
+            {"eval_root": tmp_path / "none"},
+            "folder of GQA not found: expected .*none/gqa; `python -m llava.data.prepare benchmarks --root .*none`",
+        ),
         ({"conv_mode": "vicuna"}, "unknown prompt template 'vicuna'"),
         ({"num_chunks": 2}, "needs --stage generate for every chunk"),
         ({"stage": "score"}, "no answers in"),
@@ -216,7 +219,23 @@ def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
 def test_missing_pictures_are_found_before_the_model_is_loaded(arguments, eval_root, monkeypatch):
     (eval_root / "pope/val2014/COCO_1.jpg").unlink()
     monkeypatch.setattr("llava.model.builder.load_pretrained_model", None)
-    with pytest.raises(InputError, match="POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg"):
+    missing = "POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg; `python -m llava.data.prepare bench"
+    with pytest.raises(InputError, match=missing):
+        main(arguments())
+
+
+def test_scoring_needs_no_pictures(arguments, eval_root, tmp_path):
+    """Answers are often scored on another machine than the one that has the pictures."""
+    main(arguments())
+    before = (tmp_path / "out/scores.json").read_bytes()
+    for folder in ("gqa/data/images", "scienceqa/images", "textvqa/train_images", "pope/val2014"):
+        shutil.rmtree(eval_root / folder)
+    for picture in (eval_root / "MME/MME_Benchmark_release_version").rglob("*.png"):
+        picture.unlink()
+    (tmp_path / "out/scores.json").unlink()
+    main(arguments(stage="score"))
+    assert (tmp_path / "out/scores.json").read_bytes() == before
+    with pytest.raises(InputError, match="GQA: 4 of 4 questions have no picture; first missing: .*gqa/data/images/n1"):
         main(arguments())
 
 
