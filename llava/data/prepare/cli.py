@@ -3,6 +3,9 @@
     python -m llava.data.prepare --list
     python -m llava.data.prepare all --data playground/data --dry_run
     python -m llava.data.prepare student-finetune --data playground/data --download --check_images
+    python -m llava.data.prepare benchmarks --root playground/data/eval --download
+
+The last form has a command line of its own: :mod:`llava.data.prepare.benchmarks.cli`.
 
 Exit status: 0 when everything is there, 1 when something is missing (``--dry_run``) or images of rows in the mix
 are bad (``--check_images``, ``--find_images``), 2 for wrong usage and unusable files.
@@ -13,6 +16,7 @@ import os
 import sys
 from pathlib import Path
 
+from llava.data.prepare.benchmarks import cli as benchmarks_cli
 from llava.data.prepare.download import download
 from llava.data.prepare.images import EXIST, OPEN
 from llava.data.prepare.mix import Options, make_mix
@@ -26,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m llava.data.prepare", description="Make the paper's training mixes from the published files."
     )
-    parser.add_argument("mixes", nargs="*", metavar="MIX", help=f"{', '.join(MIXES)}, or all")
+    names = f"{', '.join(MIXES)}, or all; `benchmarks` has a command line of its own"
+    parser.add_argument("mixes", nargs="*", metavar="MIX", help=names)
     parser.add_argument("--list", action="store_true", help="show the mixes, their files and image folders, and stop")
     parser.add_argument("--data", type=Path, help="the data folder: published files and image folders")
     parser.add_argument("--out", type=Path, help="where mixes go (default: DATA/mixes)")
@@ -72,6 +77,9 @@ def check_arguments(args: argparse.Namespace) -> list[Mix]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the preparation; the module's text says what the exit status means."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["benchmarks"]:
+        return benchmarks_cli.main(argv[1:])
     args = build_parser().parse_args(argv)
     if args.list:
         sys.stdout.write(list_mixes() + "\n")

@@ -219,7 +219,7 @@ def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
 def test_missing_pictures_are_found_before_the_model_is_loaded(arguments, eval_root, monkeypatch):
     (eval_root / "pope/val2014/COCO_1.jpg").unlink()
     monkeypatch.setattr("llava.model.builder.load_pretrained_model", None)
-    missing = "POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg; `python -m llava.data.prepare bench"
+    missing = "POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg; `python -m llava.data.prepare"
     with pytest.raises(InputError, match=missing):
         main(arguments())
 

@@ -1,0 +1,149 @@
+"""One published file of a benchmark: found, downloaded, or taken out of an archive."""
+
+import logging
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava.data.prepare.download import download
+from llava.data.prepare.sources import web_address
+from llava.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file, or a folder from an archive, that the evaluation reads.
+
+    Attributes:
+        place: where it belongs in the benchmark's folder.
+        urls: addresses, or paths on the hub, of it or of the archive that holds it; the publisher's comes first.
+        size: size of the download as its page shows it, "" if unknown.
+        member: its name in the archive, "" for a file that is offered as it is.
+        holds: for a folder from an archive: the name of a folder in it, by which it is recognised.
+        also_at: other places where the evaluation looks for it.
+        for_questions: it is needed only to make the question file.
+        terms: what one has to agree to before it is downloaded, "" for nothing.
+        sha256: its published checksum, None if none is known.
+    """
+
+    place: str
+    urls: tuple[str, ...]
+    size: str = ""
+    member: str = ""
+    holds: str = ""
+    also_at: tuple[str, ...] = ()
+    for_questions: bool = False
+    terms: str = ""
+    sha256: str | None = None
+
+    @property
+    def archive(self) -> str:
+        """Name of the archive that holds it, "" for a file that is offered as it is."""
+        return self.urls[0].rsplit("/", 1)[-1] if self.member or self.holds else ""
+
+    @property
+    def url(self) -> str:
+        """The first address."""
+        return web_address(self.urls[0])
+
+    def find(self, folder: Path) -> Path | None:
+        """Where it is in the benchmark's folder, None if it is not there."""
+        return next((folder / place for place in (self.place, *self.also_at) if (folder / place).exists()), None)
+
+    def find_archive(self, folder: Path) -> Path | None:
+        """Its archive in the benchmark's folder or where the file belongs, None without one."""
+        places = (folder, (folder / self.place).parent) if self.archive else ()
+        return next((place / self.archive for place in places if (place / self.archive).is_file()), None)
+
+
+def get(file: Published, folder: Path, may_download: bool) -> str | None:
+    """Put a file in its place, unless it is there.
+
+    Args:
+        file: which file.
+        folder: the benchmark's folder.
+        may_download: whether to download it; an archive that is there already is unpacked in any case.
+
+    Returns:
+        Where it came from (an address, or the archive that was there); None if nothing was done.
+
+    Raises:
+        InputError: no address gives it, or the archive does not hold it.
+    """
+    if file.find(folder) is not None:
+        return None
+    archive = file.find_archive(folder)
+    if archive is not None:
+        _unpack(file, archive, folder)
+        return str(archive)
+    if not may_download:
+        return None
+    if not file.archive:
+        return _download(file, folder / file.place)
+    archive = folder / file.archive
+    url = _download(file, archive)
+    _unpack(file, archive, folder)
+    archive.unlink()
+    return url
+
+
+def _download(file: Published, target: Path) -> str:
+    """Try the addresses in turn; returns the one that gave the file."""
+    problems = []
+    for url in map(web_address, file.urls):
+        try:
+            download(url, target, file.sha256)
+            return url
+        except InputError as error:
+            problems.append(str(error))
+            logger.warning("%s", error)
+    raise InputError("; ".join(problems))
+
+
+def _unpack(file: Published, archive: Path, folder: Path) -> None:
+    target = folder / file.place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file.member:
+        with opened(archive) as packed:
+            name = member(packed, file.member)
+            if name is None:
+                raise InputError(f"{archive} holds no {file.member}; remove it and download {file.url} again")
+            part = target.with_name(f"{target.name}.part")
+            with packed.open(name) as source, part.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        os.replace(part, target)
+        return
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with opened(archive) as packed:
+        packed.extractall(part)
+    found = sorted(path for path in part.rglob(file.holds) if path.is_dir() and "__MACOSX" not in path.parts)
+    if not found:
+        shutil.rmtree(part)
+        raise InputError(f"{archive} has no folder {file.holds!r} in it; is it {file.url}?")
+    os.replace(found[0].parent, target)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive; what is wrong with it becomes an InputError that names it."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            yield packed
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise InputError(
+            f"{archive} cannot be unpacked ({error}); if it is damaged, remove it and download it again"
+        ) from None
+
+
+def member(packed: zipfile.ZipFile, wanted: str) -> str | None:
+    """The archive's name of a file that is called ``wanted``, in whatever folder of it; None without one."""
+    return next((name for name in packed.namelist() if name == wanted or name.endswith(f"/{wanted}")), None)

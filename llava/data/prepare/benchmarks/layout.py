@@ -1,0 +1,144 @@
+"""Lays a benchmark's files out in the folders that the evaluation reads, and writes down where they came from."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llava.data.prepare.benchmarks.files import Published, get, member, opened
+from llava.data.prepare.benchmarks.sources import EVAL_ZIP, BenchmarkSource
+from llava.data.prepare.download import sha256_of
+from llava.data.prepare.output import write_text
+from llava.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_FORMAT = 1
+MADE = "made from the published files"
+Record = dict[str, Any]
+
+
+@dataclass
+class Laid:
+    """What was done for one benchmark.
+
+    Attributes:
+        folder: the benchmark's folder.
+        origins: for each file that was put there now: its path, and where it came from.
+        problems: what failed, in words.
+    """
+
+    folder: Path
+    origins: dict[Path, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def get_eval_zip(root: Path, given: Path | None, wanted: bool) -> Path | None:
+    """LLaVA's ``eval.zip``: the one given, the one in the evaluation root, or one downloaded there.
+
+    Args:
+        root: the evaluation root.
+        given: named by the user.
+        wanted: whether to download it.
+
+    Raises:
+        InputError: the given one is not there.
+    """
+    if given is not None and not given.is_file():
+        raise InputError(f"{given} does not exist; expected LLaVA's eval.zip")
+    found = given or EVAL_ZIP.find(root)
+    if found is None and wanted:
+        try:
+            get(EVAL_ZIP, root, may_download=True)
+        except InputError:
+            logger.warning("question files are made from the published annotations instead")
+    return found or EVAL_ZIP.find(root)
+
+
+def lay_out(source: BenchmarkSource, root: Path, eval_zip: Path | None, download: bool, accept_terms: bool) -> Laid:
+    """Put a benchmark's files where they belong; what is there already is left alone.
+
+    Args:
+        source: which benchmark.
+        root: the evaluation root.
+        eval_zip: LLaVA's question files, None without them.
+        download: whether to download published files.
+        accept_terms: whether to download those that have terms of use as well.
+    """
+    laid = Laid(source.folder(root))
+    in_zip = eval_zip is not None and _from_zip(source, eval_zip, laid, write=False)
+    needs_questions = source.make is not None and source.question_file(laid.folder) is None
+    for file in source.files:
+        if not file.for_questions or (needs_questions and not in_zip):
+            _get(file, laid, download and (accept_terms or not file.terms))
+    if needs_questions:
+        _lay_questions(source, eval_zip if in_zip else None, laid)
+    return laid
+
+
+def _get(file: Published, laid: Laid, may_download: bool) -> None:
+    try:
+        origin = get(file, laid.folder, may_download)
+    except InputError as error:
+        laid.problems.append(str(error))
+        return
+    if origin is not None:
+        laid.origins[laid.folder / file.place] = origin
+
+
+def _lay_questions(source: BenchmarkSource, eval_zip: Path | None, laid: Laid) -> None:
+    """Take the question file from LLaVA's archive, else make it if everything for it is there."""
+    if eval_zip is not None and _from_zip(source, eval_zip, laid, write=True):
+        return
+    if source.make is None or any(file.find(laid.folder) is None for file in source.files):
+        return
+    target = laid.folder / source.benchmark.questions[0]
+    try:
+        write_text(target, source.make(laid.folder))
+    except InputError as error:
+        laid.problems.append(str(error))
+        return
+    laid.origins[target] = MADE
+
+
+def _from_zip(source: BenchmarkSource, eval_zip: Path, laid: Laid, write: bool) -> bool:
+    """Whether the archive has the benchmark's question file, which is unpacked with ``write``."""
+    name = source.benchmark.questions[0]
+    with opened(eval_zip) as packed:
+        found = next(filter(None, (member(packed, f"{folder}/{name}") for folder in source.benchmark.folders)), None)
+        if found is not None and write:
+            laid.folder.mkdir(parents=True, exist_ok=True)
+            write_text(laid.folder / name, packed.read(found).decode("utf-8"))
+            laid.origins[laid.folder / name] = str(eval_zip)
+    return found is not None
+
+
+def manifest_path(source: BenchmarkSource, root: Path) -> Path:
+    """Where a benchmark's manifest lies."""
+    return root / f"{source.name}.manifest.json"
+
+
+def read_manifest(source: BenchmarkSource, root: Path) -> Record:
+    """What was written down of a benchmark's files: path in the evaluation root to record; {} without a manifest."""
+    try:
+        files = json.loads(manifest_path(source, root).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
+def write_manifest(source: BenchmarkSource, root: Path, laid: Laid, counts: list[Record]) -> None:
+    """Write down origin, size and SHA-256 of every file that is there; earlier records of unchanged files are kept."""
+    before, files = read_manifest(source, root), {}
+    paths = [file.find(laid.folder) for file in source.files] + [source.question_file(laid.folder)]
+    for path in dict.fromkeys(path for path in paths if path is not None):
+        name = path.relative_to(root).as_posix()
+        known = before.get(name, {})
+        record = {"origin": laid.origins.get(path, known.get("origin", "found there"))}
+        if path.is_file():
+            record |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        files[name] = known if path not in laid.origins and known.get("sha256") else record
+    if files:
+        content = {"format": MANIFEST_FORMAT, "benchmark": source.name, "files": files, "expected": counts}
+        write_text(manifest_path(source, root), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
