@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from llava.data.prepare import cli
-from llava.data.prepare.benchmarks import check, layout, sources
+from llava.data.prepare.benchmarks import layout, sources
 from llava.errors import InputError
 from llava.eval.evaluate import Task
 from llava.eval.registry import BENCHMARKS
@@ -119,7 +119,6 @@ def test_every_benchmark_has_its_sources():
     assert list(sources.SOURCES) == list(BENCHMARKS)
     for source in sources.SOURCES.values():
         assert set(source.expected) == set(source.benchmark.questions)
-        assert check.State([]).complete, "nothing is lacking of nothing"
         for file in (*source.files, sources.EVAL_ZIP):
             assert file.url.startswith(("https://", "http://"))
 
