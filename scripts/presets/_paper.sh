@@ -7,14 +7,29 @@ ASPECT_RATIO=${ASPECT_RATIO:-pad}
 TEMPLATE=${TEMPLATE:-qwen}
 MAX_LENGTH=${MAX_LENGTH:-2048}
 
-TEACHER_PRETRAIN_DATA=${TEACHER_PRETRAIN_DATA:-$DATA_ROOT/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json}
-TEACHER_PRETRAIN_IMAGES=${TEACHER_PRETRAIN_IMAGES:-$DATA_ROOT/LLaVA-Pretrain/images}
-TEACHER_FINETUNE_DATA=${TEACHER_FINETUNE_DATA:-$DATA_ROOT/llava_v1_5_mix665k.json}
-TEACHER_FINETUNE_IMAGES=${TEACHER_FINETUNE_IMAGES:-$DATA_ROOT}
-STUDENT_PRETRAIN_DATA=${STUDENT_PRETRAIN_DATA:-$DATA_ROOT/share-captioner_coco_lcs_sam_1246k_1107.json}
-STUDENT_PRETRAIN_IMAGES=${STUDENT_PRETRAIN_IMAGES:-$DATA_ROOT}
-STUDENT_FINETUNE_DATA=${STUDENT_FINETUNE_DATA:-$DATA_ROOT/MobileVLM_V2_FT_Mix2M.json}
-STUDENT_FINETUNE_IMAGES=${STUDENT_FINETUNE_IMAGES:-$DATA_ROOT}
+# find_mix NAME MIX IMAGES PLACE...: sets NAME_DATA and NAME_IMAGES unless they are set. What `python -m
+# llava.data.prepare` made is taken if it is there, with pictures below DATA_ROOT; else the published file, at the first
+# PLACE where there is one, with pictures below IMAGES.
+find_mix() {
+    local data=$1_DATA images=$1_IMAGES made=$DATA_ROOT/mixes/$2.json folder=$3 place published=
+    shift 3
+    if [[ -z ${!data:-} && -f $made ]]; then
+        published=$made folder=$DATA_ROOT
+    else
+        for place in "$@"; do
+            if [[ -f $DATA_ROOT/$place ]]; then published=$DATA_ROOT/$place; break; fi
+        done
+    fi
+    printf -v "$data" %s "${!data:-${published:-$DATA_ROOT/$1}}"
+    printf -v "$images" %s "${!images:-$folder}"
+}
+LAION=$DATA_ROOT/LLaVA-Pretrain/images  # the file has paths from there on; the other mixes from DATA_ROOT on
+if [[ ! -d $LAION && -d $DATA_ROOT/llava/llava_pretrain/images ]]; then LAION=$DATA_ROOT/llava/llava_pretrain/images; fi
+find_mix TEACHER_PRETRAIN teacher-pretrain "$LAION" LLaVA-Pretrain/blip_laion_cc_sbu_558k.json blip_laion_cc_sbu_558k.json
+find_mix TEACHER_FINETUNE teacher-finetune "$DATA_ROOT" llava_v1_5_mix665k.json
+find_mix STUDENT_PRETRAIN student-pretrain "$DATA_ROOT" share-captioner_coco_lcs_sam_1246k_1107.json \
+    sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json
+find_mix STUDENT_FINETUNE student-finetune "$DATA_ROOT" MobileVLM_V2_FT_Mix2M.json
 
 PRETRAIN_LR=${PRETRAIN_LR:-1e-3}
 PRETRAIN_BATCH=${PRETRAIN_BATCH:-256}

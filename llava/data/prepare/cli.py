@@ -14,39 +14,42 @@ are bad (``--check_images``, ``--find_images``), 2 for wrong usage and unusable 
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from llava.data.prepare.benchmarks import cli as benchmarks_cli
 from llava.data.prepare.download import download
 from llava.data.prepare.images import EXIST, OPEN
 from llava.data.prepare.mix import Options, make_mix
-from llava.data.prepare.report import list_mixes, state_of, summary
+from llava.data.prepare.report import list_mixes, state_of, summary, where_to_get
 from llava.data.prepare.sources import MIXES, Mix, get_mix
 from llava.errors import InputError
+from llava.flags import add_flag
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line; flags may be written with dashes or underscores."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.data.prepare", description="Make the paper's training mixes from the published files."
     )
     names = f"{', '.join(MIXES)}, or all; `benchmarks` has a command line of its own"
     parser.add_argument("mixes", nargs="*", metavar="MIX", help=names)
-    parser.add_argument("--list", action="store_true", help="show the mixes, their files and image folders, and stop")
-    parser.add_argument("--data", type=Path, help="the data folder: published files and image folders")
-    parser.add_argument("--out", type=Path, help="where mixes go (default: DATA/mixes)")
-    parser.add_argument("--source", type=Path, help="the published file, if elsewhere or as .jsonl or .parquet")
-    parser.add_argument("--dry_run", action="store_true", help="report what is there and what is missing, and stop")
-    parser.add_argument("--download", action="store_true", help="download published annotation files (no images)")
-    parser.add_argument("--any_checksum", action="store_true", help="take a file that is not the published version")
+    flag = partial(add_flag, parser)
+    flag("--list", action="store_true", help="show the mixes, their files and image folders, and stop")
+    flag("--data", type=Path, help="the data folder: published files and image folders")
+    flag("--out", type=Path, help="where mixes go (default: DATA/mixes)")
+    flag("--source", type=Path, help="the published file, if elsewhere or as .jsonl or .parquet")
+    flag("--dry_run", action="store_true", help="report what is there and what is missing, and stop")
+    flag("--download", action="store_true", help="download published annotation files (no images)")
+    flag("--any_checksum", action="store_true", help="take a file that is not the published version")
     looks = parser.add_mutually_exclusive_group()
-    looks.add_argument("--check_images", action="store_true", help="read every image once, to its end")
-    looks.add_argument("--find_images", action="store_true", help="only look whether every image is there")
-    parser.add_argument("--drop_bad_images", action="store_true", help="leave out rows whose images are bad")
-    parser.add_argument("--drop_repeated", action="store_true", help="leave out exact repetitions of rows")
-    parser.add_argument("--sample", type=float, default=1.0, help="share of the rows to keep (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes for images")
+    add_flag(looks, "--check_images", action="store_true", help="read every image once, to its end")
+    add_flag(looks, "--find_images", action="store_true", help="only look whether every image is there")
+    flag("--drop_bad_images", action="store_true", help="leave out rows whose images are bad")
+    flag("--drop_repeated", action="store_true", help="leave out exact repetitions of rows")
+    flag("--sample", type=float, default=1.0, help="share of the rows to keep (default: all)")
+    flag("--seed", type=int, default=0, help="seed of the sample (default: %(default)s)")
+    flag("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes for images")
     return parser
 
 
@@ -62,7 +65,7 @@ def check_arguments(args: argparse.Namespace) -> list[Mix]:
         raise InputError(f"no mix given; name one or more of {', '.join(MIXES)}, or all (--list shows them)")
     if args.data is None:
         raise InputError("no data folder given; pass --data with the folder of published files and images")
-    if not args.data.is_dir() and not args.download:
+    if not args.data.is_dir() and not (args.download or args.dry_run):
         raise InputError(f"data folder {str(args.data)!r} does not exist; make it, or pass --download to fill it")
     if args.source is not None and (len(mixes) > 1 or args.download):
         raise InputError("--source names the file of one mix that is there already; give one mix and no --download")
@@ -109,8 +112,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report_state(mixes: list[Mix], args: argparse.Namespace) -> int:
     states = [state_of(mix, args.data, args.source) for mix in mixes]
-    sys.stdout.write("\n\n".join(text for text, _ in states) + "\n")
-    return 0 if all(complete for _, complete in states) else 1
+    parts = [*(state.text for state in states), where_to_get(mixes, states, args.data)]
+    sys.stdout.write("\n\n".join(filter(None, parts)) + "\n")
+    return 0 if all(state.complete for state in states) else 1
 
 
 def _source(mix: Mix, args: argparse.Namespace) -> Path:

@@ -10,10 +10,11 @@ from typing import Any
 from tqdm import tqdm
 
 from llava.data.prepare.download import sha256_of
+from llava.data.prepare.image_folders import IMAGE_FOLDERS
 from llava.data.prepare.images import ImageChecker
 from llava.data.prepare.output import EntryWriter, write_text
 from llava.data.prepare.rows import Converted, convert, read_rows
-from llava.data.prepare.sources import IMAGE_FOLDERS, Mix
+from llava.data.prepare.sources import Mix
 from llava.data.prepare.tally import TEXT_ONLY, Tally, content_key
 from llava.errors import InputError
 

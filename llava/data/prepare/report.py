@@ -1,13 +1,19 @@
 """What the command prints: the list of mixes, what is missing, and what was made."""
 
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava.data.check_report import MISSING_IMAGE, UNREADABLE_IMAGE
+from llava.data.prepare.image_folders import IMAGE_FOLDERS, MIX_FOLDERS, ImageFolder
 from llava.data.prepare.mix import Options, bad_images_path, manifest_path
-from llava.data.prepare.sources import IMAGE_FOLDERS, MIX_FOLDERS, MIXES, Mix
+from llava.data.prepare.sources import MIXES, Mix
 
 EXAMPLES_SHOWN = 2
+DATA_ROOT = Path(__file__).resolve().parents[3] / "playground" / "data"
+"""Where the launch scripts look for data unless ``$DATA_ROOT`` says otherwise."""
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
@@ -25,32 +31,64 @@ def list_mixes() -> str:
         rows.append((mix.name, mix.stage, count, mix.size or "not stated", mix.url))
     lines = table(rows) + [""]
     lines += table([(mix.name, mix.content) for mix in MIXES.values()])
-    lines += ["", "Image folders (below the data folder; pictures are not downloaded):"]
-    needed = [(path, ", ".join(name for name in MIXES if path in MIX_FOLDERS[name])) for path in IMAGE_FOLDERS]
-    lines += table([(f"  {path}", names, IMAGE_FOLDERS[path].get) for path, names in needed])
+    lines += ["", "Image folders (below the data folder DATA; pictures are not downloaded):"]
+    for path, folder in IMAGE_FOLDERS.items():
+        lines.append(f"  {path}  of {', '.join(name for name in MIXES if path in MIX_FOLDERS[name])}")
+        lines += [f"      {source}" for source in folder.sources(Path("DATA"))]
     return "\n".join(lines)
 
 
-def state_of(mix: Mix, data: Path, source: Path | None) -> tuple[str, bool]:
-    """What there is of a mix in the data folder, and whether that is everything its publishers list."""
+@dataclass(frozen=True)
+class MixState:
+    """What there is of a mix in the data folder.
+
+    Attributes:
+        text: a line for its file and each image folder that its publishers list.
+        file: whether its file is there.
+        missing: the image folders that are not.
+    """
+
+    text: str
+    file: bool
+    missing: tuple[ImageFolder, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is there."""
+        return self.file and not self.missing
+
+
+def state_of(mix: Mix, data: Path, source: Path | None) -> MixState:
+    """Look at what there is of a mix in the data folder; ``source`` is its file, if that is elsewhere."""
     file = source or mix.find(data)
-    rows: list[tuple[str, ...]] = []
-    if file is not None and file.is_file():
-        size = f"{file.stat().st_size:,} bytes" + (f" (published: {mix.size})" if mix.size else "")
-        rows.append(("file", "found", str(file), size))
-        complete = True
-    else:
-        part = data / f"{mix.places[0]}.part"
-        begun = f" ({part.stat().st_size:,} bytes of it are there, --download goes on)" if part.is_file() else ""
-        rows.append(("file", "missing", str(file or data / mix.places[0]), f"{mix.url}{begun}"))
-        complete = False
-    for path in MIX_FOLDERS[mix.name]:
-        folder = IMAGE_FOLDERS[path]
-        place = folder.find(data)
-        exists = (data / place).is_dir()
-        rows.append(("images", "found" if exists else "missing", str(data / place), "" if exists else folder.get))
-        complete &= exists
-    return "\n".join([f"{mix.name} ({mix.stage})", *("  " + line for line in table(rows))]), complete
+    there = file is not None and file.is_file()
+    note = f"published: {mix.size}" if mix.size else ""
+    if file is not None and there:
+        note = f"{file.stat().st_size:,} bytes" + (f" ({note})" if note else "")
+    part = data / f"{mix.places[0]}.part"
+    if not there and part.is_file():
+        note = f"{part.stat().st_size:,} bytes of it are there, --download goes on"
+    rows: list[tuple[str, ...]] = [("file", _state(there), str(file or data / mix.places[0]), note)]
+    missing = []
+    for folder in (IMAGE_FOLDERS[path] for path in MIX_FOLDERS[mix.name]):
+        place = data / folder.find(data)
+        rows.append(("images", _state(place.is_dir()), str(place), ""))
+        missing += [] if place.is_dir() else [folder]
+    return MixState(
+        "\n".join([f"{mix.name} ({mix.stage})", *("  " + line for line in table(rows))]), there, tuple(missing)
+    )
+
+
+def _state(there: bool) -> str:
+    return "found" if there else "missing"
+
+
+def where_to_get(mixes: Sequence[Mix], states: Sequence[MixState], data: Path) -> str:
+    """Addresses of everything that is missing, each once; "" if nothing is."""
+    lines = [f"  {mix.places[0]}\n      {mix.url}" for mix, state in zip(mixes, states, strict=True) if not state.file]
+    for folder in dict.fromkeys(folder for state in states for folder in state.missing):
+        lines += [f"  {folder.path}", *(f"      {source}" for source in folder.sources(data))]
+    return "\n".join(["Where to get what is missing (--download gets the files):", *lines]) if lines else ""
 
 
 def summary(mix: Mix, manifest: dict[str, Any], output: Path, options: Options) -> str:
@@ -75,14 +113,24 @@ def summary(mix: Mix, manifest: dict[str, Any], output: Path, options: Options) 
         lines.append("  WARNING   the file is not the published version (--any_checksum)")
     for path, found in manifest["image_folders"].items():
         if not found["exists"]:
+            lines.append(f"  MISSING   folder {found['used_from']} of {found['rows']:,} rows; get it:")
             known = IMAGE_FOLDERS.get(path)
-            where = known.get if known else "unknown to this program; see the publisher's page"
-            lines.append(f"  MISSING   folder {found['used_from']} of {found['rows']:,} rows; get it: {where}")
+            where = known.sources(Path(manifest["image_folder"])) if known else ["unknown; see the publisher's page"]
+            lines += [f"            {source}" for source in where]
     lines += _images(manifest["images"], output, options)
     lines.append(f"  manifest  {manifest_path(output)}")
-    stem = mix.preset_variable
-    lines.append(f"  train with  {stem}_DATA={output} {stem}_IMAGES={manifest['image_folder']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"  train     {_training(mix, output, Path(manifest['image_folder']))}"])
+
+
+def _training(mix: Mix, output: Path, data: Path) -> str:
+    """The command that trains on a mix: the launch scripts find it by itself in the data folder's ``mixes``."""
+    output, data = output.resolve(), data.resolve()
+    if output == data / "mixes" / f"{mix.name}.json":
+        variables = "" if data == DATA_ROOT else f"DATA_ROOT={shlex.quote(str(data))} "
+    else:
+        stem = mix.preset_variable
+        variables = f"{stem}_DATA={shlex.quote(str(output))} {stem}_IMAGES={shlex.quote(str(data))} "
+    return f"{variables}bash {mix.script}"
 
 
 def _images(images: dict[str, Any] | None, output: Path, options: Options) -> list[str]:

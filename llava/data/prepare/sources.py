@@ -1,43 +1,15 @@
-"""The four mixes of the paper (Table 12): their published files, expected counts and image folders.
+"""The four mixes of the paper (Table 12): their published files and expected counts.
 
 Only figures that a publisher states are here. Where a size or checksum is None, none was found stated by the
 publisher; the counts that the paper or a data card rounds carry the unit they were rounded to.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava.data.prepare.image_folders import LAION
+from llava.data.prepare.web import web_address
 from llava.errors import InputError
-
-HUB = "https://huggingface.co"
-
-
-def web_address(place: str) -> str:
-    """The address of a file: ``place`` itself, or that of a path on the hub (``$HF_ENDPOINT`` names another hub)."""
-    if place.startswith(("http://", "https://")):
-        return place
-    return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{place}"
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """A copy of pictures on the hub, uploaded by somebody else than their publisher.
-
-    That it exists and how large it is was read off stored pages of the hub; what is in it was not looked at.
-
-    Attributes:
-        hub_path: where it lies on the hub.
-        size: as its page shows it.
-        note: what there is to know about it.
-    """
-
-    hub_path: str
-    size: str
-    note: str = ""
-
-    def __str__(self) -> str:
-        return f"{web_address(self.hub_path)} ({self.size}{f'; {self.note}' if self.note else ''})"
 
 
 @dataclass(frozen=True)
@@ -68,6 +40,7 @@ class Mix:
     Attributes:
         name: its name on the command line.
         stage: what it trains.
+        script: the launch script of that stage.
         content: what is in it, in words.
         places: where its file may lie in the data folder; a download goes to the first.
         hub_path: where its file lies on the hub.
@@ -79,6 +52,7 @@ class Mix:
 
     name: str
     stage: str
+    script: str
     content: str
     places: tuple[str, ...]
     hub_path: str
@@ -102,27 +76,6 @@ class Mix:
         return next((data / place for place in self.places if (data / place).is_file()), None)
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """A folder of pictures that mixes refer to.
-
-    Attributes:
-        path: where it lies in the data folder.
-        get: where its pictures come from.
-        also_at: other places where people keep it; the first that exists is used.
-    """
-
-    path: str
-    get: str
-    also_at: tuple[str, ...] = ()
-
-    def find(self, data: Path) -> str:
-        """Where it lies in ``data``: ``path``, or another place if only that one exists."""
-        places = (self.path, *self.also_at)
-        return next((place for place in places if (data / place).is_dir()), self.path)
-
-
-_LAION = "llava/llava_pretrain/images"
 _TABLE = "the paper's Table 12"
 _COUNTED = "https://github.com/haotian-liu/LLaVA/issues/657"
 
@@ -132,17 +85,19 @@ MIXES = {
         Mix(
             name="teacher-pretrain",
             stage="teacher, stage 1",
+            script="scripts/teacher/pretrain.sh",
             content="LLaVA-558k captions",
             places=("LLaVA-Pretrain/blip_laion_cc_sbu_558k.json", "blip_laion_cc_sbu_558k.json"),
             hub_path="datasets/liuhaotian/LLaVA-Pretrain/resolve/main/blip_laion_cc_sbu_558k.json",
             size="181 MB",
             sha256=None,
             expected=(Expected("", 558_128, 1, "data cards of its copies on the hub"),),
-            image_prefix=_LAION,
+            image_prefix=LAION,
         ),
         Mix(
             name="teacher-finetune",
             stage="teacher, stage 2",
+            script="scripts/teacher/finetune.sh",
             content="LLaVA-1.5 mix of 665k",
             places=("llava_v1_5_mix665k.json",),
             hub_path="datasets/liuhaotian/LLaVA-Instruct-150K/resolve/main/llava_v1_5_mix665k.json",
@@ -160,6 +115,7 @@ MIXES = {
         Mix(
             name="student-pretrain",
             stage="student, stage 1",
+            script="scripts/student/pretrain.sh",
             content="ShareGPT4V-PT captions, 1.2M",
             places=(
                 "share-captioner_coco_lcs_sam_1246k_1107.json",
@@ -173,6 +129,7 @@ MIXES = {
         Mix(
             name="student-finetune",
             stage="student, stage 2",
+            script="scripts/distill/align_ti.sh",
             content="MobileVLM_V2_FT_Mix2M: ShareGPT4V 665k, SBU 844k, COCO captions 592k, Visual Dialog 123k, "
             "IConQA 107k, VIGC 37k, TextVQA 35k, VSR 13k, ScienceQA 13k",
             places=("MobileVLM_V2_FT_Mix2M.json",),
@@ -188,53 +145,6 @@ MIXES = {
     )
 }
 
-_WEB_DATA = (
-    "https://drive.google.com/drive/folders/1tCUQ-sq6vdshZVkF0ZeF3K4eztkXJgax (ShareGPT4V's web data, academic use)"
-)
-_VG = "https://cs.stanford.edu/people/rak248/VG_100K_2/images.zip and .../images2.zip"
-
-IMAGE_FOLDERS = {
-    folder.path: folder
-    for folder in (
-        ImageFolder(
-            _LAION,
-            f"{HUB}/datasets/liuhaotian/LLaVA-Pretrain/resolve/main/images.zip (27.4 GB)",
-            also_at=("LLaVA-Pretrain/images",),
-        ),
-        ImageFolder("coco/train2017", "http://images.cocodataset.org/zips/train2017.zip"),
-        ImageFolder("coco/val2017", "COCO's 2017 validation images, https://cocodataset.org"),
-        ImageFolder("gqa/images", "https://downloads.cs.stanford.edu/nlp/data/gqa/images.zip"),
-        ImageFolder(
-            "ocr_vqa/images",
-            "https://drive.google.com/drive/folders/1_GYPY5UkUy7HIcR0zq3ZCFgeZN7BAfm_ (script; save all as .jpg)",
-        ),
-        ImageFolder("textvqa/train_images", "https://dl.fbaipublicfiles.com/textvqa/images/train_val_images.zip"),
-        ImageFolder("vg/VG_100K", _VG),
-        ImageFolder("vg/VG_100K_2", _VG),
-        ImageFolder("sam/images", "https://ai.meta.com/datasets/segment-anything-downloads, 000000 to 000050.tar"),
-        ImageFolder("web-celebrity/images", _WEB_DATA),
-        ImageFolder("web-landmark/images", _WEB_DATA),
-        ImageFolder("wikiart/images", _WEB_DATA),
-        ImageFolder("share_textvqa/images", _WEB_DATA),
-        ImageFolder("SBU/images", f"{HUB}/datasets/sbu_captions (links to Flickr, many of them gone)"),
-        ImageFolder(
-            "iconqa_data/iconqa", "https://drive.google.com/file/d/1Xqdt1zMcMZU5N_u1SAIjk-UAclriynGx"
-        ),
-        ImageFolder(
-            "ScienceQA/train", "https://drive.google.com/drive/folders/1w8imCXWYn2LxajmGeGH_g5DaL2rabHev"
-        ),
-    )
-}  # fmt: skip
-
-_MIX665K = ("coco/train2017", "gqa/images", "ocr_vqa/images", "textvqa/train_images", "vg/VG_100K", "vg/VG_100K_2")
-MIX_FOLDERS = {
-    "teacher-pretrain": (_LAION,),
-    "teacher-finetune": _MIX665K,
-    "student-pretrain": (_LAION, "coco/train2017", "sam/images"),
-    "student-finetune": tuple(IMAGE_FOLDERS),
-}
-"""The image folders that a mix's publishers list; a report counts what its rows really name."""
-
 
 def get_mix(name: str) -> Mix:
     """A mix by name.
@@ -245,13 +155,3 @@ def get_mix(name: str) -> Mix:
     if name not in MIXES:
         raise InputError(f"no mix {name!r}; there are {', '.join(MIXES)}, and 'all' for the four of them")
     return MIXES[name]
-
-
-def folder_of(image: str) -> str:
-    """The known image folder that a path lies in; for others its first two parts."""
-    parts = image.split("/")[:-1]
-    for length in range(min(len(parts), 3), 0, -1):
-        start = "/".join(parts[:length])
-        if start in IMAGE_FOLDERS:
-            return start
-    return "/".join(parts[:2]) or "."

@@ -16,7 +16,7 @@ from llava.conversation import get_template
 from llava.data import check
 from llava.data.annotations import open_annotations
 from llava.data.dataset import ConversationDataset
-from llava.data.prepare import cli, sources
+from llava.data.prepare import cli, image_folders, sources
 from llava.errors import InputError
 
 LAION = "llava/llava_pretrain/images"
@@ -155,9 +155,13 @@ def test_what_is_counted(prepare, tmp_path):
     assert "WARNING   all rows: 6 rows, 665,298 expected (https://github.com/haotian-liu/LLaVA/issues/657)" in text
     assert manifest["image_folders"]["coco/train2017"] == {"rows": 2, "used_from": "coco/train2017", "exists": True}
     assert not manifest["image_folders"]["gqa/images"]["exists"]
-    assert "MISSING   folder gqa/images of 1 rows; get it: https://downloads.cs.stanford.edu" in text
+    assert "MISSING   folder gqa/images of 1 rows; get it:\n            https://downloads.cs.stanford.edu" in text
+    assert f", to be unpacked in {tmp_path}/gqa\n            or a mirror: https://huggingface.co/" in text
     assert "MISSING   folder coco" not in text
-    assert f"TEACHER_FINETUNE_DATA={tmp_path}/mixes/teacher-finetune.json TEACHER_FINETUNE_IMAGES={tmp_path}" in text
+    assert f"train     DATA_ROOT={tmp_path} bash scripts/teacher/finetune.sh" in text
+    text = prepare("teacher-finetune", "--out", tmp_path / "elsewhere")[1]
+    variables = f"TEACHER_FINETUNE_DATA={tmp_path}/elsewhere/teacher-finetune.json TEACHER_FINETUNE_IMAGES={tmp_path}"
+    assert f"train     {variables} bash scripts/teacher/finetune.sh" in text
 
 
 def test_published_counts():
@@ -179,7 +183,7 @@ def test_published_counts():
     ],
 )
 def test_folder_of_an_image(path, folder):
-    assert sources.folder_of(path) == folder
+    assert image_folders.folder_of(path) == folder
 
 
 def test_images_in_the_other_usual_place_are_found(prepare, tmp_path):
@@ -381,7 +385,7 @@ def test_dry_run_says_what_is_missing(prepare, tmp_path):
     assert "file    missing" in text and "https://huggingface.co/datasets/Lin-Chen/ShareGPT4V" in text
     assert "ai.meta.com/datasets/segment-anything-downloads" in text
     (tmp_path / f"{sources.MIXES['student-pretrain'].places[0]}.part").write_bytes(b"123")
-    assert "(3 bytes of it are there, --download goes on)" in prepare("student-pretrain", "--dry_run")[1]
+    assert "  3 bytes of it are there, --download goes on" in prepare("student-pretrain", "--dry_run")[1]
     put(tmp_path, "student-pretrain")
     draw(tmp_path, *images_of("student-pretrain"))
     status, text, _ = prepare("student-pretrain", "--dry_run")
@@ -393,8 +397,27 @@ def test_list(capsys):
     text = capsys.readouterr().out
     for mix in sources.MIXES.values():
         assert mix.name in text and mix.url in text
-    for path, folder in sources.IMAGE_FOLDERS.items():
-        assert path in text and folder.get in text
+    for path, folder in image_folders.IMAGE_FOLDERS.items():
+        assert path in text and folder.get in text and all(str(mirror) in text for mirror in folder.mirrors)
+
+
+def test_an_empty_place_that_is_not_there(tmp_path, capsys):
+    assert cli.main(["all", "--data", str(tmp_path / "none"), "--dry-run"]) == 1
+    text = capsys.readouterr().out
+    assert not (tmp_path / "none").exists() and "found" not in text
+    _, where = text.split("Where to get what is missing")
+    for mix in sources.MIXES.values():
+        assert where.count(mix.url) == 1
+    for path, folder in image_folders.IMAGE_FOLDERS.items():
+        assert where.count(f"\n  {path}\n      {folder.get}") == 1, "each once, whatever mixes need it"
+    assert "mirror: https://huggingface.co/datasets/weizhiwang/llava_v15_instruction_images/" in where
+
+
+def test_mirrors_are_on_the_hub_that_the_environment_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example/")
+    cli.main(["teacher-finetune", "--data", str(tmp_path), "--dry_run"])
+    text = capsys.readouterr().out
+    assert "or a mirror: https://hub.example/leonardPKU/llava1.5_data/resolve/main/coco.zip (19.3 GB)" in text
 
 
 def test_download_then_prepare(tmp_path, monkeypatch, capsys, no_figures):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava.data.prepare.download import download
-from llava.data.prepare.sources import web_address
+from llava.data.prepare.web import web_address
 from llava.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from llava.data.prepare.benchmarks.check import State
 from llava.data.prepare.benchmarks.layout import Laid
 from llava.data.prepare.benchmarks.sources import EVAL_ZIP, EVAL_ZIP_PAGE, SOURCES, BenchmarkSource
 from llava.data.prepare.report import table
-from llava.data.prepare.sources import web_address
+from llava.data.prepare.web import web_address
 
 
 def describe(source: BenchmarkSource, state: State, laid: Laid | None) -> str:

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from llava.data.prepare.benchmarks import questions as make
 from llava.data.prepare.benchmarks.files import Published
-from llava.data.prepare.sources import Expected, Mirror
+from llava.data.prepare.sources import Expected
+from llava.data.prepare.web import Mirror
 from llava.errors import InputError
 from llava.eval.benchmark import Benchmark
 from llava.eval.benchmarks import gqa, mme, pope, sqa, textvqa
@@ -122,7 +123,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                 question_bytes=2_276_997,
                 pictures=Pictures(
                     gqa.PICTURES,
-                    "https://downloads.cs.stanford.edu/nlp/data/gqa/images.zip (20.3 GB)",
+                    "https://downloads.cs.stanford.edu/nlp/data/gqa/images.zip (21.8 GB)",
                     unpack_in="data",
                     shared="gqa/images",
                     mirrors=(

@@ -1,0 +1,33 @@
+"""Addresses: on the hub, and of copies there."""
+
+import os
+from dataclasses import dataclass
+
+HUB = "https://huggingface.co"
+
+
+def web_address(place: str) -> str:
+    """The address of a file: ``place`` itself, or that of a path on the hub (``$HF_ENDPOINT`` names another hub)."""
+    if place.startswith(("http://", "https://")):
+        return place
+    return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{place}"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A copy of pictures on the hub, uploaded by somebody else than their publisher.
+
+    That it exists and how large it is was read off stored pages of the hub; what is in it was not looked at.
+
+    Attributes:
+        hub_path: where it lies on the hub.
+        size: as its page shows it.
+        note: what there is to know about it.
+    """
+
+    hub_path: str
+    size: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{web_address(self.hub_path)} ({self.size}{f'; {self.note}' if self.note else ''})"

@@ -1,0 +1,90 @@
+"""Where the full-scale presets' launch scripts find the data: what ``llava.data.prepare`` made, else what it reads."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from llava.data.prepare import cli, report
+from llava.data.prepare.sources import MIXES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def flags(command: str, **environment: str) -> dict[str, str]:
+    """The flags of the command that a launch script would run."""
+    variables = {"PATH": os.environ["PATH"], "PRINT_ONLY": "1", "PYTHON": "python", "NUM_GPUS": "8", **environment}
+    done = subprocess.run(["bash", "-c", command], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    return {word: words[index + 1] for index, word in enumerate(words[:-1]) if word.startswith("--")}
+
+
+def places(mix: str, data: Path | str, **environment: str) -> tuple[str, str]:
+    """Annotation file and image folder that a mix's launch script would train on."""
+    found = flags(f"bash {MIXES[mix].script}", DATA_ROOT=str(data), **environment)
+    return found["--data_path"], found["--image_folder"]
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_published_files_are_looked_for_where_the_preparation_looks(mix, tmp_path):
+    assert places(mix, tmp_path)[0] == f"{tmp_path}/{MIXES[mix].places[0]}", "the first, when there is none"
+    for place in reversed(MIXES[mix].places):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("[]")
+        assert places(mix, tmp_path)[0] == str(MIXES[mix].find(tmp_path)) == f"{tmp_path}/{place}"
+
+
+def test_the_captions_pictures_are_found_in_either_usual_place(tmp_path):
+    assert places("teacher-pretrain", tmp_path)[1] == f"{tmp_path}/LLaVA-Pretrain/images"
+    (tmp_path / "llava/llava_pretrain/images").mkdir(parents=True)
+    assert places("teacher-pretrain", tmp_path)[1] == f"{tmp_path}/llava/llava_pretrain/images"
+    (tmp_path / "LLaVA-Pretrain/images").mkdir(parents=True)
+    assert places("teacher-pretrain", tmp_path)[1] == f"{tmp_path}/LLaVA-Pretrain/images"
+    assert places("student-pretrain", tmp_path)[1] == str(tmp_path)
+
+
+@pytest.mark.parametrize("pictures", ["LLaVA-Pretrain/images", "llava/llava_pretrain/images"])
+@pytest.mark.parametrize("mix", MIXES)
+def test_after_the_preparation_the_scripts_just_work(mix, pictures, tmp_path, capsys):
+    """No variable is needed: what was made is taken, all pictures are below the image folder, and the report says so."""
+    rows = [("1", "00453/1.jpg" if mix == "teacher-pretrain" else "llava/llava_pretrain/images/00453/1.jpg")]
+    rows += [] if mix == "teacher-pretrain" else [("2", "coco/train2017/2.jpg")]
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
+    published = tmp_path / MIXES[mix].places[0]
+    published.parent.mkdir(parents=True, exist_ok=True)
+    published.write_text(json.dumps([{"id": name, "image": path, "conversations": turns} for name, path in rows]))
+    for name in (f"{pictures}/00453/1.jpg", "coco/train2017/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert cli.main([mix, "--data", str(tmp_path), "--any_checksum", "--check_images", "--workers", "0"]) == 0
+    data, images = places(mix, tmp_path)
+    assert data == f"{tmp_path}/mixes/{mix}.json" and images == str(tmp_path)
+    assert all((Path(images) / entry["image"]).is_file() for entry in json.loads(Path(data).read_text()))
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  train "))
+    found = flags(said.removeprefix("  train").strip())
+    assert (found["--data_path"], found["--image_folder"]) == (data, images)
+
+
+def test_variables_come_before_what_was_made(tmp_path):
+    (tmp_path / "mixes").mkdir()
+    (tmp_path / "mixes/student-finetune.json").write_text("[]")
+    made = f"{tmp_path}/mixes/student-finetune.json"
+    assert places("student-finetune", tmp_path) == (made, str(tmp_path))
+    assert places("student-finetune", tmp_path, STUDENT_FINETUNE_IMAGES="/pictures") == (made, "/pictures")
+    mine = places("student-finetune", tmp_path, STUDENT_FINETUNE_DATA="mine.json")
+    assert mine == ("mine.json", str(tmp_path))
+
+
+def test_the_usual_data_folder_needs_no_variable(monkeypatch, tmp_path, capsys):
+    """Where the data lie where the presets look by themselves, the report names the script alone."""
+    assert report.DATA_ROOT == ROOT / flags("bash scripts/distill/align_ti.sh")["--image_folder"]
+    monkeypatch.setattr(report, "DATA_ROOT", tmp_path)
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
+    (tmp_path / "llava_v1_5_mix665k.json").write_text(json.dumps([{"id": "1", "conversations": turns}]))
+    cli.main(["teacher-finetune", "--data", str(tmp_path)])
+    assert capsys.readouterr().out.endswith("\n  train     bash scripts/teacher/finetune.sh\n")
