@@ -51,7 +51,7 @@ def test_the_captions_pictures_are_found_in_either_usual_place(tmp_path):
 @pytest.mark.parametrize("pictures", ["LLaVA-Pretrain/images", "llava/llava_pretrain/images"])
 @pytest.mark.parametrize("mix", MIXES)
 def test_after_the_preparation_the_scripts_just_work(mix, pictures, tmp_path, capsys):
-    """No variable is needed: what was made is taken, all pictures are below the image folder, and the report says so."""
+    """No variable is needed: what was made is taken, its pictures are found, and the report says so."""
     rows = [("1", "00453/1.jpg" if mix == "teacher-pretrain" else "llava/llava_pretrain/images/00453/1.jpg")]
     rows += [] if mix == "teacher-pretrain" else [("2", "coco/train2017/2.jpg")]
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
