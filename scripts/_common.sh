@@ -2,7 +2,7 @@
 #
 #   PRESET=mini bash scripts/distill/align_ti.sh            the miniature, on a CPU
 #   PRESET=qwen3-8b-0.6b bash scripts/distill/align_ti.sh   one of scripts/presets/*.sh
-#   DRY_RUN=1 NUM_GPUS=16 bash scripts/distill/align_ti.sh  the plan: parameters, batch, steps, memory a GPU
+#   DRY_RUN=1 NUM_GPUS=16 bash scripts/distill/align_ti.sh  the plan: parameters, batch, steps, memory per GPU
 #   NUM_GPUS=8 FINETUNE_LR=1e-5 bash ... --max_steps 100    variables override a preset, flags override both
 set -euo pipefail
 
@@ -20,58 +20,20 @@ PRESET_FILE=scripts/presets/$PRESET.sh
 # shellcheck source=/dev/null
 source "$PRESET_FILE"
 TEACHER=${TEACHER:-$CHECKPOINTS/teacher}
-
-count_gpus() {
-    if command -v nvidia-smi >/dev/null 2>&1; then nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true; else echo 0; fi
-}
-NUM_GPUS=${NUM_GPUS:-$(count_gpus)}
 NUM_NODES=${NUM_NODES:-1}
-if (( NUM_GPUS == 0 )); then export DS_ACCELERATOR=cpu; fi
-PROCESSES=$(( (NUM_GPUS > 0 ? NUM_GPUS : ${CPU_PROCESSES:-1}) * NUM_NODES ))
+for name in NUM_GPUS CPU_PROCESSES; do  # a preset may set these; align_ti/launch.py reads them
+    if [[ -n ${!name:-} ]]; then export "${name?}"; fi
+done
 
-# batch_flags GLOBAL PER_DEVICE: accumulation steps such that the global batch is GLOBAL, whatever the device count.
-batch_flags() {
-    local global=$1 per_device=$2
-    local per_step=$(( per_device * PROCESSES ))
-    (( global % per_step == 0 )) || fail "the global batch of $global is not a multiple of $per_device samples x $PROCESSES processes; set another per-device batch (PRETRAIN_PER_DEVICE, FINETUNE_PER_DEVICE, DISTILL_PER_DEVICE)"
-    echo "--per_device_train_batch_size $per_device --gradient_accumulation_steps $(( global / per_step ))"
-}
-
-# launch MODULE FLAGS...: `deepspeed` on GPUs, `torchrun` with LAUNCHER=torchrun, one plain process on a CPU.
+# launch GLOBAL PER_DEVICE MODULE FLAGS...: start a training. GLOBAL and PER_DEVICE name the variables that hold the samples
+# of one optimizer step and those of one process in one forward pass; align_ti/launch.py counts devices, computes the
+# accumulation steps and runs deepspeed, torchrun or python (NUM_GPUS, NUM_NODES, HOSTFILE, MASTER_ADDR, LAUNCHER, ...).
 launch() {
-    local module=$1; shift
-    local launcher=${LAUNCHER:-}
-    if [[ -z $launcher ]]; then
-        if (( NUM_GPUS > 0 )); then launcher=deepspeed; elif (( PROCESSES > 1 )); then launcher=torchrun; else launcher=python; fi
-    fi
-    local -a flags=("$@")
-    if [[ -n ${DRY_RUN:-} ]]; then
-        if [[ -n ${DEEPSPEED_CONFIG:-} ]]; then flags+=(--deepspeed "$DEEPSPEED_CONFIG"); fi
-        exec_or_run "$PYTHON" -m "$module" "${flags[@]}" --dry_run True --plan_gpus "$PROCESSES" \
-            --plan_memory_gib "${GPU_MEMORY_GIB:-80}"
-        return
-    fi
-    # Without it transformers looks for accelerators only, and each of several processes would train by itself.
-    if (( NUM_GPUS == 0 )); then flags+=(--use_cpu True); fi
-    if [[ -n ${DEEPSPEED_CONFIG:-} && ( $launcher == deepspeed || $launcher == torchrun ) ]]; then
-        flags+=(--deepspeed "$DEEPSPEED_CONFIG")
-    fi
-    case $launcher in
-        python) exec_or_run "$PYTHON" -m "$module" "${flags[@]}" ;;
-        torchrun)
-            local -a meeting=(--rdzv_backend c10d --rdzv_endpoint "${MASTER_ADDR:-127.0.0.1}:${MASTER_PORT:-29500}")
-            if (( NUM_NODES == 1 )); then meeting=(--standalone); fi
-            exec_or_run "$PYTHON" -m torch.distributed.run --nnodes "$NUM_NODES" \
-                --nproc_per_node $(( PROCESSES / NUM_NODES )) "${meeting[@]}" -m "$module" "${flags[@]}" ;;
-        deepspeed)
-            local -a hosts=(--num_gpus "$NUM_GPUS")
-            if (( NUM_NODES > 1 )); then
-                hosts=(--hostfile "${HOSTFILE:?set HOSTFILE to a DeepSpeed host file to use several nodes}" --master_addr "${MASTER_ADDR:?set MASTER_ADDR}")
-            fi
-            exec_or_run "$PYTHON" -m deepspeed.launcher.runner "${hosts[@]}" --master_port "${MASTER_PORT:-29500}" \
-                --module "$module" "${flags[@]}" ;;
-        *) fail "LAUNCHER is '$launcher'; expected deepspeed, torchrun or python" ;;
-    esac
+    local global=$1 per_device=$2 module=$3; shift 3
+    local -a command=("$PYTHON" -m align_ti.launch --module "$module" --global_batch "${!global}"
+        --per_device "${!per_device}" --batch_names "$global" "$per_device" ${NEEDS_GPU:+--needs_gpu})
+    if [[ -n ${DEEPSPEED_CONFIG:-} ]]; then command+=(--deepspeed_config "$DEEPSPEED_CONFIG"); fi
+    exec "${command[@]}" -- "$@"  # signals are for the program
 }
 
 exec_or_run() {

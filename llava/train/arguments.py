@@ -1,5 +1,6 @@
 """Command-line arguments of the two LLaVA stages: the names that users' scripts already pass."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,9 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     eval_benchmark_root: str = field(default="", metadata={"help": "folder that holds a folder for each benchmark"})
     eval_benchmark_limit: int = field(default=200, metadata={"help": "questions of each, spread over the benchmark"})
+    expected_processes: int = field(
+        default=0, metadata={"help": "processes that the gradient accumulation was computed for; 0: not checked"}
+    )
     warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps spent on warm-up"})
 
     report_to: None | str | list[str] = field(
@@ -111,6 +115,27 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.remove_unused_columns:
             raise InputError("--remove_unused_columns must stay False: batches are built by the collator")
         super().__post_init__()
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        """Refuse processes that would train by themselves, or with another global batch than was computed.
+
+        Raises:
+            InputError: the launcher started more processes than train together, or other than expected.
+        """
+        together, started = self.world_size, int(os.environ.get("WORLD_SIZE", "1"))
+        if started != together:
+            raise InputError(
+                f"the launcher started {started} processes, but only {together} would train together: torch sees no GPU "
+                "here, so they are not connected. Start on a machine with GPUs, or add --use_cpu True to train on CPUs"
+            )
+        if self.expected_processes and self.expected_processes != together:
+            batch = self.per_device_train_batch_size * self.gradient_accumulation_steps
+            raise InputError(
+                f"{together} processes train, but the gradient accumulation was computed for {self.expected_processes}: "
+                f"the global batch would be {batch * together} instead of {batch * self.expected_processes}. Check "
+                "NUM_GPUS, NUM_NODES and HOSTFILE"
+            )
 
 
 def parse_arguments(*classes: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:

@@ -14,6 +14,6 @@ esac
 shift
 texts=$CHECKPOINTS/$role-texts
 if [[ -n ${PRINT_ONLY:-} || ! -e $texts/trainer_state.json ]]; then
-    pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${TEXTS_EXTRA[@]}" --output_dir "$texts" "$@"
+    ( pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${TEXTS_EXTRA[@]}" --output_dir "$texts" "$@" )
 fi
 pretrain "$role" "$texts" "$MINI/words.json" "$MINI/images" "${answers[@]}" --output_dir "$CHECKPOINTS/$role-words" "$@"

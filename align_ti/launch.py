@@ -1,0 +1,365 @@
+"""Start a training on the devices of this machine, or of several: ``python -m align_ti.launch ... -- FLAGS``.
+
+The scripts call this with the module to run, the global batch and the samples per process; the rest comes from the
+environment (``Machine``). It counts devices, computes gradient accumulation, checks what would otherwise train another
+model without a word, and runs ``python``, ``torchrun`` or ``deepspeed``.
+"""
+
+import argparse
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from align_ti.supervise import run_supervised
+from llava.errors import InputError, run_cli
+
+LAUNCHERS = ("deepspeed", "torchrun", "python")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a training runs, read from the environment.
+
+    Attributes:
+        gpus: GPUs per node (``NUM_GPUS``); None: all that torch sees.
+        cpu_processes: processes where there are no GPUs (``CPU_PROCESSES``); None: not asked for.
+        nodes: number of nodes (``NUM_NODES``).
+        launcher: ``deepspeed``, ``torchrun`` or ``python`` (``LAUNCHER``); None: chosen by the devices.
+        visible: devices that ``CUDA_VISIBLE_DEVICES`` leaves; None: the variable is not set.
+        hostfile: DeepSpeed's host file (``HOSTFILE``).
+        master_addr, master_port: where the processes meet (``MASTER_ADDR``, ``MASTER_PORT``).
+    """
+
+    gpus: int | None = None
+    cpu_processes: int | None = None
+    nodes: int = 1
+    launcher: str | None = None
+    visible: tuple[str, ...] | None = None
+    hostfile: str | None = None
+    master_addr: str | None = None
+    master_port: int | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Machine":
+        """Read the variables; an empty one counts as not set, but for ``CUDA_VISIBLE_DEVICES``.
+
+        Raises:
+            InputError: a number is none, or out of range, or the launcher is unknown.
+        """
+        visible = environment.get("CUDA_VISIBLE_DEVICES")
+        launcher = environment.get("LAUNCHER") or None
+        if launcher is not None and launcher not in LAUNCHERS:
+            raise InputError(f"LAUNCHER is {launcher!r}; expected {', '.join(LAUNCHERS)}")
+        return cls(
+            gpus=_number(environment, "NUM_GPUS", 0),
+            cpu_processes=_number(environment, "CPU_PROCESSES", 1),
+            nodes=_number(environment, "NUM_NODES", 1) or 1,
+            launcher=launcher,
+            visible=None if visible is None else tuple(part.strip() for part in visible.split(",") if part.strip()),
+            hostfile=environment.get("HOSTFILE") or None,
+            master_addr=environment.get("MASTER_ADDR") or None,
+            master_port=_number(environment, "MASTER_PORT", 1),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run.
+
+    Attributes:
+        module: run with ``python -m``.
+        flags: its flags.
+        global_batch: samples of one optimizer step, over all processes.
+        per_device: samples of one forward pass of one process.
+        deepspeed_config: DeepSpeed's JSON, if any.
+        needs_gpu: whether the recipe is of a size that nobody trains on a CPU.
+        batch_names: the variables that set ``global_batch`` and ``per_device``, for messages.
+    """
+
+    module: str
+    flags: tuple[str, ...]
+    global_batch: int
+    per_device: int
+    deepspeed_config: str | None = None
+    needs_gpu: bool = False
+    batch_names: tuple[str, str] = ("the global batch", "the batch per device")
+
+
+def build_command(job: Job, machine: Machine, present: int | None = None) -> tuple[list[str], dict[str, str]]:
+    """The command that trains, and what it needs in its environment.
+
+    Args:
+        job: what is run.
+        machine: where.
+        present: GPUs that torch sees on this machine; None where they are not asked for (the command is only shown).
+
+    Raises:
+        InputError: devices, nodes or batch that do not go together.
+    """
+    gpus = count_gpus(job, machine, present)
+    processes = (gpus or machine.cpu_processes or 1) * machine.nodes
+    flags = [*batch_flags(job, processes), *job.flags]
+    launcher = machine.launcher or ("deepspeed" if gpus else "torchrun" if processes > 1 else "python")
+    if launcher == "python" and processes > 1:
+        raise InputError(f"LAUNCHER=python starts one process, but {processes} are asked for; use torchrun")
+    if launcher == "deepspeed" and not gpus:
+        raise InputError("LAUNCHER=deepspeed needs a GPU, and there is none here; use LAUNCHER=torchrun on a CPU")
+    flags += ["--expected_processes", str(processes)]
+    environment = {} if gpus else {"DS_ACCELERATOR": "cpu"}
+    if not gpus:  # without it transformers looks for accelerators only, and each of several processes would train alone
+        flags += ["--use_cpu", "True"]
+    if job.deepspeed_config and launcher != "python":
+        flags += ["--deepspeed", job.deepspeed_config]
+    if launcher == "deepspeed" and machine.nodes == 1 and not _are_numbers(machine.visible):
+        launcher = "torchrun"  # DeepSpeed's launcher knows devices by number only, and CUDA_VISIBLE_DEVICES has names
+    if launcher == "python":
+        return [sys.executable, "-m", job.module, *flags], environment
+    if launcher == "torchrun":
+        start = ["-m", "torch.distributed.run", *torchrun_flags(machine, processes // machine.nodes)]
+        return [sys.executable, *start, "-m", job.module, *flags], environment
+    start = ["-m", "deepspeed.launcher.runner", *deepspeed_flags(machine, gpus)]
+    return [sys.executable, *start, "--module", job.module, *flags], environment
+
+
+def count_gpus(job: Job, machine: Machine, present: int | None) -> int:
+    """GPUs per node that the job uses.
+
+    Raises:
+        InputError: more are asked for than there are, or there are none for a job that needs one.
+    """
+    visible = None if machine.visible is None else len(machine.visible)
+    known = visible if present is None else present
+    if machine.gpus is None:
+        found = known or 0
+    else:
+        found = machine.gpus
+        if known is not None and found > known and not (machine.nodes > 1 and machine.hostfile):
+            by = "" if machine.visible is None else f" (CUDA_VISIBLE_DEVICES={','.join(machine.visible)})"
+            raise InputError(
+                f"NUM_GPUS is {found}, but torch sees {known} on this machine{by}. Set NUM_GPUS to what is there; if "
+                "nvidia-smi lists more, torch may be a CPU build or the driver too old: "
+                'python -c "import torch; print(torch.__version__, torch.cuda.device_count())"'
+            )
+    if not found and job.needs_gpu and machine.cpu_processes is None:
+        raise InputError(
+            "this recipe is made for GPUs, and torch sees none. On a machine with GPUs check that torch is a CUDA "
+            "build; to try the pipeline on a CPU use PRESET=mini; to train this recipe on a CPU all the same, set "
+            "CPU_PROCESSES=1. NUM_GPUS=8 DRY_RUN=1 shows the plan for 8 GPUs from here"
+        )
+    return found
+
+
+def batch_flags(job: Job, processes: int) -> list[str]:
+    """Accumulation steps such that the global batch is the same on any number of processes.
+
+    Both flags may be given by hand as well: ``--gradient_accumulation_steps`` then sets another global batch.
+
+    Raises:
+        InputError: it cannot be split so; the message proposes what can.
+    """
+    if _given(job.flags, "gradient_accumulation_steps") is not None:
+        return ["--per_device_train_batch_size", str(job.per_device)]
+    at_once = job.per_device * processes
+    if job.global_batch % at_once:
+        raise InputError(
+            f"the global batch of {job.global_batch} cannot be split over {processes} processes with "
+            f"{job.per_device} samples each: it is not a multiple of {at_once}. {_proposal(job, processes)}"
+        )
+    steps = job.global_batch // at_once
+    return ["--per_device_train_batch_size", str(job.per_device), "--gradient_accumulation_steps", str(steps)]
+
+
+def _proposal(job: Job, processes: int) -> str:
+    """What would divide: another batch per process, fewer processes, or another global batch."""
+    global_name, per_device_name = job.batch_names
+    ways = []
+    if job.global_batch % processes == 0:
+        share = job.global_batch // processes
+        fitting = [size for size in range(1, share + 1) if share % size == 0]
+        near = sorted(fitting, key=lambda size: abs(size - job.per_device))[:3]
+        ways.append(f"{per_device_name}={' or '.join(map(str, sorted(near)))}")
+    fewer = [count for count in range(processes, 0, -1) if job.global_batch % (count * job.per_device) == 0][:2]
+    if fewer:
+        ways.append(f"{' or '.join(map(str, fewer))} process{'' if fewer == [1] else 'es'} (NUM_GPUS)")
+    at_once = job.per_device * processes
+    below, above = job.global_batch // at_once * at_once, (job.global_batch // at_once + 1) * at_once
+    ways.append(f"{global_name}={' or '.join(str(size) for size in (below, above) if size)} (this trains another model)")
+    return "What fits: " + "; ".join(ways)
+
+
+def torchrun_flags(machine: Machine, per_node: int) -> list[str]:
+    """How torchrun's processes find each other.
+
+    Raises:
+        InputError: several nodes without an address.
+    """
+    count = ["--nnodes", str(machine.nodes), "--nproc_per_node", str(per_node)]
+    if machine.nodes == 1:
+        return [*count, "--standalone"]  # takes a free port by itself
+    if machine.master_addr is None:
+        raise InputError(
+            f"NUM_NODES is {machine.nodes} and LAUNCHER is torchrun, but MASTER_ADDR is not set: the nodes cannot find "
+            "each other. Set MASTER_ADDR to the first node's address, and give the same command on every node"
+        )
+    return [*count, "--rdzv_backend", "c10d", "--rdzv_endpoint", f"{machine.master_addr}:{machine.master_port or 29500}"]
+
+
+def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
+    """DeepSpeed's devices, nodes and meeting place.
+
+    Raises:
+        InputError: several nodes without a host file or address, or a host file that does not fit.
+    """
+    if machine.nodes == 1:
+        # --num_gpus would make DeepSpeed discard CUDA_VISIBLE_DEVICES and take the first GPUs of the machine.
+        devices = (machine.visible or tuple(map(str, range(gpus))))[:gpus]
+        port = machine.master_port or free_port()
+        return ["--include", f"localhost:{','.join(devices)}", "--master_port", str(port)]
+    if machine.hostfile is None or machine.master_addr is None:
+        missing = " and ".join(
+            name for name, value in (("HOSTFILE", machine.hostfile), ("MASTER_ADDR", machine.master_addr)) if not value
+        )
+        raise InputError(
+            f"NUM_NODES is {machine.nodes}, but {missing} is not set. DeepSpeed needs HOSTFILE (lines like `node1 "
+            f"slots={gpus}`) and MASTER_ADDR; or use LAUNCHER=torchrun on every node"
+        )
+    check_hostfile(machine.hostfile, machine.nodes, gpus)
+    return [
+        "--hostfile", machine.hostfile, "--num_gpus", str(gpus),
+        "--master_addr", machine.master_addr, "--master_port", str(machine.master_port or 29500),
+    ]  # fmt: skip
+
+
+def check_hostfile(path: str, nodes: int, gpus: int) -> None:
+    """Compare DeepSpeed's host file with what is asked for; a missing one would make it train on this node alone.
+
+    Raises:
+        InputError: no such file, a line that cannot be read, another number of hosts, or too few slots.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"HOSTFILE={path}: no such file; expected one line per node, like `node1 slots={gpus}`")
+    slots: dict[str, int] = {}
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or not words[1].startswith("slots=") or not words[1][6:].isdigit():
+            raise InputError(f"HOSTFILE={path}, line {number}: {line.strip()!r}; expected `node1 slots={gpus}`")
+        slots[words[0]] = int(words[1][6:])
+    if len(slots) != nodes:
+        raise InputError(f"HOSTFILE={path} names {len(slots)} hosts ({', '.join(slots)}), but NUM_NODES is {nodes}")
+    few = [f"{host} has {count}" for host, count in slots.items() if count < gpus]
+    if few:
+        raise InputError(f"HOSTFILE={path}: NUM_GPUS is {gpus} per node, but {', '.join(few)} slots")
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on now, so that two trainings on one machine do not meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def visible_gpus() -> int:
+    """GPUs that torch sees; it respects ``CUDA_VISIBLE_DEVICES``."""
+    import torch  # takes seconds: only where GPUs are counted
+
+    return torch.cuda.device_count()
+
+
+def plan_command(job: Job, machine: Machine, memory_gib: str) -> list[str]:
+    """The command that prints the plan; devices need not be there.
+
+    Raises:
+        InputError: see ``build_command``.
+    """
+    gpus = visible_gpus() if machine.gpus is None else machine.gpus
+    processes = (gpus or machine.cpu_processes or 1) * machine.nodes
+    flags = [*batch_flags(job, processes), *job.flags]
+    if job.deepspeed_config:
+        flags += ["--deepspeed", job.deepspeed_config]
+    flags += ["--dry_run", "True", "--plan_gpus", str(processes), "--plan_memory_gib", memory_gib]
+    return [sys.executable, "-m", job.module, *flags]
+
+
+def show(command: Sequence[str], how: str) -> None:
+    """Print a command, quoted for a shell; with ``words`` as NUL-separated words for programs."""
+    sys.stdout.write("\0".join(command) + "\0" if how == "words" else shlex.join(command) + "\n")
+
+
+def parse(argv: Sequence[str]) -> Job:
+    """The launcher's own flags, and behind ``--`` the training's."""
+    parser = argparse.ArgumentParser(prog="python -m align_ti.launch", description="Start a training.")
+    parser.add_argument("--module", required=True, help="module that trains")
+    parser.add_argument("--global_batch", type=int, required=True, help="samples of one optimizer step")
+    parser.add_argument("--per_device", type=int, required=True, help="samples of one process in one forward pass")
+    parser.add_argument("--batch_names", nargs=2, default=Job.batch_names, help="variables that set these two")
+    parser.add_argument("--deepspeed_config", help="DeepSpeed's JSON")
+    parser.add_argument("--needs_gpu", action="store_true", help="refuse to train without a GPU")
+    parser.add_argument("flags", nargs="*", help="flags of the training, behind --")
+    own = parser.parse_args(argv)
+    for name in ("global_batch", "per_device"):
+        if getattr(own, name) < 1:
+            raise InputError(f"--{name} is {getattr(own, name)}; expected at least 1")
+    by_hand = _given(own.flags, "per_device_train_batch_size")
+    if by_hand is not None and not (by_hand.isdecimal() and int(by_hand) > 0):
+        raise InputError(f"--per_device_train_batch_size is {by_hand!r}; expected a whole number, 1 or more")
+    return Job(
+        module=own.module,
+        flags=tuple(own.flags),
+        global_batch=own.global_batch,
+        per_device=own.per_device if by_hand is None else int(by_hand),
+        deepspeed_config=own.deepspeed_config or None,
+        needs_gpu=own.needs_gpu,
+        batch_names=tuple(own.batch_names),
+    )
+
+
+def main() -> int:
+    """Start the training, or show the command (``PRINT_ONLY``) or the plan (``DRY_RUN``)."""
+    job = parse(sys.argv[1:])
+    machine = Machine.from_environment(os.environ)
+    printed = os.environ.get("PRINT_ONLY", "")
+    if os.environ.get("DRY_RUN"):
+        command = plan_command(job, machine, os.environ.get("GPU_MEMORY_GIB") or "80")
+        if printed:
+            show(command, printed)
+            return 0
+        return subprocess.run(command).returncode
+    if printed:
+        show(build_command(job, machine, None if machine.gpus is not None else visible_gpus())[0], printed)
+        return 0
+    command, environment = build_command(job, machine, 0 if machine.gpus == 0 else visible_gpus())
+    return run_supervised(command, {**os.environ, **environment})
+
+
+def _given(flags: Sequence[str], name: str) -> str | None:
+    """The value of a flag, written ``--name value`` or ``--name=value``; the last one counts, None without any."""
+    value = None
+    for index, word in enumerate(flags):
+        flag, equals, text = word.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
+            value = text if equals else next(iter(flags[index + 1 : index + 2]), "")
+    return value
+
+
+def _number(environment: Mapping[str, str], name: str, least: int) -> int | None:
+    value = environment.get(name)
+    if not value:
+        return None
+    if not value.isdecimal() or int(value) < least:
+        raise InputError(f"{name} is {value!r}; expected a whole number, {least} or more")
+    return int(value)
+
+
+def _are_numbers(visible: tuple[str, ...] | None) -> bool:
+    return visible is None or all(part.isdecimal() for part in visible)
+
+
+if __name__ == "__main__":
+    run_cli(main)

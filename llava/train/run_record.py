@@ -1,0 +1,236 @@
+"""``run_config.json``: how a run was made, and whether a command asks for the same run.
+
+A run is resumed only by a command that would train the same model. What that leaves free is said in one place,
+``FREE_TO_CHANGE``; everything else has to be as it was.
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from llava.errors import InputError
+from llava.eval.evaluate import fingerprint
+
+RECORD_FILE = "run_config.json"
+HERE = Path(__file__).resolve().parent
+
+FREE_TO_CHANGE = frozenset(
+    # where results go, and how the run is watched
+    "output_dir run_name project report_to disable_tqdm log_level log_level_replica log_on_each_node logging_dir "
+    "logging_first_step logging_nan_inf_filter logging_steps logging_strategy include_num_input_tokens_seen debug "
+    "skip_memory_metrics trackio_space_id trackio_bucket_id trackio_static_space_id "
+    # checkpoints and evaluation
+    "save_on_each_node save_only_model save_steps save_strategy save_total_limit enable_jit_checkpoint resume "
+    "resume_from_checkpoint restore_callback_states_from_checkpoint do_train do_eval do_predict eval_strategy "
+    "eval_steps eval_delay eval_on_start eval_accumulation_steps eval_do_concat_batches eval_use_gather_object "
+    "per_device_eval_batch_size prediction_loss_only batch_eval_metrics include_for_metrics bf16_full_eval "
+    "fp16_full_eval eval_data_path eval_benchmarks eval_benchmark_root eval_benchmark_limit push_to_hub hub_model_id "
+    "hub_strategy hub_private_repo hub_always_push hub_revision "
+    # devices and memory; `global_batch` takes the place of the first three
+    "per_device_train_batch_size gradient_accumulation_steps processes expected_processes local_rank use_cpu "
+    "deepspeed fsdp fsdp_config ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters "
+    "ddp_static_graph ddp_timeout accelerator_config parallelism_config torch_empty_cache_steps activation_checkpointing "
+    "activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs dataloader_num_workers "
+    "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor dataloader_in_order "
+    "dataloader_multiprocessing_context "
+    # rounding alone, and kernels
+    "attn_implementation tf32 torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
+    "liger_kernel_config "
+    # where files lie (models and data are compared by their contents), and flags that do nothing
+    "image_folder lazy_preprocess is_multimodal mm_use_im_patch_token warmup_ratio".split()
+)
+"""Settings that a resumed run may change: they change neither the losses nor the order of the steps, but for rounding.
+Derived ones (``warmup_ratio`` sets ``warmup_steps``) are compared where they end up."""
+
+CONTENTS = ("model_name_or_path", "teacher_path", "vision_tower", "pretrain_mm_mlp_adapter", "lora_weight_path", "data_path")
+"""Settings that name files: compared by what is in these, wherever they lie."""
+
+SECRETS = ("hub_token",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A setting that is not what it was."""
+
+    name: str
+    found: Any
+    asked: Any
+
+    def __str__(self) -> str:
+        return f"--{self.name}: it was {self.found}, now {self.asked}"
+
+
+def describe_run(processes: int, **groups: Any) -> dict[str, Any]:
+    """The record of a run that begins now.
+
+    Args:
+        processes: how many train together.
+        groups: named dataclass instances (the parsed arguments) or dictionaries.
+
+    Returns:
+        What ``run_config.json`` holds: command, versions, commit, the settings by group, the global batch, and what the
+        files of ``CONTENTS`` hold.
+    """
+    record: dict[str, Any] = {
+        "command": sys.argv,
+        "commit": code_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    for name, group in groups.items():
+        if dataclasses.is_dataclass(group) and not isinstance(group, type):
+            fields = {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}
+            record[name] = {key: _plain(value) for key, value in fields.items() if key not in SECRETS}
+        else:
+            record[name] = _plain(group)
+    settings = dict(_settings(record))
+    per_device = settings.get("per_device_train_batch_size")
+    if per_device is not None:
+        record["global_batch"] = per_device * settings.get("gradient_accumulation_steps", 1) * processes
+    record["processes"] = processes
+    record["contents"] = {name: contents(str(settings[name])) for name in CONTENTS if settings.get(name)}
+    return record
+
+
+def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
+    """Write ``run_config.json`` into a run's folder, which is made if absent; returns the file."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RECORD_FILE
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    scratch.replace(path)
+    return path
+
+
+def read_record(folder: str | Path) -> dict[str, Any] | None:
+    """The record in a run's folder; None without one.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = Path(folder) / RECORD_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); move it away, or choose another --output_dir") from error
+    return dict(found)
+
+
+def resumed(record: dict[str, Any], now: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """The record of a run that goes on: as it was, with who resumed it when, and from where."""
+    entry = {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "checkpoint": checkpoint,
+        **{key: now[key] for key in ("command", "commit", "versions", "processes")},
+    }
+    return {**record, "resumed": [*record.get("resumed", []), entry]}
+
+
+def differences(
+    record: Mapping[str, Any], asked: Mapping[str, Any], also_free: Collection[str] = (), defaults: Any = None
+) -> list[Difference]:
+    """What a command asks for that the run in a folder was not made with.
+
+    Args:
+        record: of the run, as ``read_record`` gives it.
+        asked: as ``describe_run`` gives it.
+        also_free: further settings that may change.
+        defaults: values of settings that the record, made by an older version, does not have.
+
+    Returns:
+        The differences, ``global_batch`` first; settings that the record lacks count only where they are not at their
+        default.
+    """
+    found, wanted = dict(_settings(record)), dict(_settings(asked))
+    known, now = record.get("contents", {}), asked.get("contents", {})
+    out = []
+    if record.get("global_batch", asked.get("global_batch")) != asked.get("global_batch"):
+        out.append(Difference("global batch", record["global_batch"], asked.get("global_batch")))
+    for name in sorted(found.keys() | wanted.keys()):
+        if name in FREE_TO_CHANGE or name in also_free or name in SECRETS:
+            continue
+        before = found.get(name, dict(defaults or {}).get(name, wanted.get(name)))
+        if name not in wanted or before == wanted[name] and known.get(name) == now.get(name):
+            continue
+        if name in CONTENTS and name in known and known[name] == now.get(name):
+            continue
+        if name in CONTENTS and name not in known and before == wanted[name]:
+            continue
+        same_name = before == wanted[name]
+        out.append(
+            Difference(
+                name,
+                f"{before} with other contents ({known.get(name)})" if same_name else before,
+                f"it holds {now.get(name)}" if same_name else wanted[name],
+            )
+        )
+    return out
+
+
+def contents(path: str) -> str:
+    """What a model or data setting stands for: a hash of the files (several data files separated by commas); a hub name
+    stands for itself."""
+    parts = [part.strip() for part in path.split(",") if part.strip()]
+    return ", ".join(_contents_of(part) for part in parts)
+
+
+def _contents_of(path: str) -> str:
+    place = Path(path)
+    if place.is_file():
+        with place.open("rb") as file:
+            return "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return f"weights {fingerprint(path)}" if place.is_dir() else path
+
+
+def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of the groups of settings in a record."""
+    for group in ("model", "data", "training", "distill"):
+        found = record.get(group)
+        if isinstance(found, Mapping):
+            yield from found.items()
+
+
+def _plain(value: Any) -> Any:
+    """Anything as something JSON can hold."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def code_commit(folder: Path = HERE) -> str | None:
+    """The commit of the checkout that ``folder`` (where the code runs from) is in; None if it is in none.
+
+    It ends in ``-dirty`` where files were changed, those of ``docs/`` aside: results are written there.
+    """
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10)
+
+    try:
+        commit = git("describe", "--always")
+        changed = git("diff", "--quiet", "HEAD", "--", ":/", ":(exclude,top)docs")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if commit.returncode:
+        return None
+    return commit.stdout.strip() + ("-dirty" if changed.returncode else "")
