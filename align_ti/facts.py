@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from llava.train.run_folder import code_commit
+from llava.train.run_record import code_commit
 
 STARTED = time.monotonic()
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -188,7 +188,9 @@ def _proposal(job: Job, processes: int) -> str:
         ways.append(f"{' or '.join(map(str, fewer))} process{'' if fewer == [1] else 'es'} (NUM_GPUS)")
     at_once = job.per_device * processes
     below, above = job.global_batch // at_once * at_once, (job.global_batch // at_once + 1) * at_once
-    ways.append(f"{global_name}={' or '.join(str(size) for size in (below, above) if size)} (this trains another model)")
+    ways.append(
+        f"{global_name}={' or '.join(str(size) for size in (below, above) if size)} (this trains another model)"
+    )
     return "What fits: " + "; ".join(ways)
 
 
@@ -206,7 +208,13 @@ def torchrun_flags(machine: Machine, per_node: int) -> list[str]:
             f"NUM_NODES is {machine.nodes} and LAUNCHER is torchrun, but MASTER_ADDR is not set: the nodes cannot find "
             "each other. Set MASTER_ADDR to the first node's address, and give the same command on every node"
         )
-    return [*count, "--rdzv_backend", "c10d", "--rdzv_endpoint", f"{machine.master_addr}:{machine.master_port or 29500}"]
+    return [
+        *count,
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        f"{machine.master_addr}:{machine.master_port or 29500}",
+    ]
 
 
 def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:

@@ -12,7 +12,7 @@ import psutil
 from llava.errors import LAST_WORDS, last_words
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-"""Signals that reach the training. It saves a checkpoint at the first; SIGINT and SIGHUP are passed on as SIGTERM."""
+"""Signals passed on to the training, which saves a checkpoint and stops; SIGINT and SIGHUP as SIGTERM."""
 
 
 def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:

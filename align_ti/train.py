@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -29,6 +30,7 @@ from align_ti.teacher import (
 )
 from align_ti.trainer import AlignTITrainer
 from llava.conversation import get_template
+from llava.console import setup_console
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import fingerprint
 from llava.eval.stopping import EndOfTurn
@@ -42,14 +44,13 @@ from llava.train.arguments import (
     parse_arguments,
 )
 from llava.train.plan import parse_plan, plan, plan_asked_for
-from llava.train.run_folder import find_checkpoint, write_run_config
+from llava.train.run_folder import RunStart, begin_run
 from llava.train.setup import (
     build_collator,
-    build_dataset,
+    build_datasets,
     compute_dtype,
     load_tokenizer,
     load_trainable_model,
-    setup_logging,
     start_deepspeed,
 )
 from llava.train.train import finish, leave_together
@@ -57,6 +58,9 @@ from llava.train.train import finish, leave_together
 logger = logging.getLogger(__name__)
 
 IRS_FILE = "irs.json"
+
+FREE_TO_CHANGE = ("ribbon", "ribbon_backend", "merge_draws", "packing", "compile_losses", "teacher_zero3")
+"""Settings that a resumed run may change beside those of ``llava.train.run_record``: they give the same losses."""
 
 
 def main() -> None:
@@ -68,7 +72,7 @@ def main() -> None:
     distill, model_arguments, data_arguments, arguments = parse_arguments(
         DistillArguments, ModelArguments, DataArguments, TrainingArguments
     )
-    setup_logging(arguments)
+    setup_console(arguments.process_index == 0)
     start_deepspeed(arguments)
     check_model_arguments(model_arguments)
     if distill.teacher_zero3 and not arguments.deepspeed:
@@ -76,8 +80,24 @@ def main() -> None:
     resolve_backend(distill.ribbon_backend, compute_dtype(arguments))
     if distill.compile_losses:
         check_compiler(arguments.device)
-    resume = find_checkpoint(arguments.output_dir, arguments.resume)
+    groups = {"distill": distill, "model": model_arguments, "data": data_arguments, "training": arguments}
+    with begin_run(arguments, also_free=FREE_TO_CHANGE, **groups) as run:
+        if run.finished:
+            logger.info("%s", run.finished)
+            return
+        distil(run, distill, model_arguments, data_arguments, arguments)
+
+
+def distil(
+    run: RunStart,
+    distill: DistillArguments,
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    arguments: TrainingArguments,
+) -> None:
+    """Load data and models, and train; what needs no weights is checked first."""
     tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
+    data, held_out = build_datasets(tokenizer, model_arguments, data_arguments, arguments)
     teacher_tokenizer, teacher = load_teacher(
         distill.teacher_path, compute_dtype(arguments), arguments.device, distill.teacher_zero3
     )
@@ -92,10 +112,8 @@ def main() -> None:
     shared = share_tower(student, teacher)
     for model in (student, teacher):
         use_align_ti_attention(model)
-    data, held_out = (
-        build_dataset(path, student, tokenizer, model_arguments, data_arguments, arguments) if path else None
-        for path in (data_arguments.data_path, data_arguments.eval_data_path)
-    )
+    for dataset in filter(None, (data, held_out)):
+        dataset.attach_tower(student.get_vision_tower())
     collator = build_collator(tokenizer)
     layer = None
     if "iva" in distill.chosen_losses and whose is not None:
@@ -120,15 +138,8 @@ def main() -> None:
         skip_bad_samples=data_arguments.on_bad_sample == "skip",
     )
     if trainer.is_world_process_zero():
-        write_run_config(
-            arguments.output_dir,
-            distill=distill,
-            iva={"layer": layer},
-            model=model_arguments,
-            data=data_arguments,
-            training=arguments,
-        )
-    trainer.train(resume_from_checkpoint=resume)
+        run.write(iva={"layer": layer})
+    trainer.train(resume_from_checkpoint=run.checkpoint)
     student.set_attn_implementation(model_arguments.attn_implementation)
     finish(trainer, student)
     write_student_card(arguments.output_dir)
@@ -199,8 +210,9 @@ def choose_iva_layer(
 ) -> int:
     """``--iva_layer auto``: the layer of a model with the highest IRS on training samples (Eq. 3).
 
-    The scores are written to ``irs.json`` in the run's folder, where a resumed run finds them. Every rank computes
-    them for itself, from the same samples. The student's are those before its first step: the layer stays the same.
+    The scores are written to ``irs.json`` in the run's folder, where a resumed run finds them. Every process computes
+    them from the same samples, since a teacher in pieces needs all of them; the main process's choice holds for all.
+    The student's are those before its first step: the layer stays the same.
 
     Args:
         model: the teacher, or the student with ``--iva_weights student``.
@@ -214,9 +226,11 @@ def choose_iva_layer(
     known_by = [fingerprint(path), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]
     marker = file.with_suffix(".key")
-    if file.exists() and marker.exists() and marker.read_text() == key:
-        scores = LayerScores.load(file)
-    else:
+    found = [None]
+    if arguments.process_index == 0 and marker.exists() and marker.read_text() == key and file.exists():
+        found = [LayerScores.load(file)]
+    scores = _of_the_main_process(found, arguments)
+    if scores is None:
         if whose == "student" and is_partitioned(model.parameters()):
             raise InputError(
                 "--iva_layer auto scores the student's layers before training, which a student in pieces (ZeRO-3) "
@@ -238,9 +252,15 @@ def choose_iva_layer(
             file.parent.mkdir(parents=True, exist_ok=True)
             scores.save(file)
             marker.write_text(key)
+        scores = _of_the_main_process([scores], arguments)
     logger.info("IRS by layer: %s", ", ".join(f"{layer}: {score:.3f}" for layer, score in enumerate(scores.scores)))
     logger.info("IVA takes its weights from layer %d of the %s", scores.layer, whose)
     return scores.layer
+
+
+def _of_the_main_process(values: list[Any], arguments: TrainingArguments) -> Any:
+    """The single entry of the main process's list, on all processes."""
+    return broadcast_object_list(values, from_process=0)[0] if arguments.world_size > 1 else values[0]
 
 
 def irs_batches(data: Any, collator: Any, inputs: int, arguments: TrainingArguments) -> Iterator[Any]:

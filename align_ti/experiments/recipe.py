@@ -25,8 +25,8 @@ OF_THE_TRIAL = ("output_dir", "run_name", "seed", "resume")
 
 OF_THE_MACHINE = (
     "image_folder", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "use_cpu",
-    "deepspeed", "ddp_timeout", "expected_processes", "teacher_zero3", "gradient_checkpointing", "compile_losses", "ribbon_backend",
-    "logging_dir", "logging_steps", "save_steps", "save_total_limit", "save_strategy", "report_to",
+    "expected_processes", "deepspeed", "ddp_timeout", "teacher_zero3", "gradient_checkpointing", "compile_losses",
+    "ribbon_backend", "logging_dir", "logging_steps", "save_steps", "save_total_limit", "save_strategy", "report_to",
 )  # fmt: skip
 """Flags that change neither losses nor steps."""
 

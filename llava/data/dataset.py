@@ -46,13 +46,15 @@ class ConversationDataset(Dataset):
         annotations: the entries.
         tokenizer: a fast tokenizer.
         template: the prompt template.
-        image_processor: the vision tower's processor; None only for annotations without images.
+        image_processor: the vision tower's processor; None only for annotations without images, or with
+            ``tower_later``.
         image_folder: where image paths start; None for the folder of the annotation file.
         image_aspect_ratio: ``pad``, or ``square`` / None for the processor's own resizing.
         model_max_length: limit on a sample's positions, every image counting ``visual_tokens``; longer
             samples are cut at the end. None for no limit.
         visual_tokens: positions an image takes in the model.
         train_on_inputs: share of the samples, the same in every epoch, whose human turns are targets as well.
+        tower_later: whether ``attach_tower`` is called before the first sample is read.
         on_bad_sample: ``error`` raises; ``skip`` gives a :class:`BadSample` and warns about the first few.
 
     Raises:
@@ -72,6 +74,7 @@ class ConversationDataset(Dataset):
         visual_tokens: int = 1,
         train_on_inputs: float = 0.0,
         on_bad_sample: Literal["error", "skip"] = "error",
+        tower_later: bool = False,
     ):
         if on_bad_sample not in ("error", "skip"):
             raise InputError(f"on_bad_sample is {on_bad_sample!r}, expected 'error' or 'skip'")
@@ -81,7 +84,7 @@ class ConversationDataset(Dataset):
             raise InputError(f"image_aspect_ratio {image_aspect_ratio!r} is not supported; use 'pad' or 'square'")
         if image_folder is not None and not Path(image_folder).is_dir():
             raise InputError(f"image folder {str(image_folder)!r} does not exist; check --image_folder")
-        if image_processor is None and bool((annotations.lengths > 0).any()):
+        if image_processor is None and not tower_later and bool((annotations.lengths > 0).any()):
             raise InputError("the annotations have images but the model has no vision tower; pass --vision_tower")
         self.annotations = annotations
         self.tokenizer = tokenizer
@@ -100,6 +103,11 @@ class ConversationDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.annotations)
+
+    def attach_tower(self, tower: Any) -> None:
+        """Prepare images for a loaded vision tower (``image_processor``, ``num_patches``)."""
+        self.image_processor = tower.image_processor
+        self.visual_tokens = tower.num_patches
 
     @property
     def lengths(self) -> np.ndarray:

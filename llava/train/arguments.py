@@ -9,6 +9,7 @@ from typing import Any, Literal
 import transformers
 from transformers import HfArgumentParser
 
+from llava.console import on_a_terminal
 from llava.errors import InputError
 
 RENAMED_FLAGS = {
@@ -22,7 +23,7 @@ class ModelArguments:
     """What is trained, and from which weights."""
 
     model_name_or_path: str = field(metadata={"help": "base language model or LLaVA checkpoint: folder or hub name"})
-    version: str = field(default="v0", metadata={"help": "prompt template: plain, v1, qwen, qwen_2"})
+    version: str = field(metadata={"help": "prompt template: plain, v1, qwen, qwen_bare or qwen_2"})
     freeze_backbone: bool = field(default=False, metadata={"help": "keep the language model fixed"})
     tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: train the projector only"})
     vision_tower: str | None = field(
@@ -114,6 +115,8 @@ class TrainingArguments(transformers.TrainingArguments):
             raise InputError(f"--bits {self.bits} is not supported for training; use --bits 16")
         if self.remove_unused_columns:
             raise InputError("--remove_unused_columns must stay False: batches are built by the collator")
+        if self.disable_tqdm is None:
+            self.disable_tqdm = not on_a_terminal()
         super().__post_init__()
         self._check_processes()
 
@@ -126,15 +129,15 @@ class TrainingArguments(transformers.TrainingArguments):
         together, started = self.world_size, int(os.environ.get("WORLD_SIZE", "1"))
         if started != together:
             raise InputError(
-                f"the launcher started {started} processes, but only {together} would train together: torch sees no GPU "
-                "here, so they are not connected. Start on a machine with GPUs, or add --use_cpu True to train on CPUs"
+                f"the launcher started {started} processes, but only {together} would train together: torch sees no "
+                "GPU here, so they are not connected. Start on a machine with GPUs, or add --use_cpu True"
             )
         if self.expected_processes and self.expected_processes != together:
             batch = self.per_device_train_batch_size * self.gradient_accumulation_steps
             raise InputError(
-                f"{together} processes train, but the gradient accumulation was computed for {self.expected_processes}: "
-                f"the global batch would be {batch * together} instead of {batch * self.expected_processes}. Check "
-                "NUM_GPUS, NUM_NODES and HOSTFILE"
+                f"{together} processes train, but the gradient accumulation was computed for "
+                f"{self.expected_processes}: the global batch would be {batch * together} instead of "
+                f"{batch * self.expected_processes}. Check NUM_GPUS, NUM_NODES and HOSTFILE"
             )
 
 

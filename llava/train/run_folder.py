@@ -1,128 +1,239 @@
-"""What a run leaves in its folder: the resolved configuration, and checkpoints to resume from."""
+"""How a run begins in its folder: from the start, from a checkpoint, or not at all because it has finished before."""
 
-import dataclasses
 import json
 import logging
-import platform
 import re
-import subprocess
-import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
+from accelerate.utils import broadcast_object_list
 
 from llava.errors import InputError
+from llava.model.weight_files import broken_weight_files
+from llava.train.arguments import TrainingArguments
+from llava.train.run_lock import run_lock
+from llava.train.run_record import (
+    RECORD_FILE,
+    defaults_of,
+    describe_run,
+    differences,
+    read_record,
+    resumed,
+    write_record,
+)
 
 logger = logging.getLogger(__name__)
 
+STATE_FILE = "trainer_state.json"
 
-def _plain(value: Any) -> Any:
-    """Anything as something JSON can hold."""
-    if isinstance(value, (str, int, float, bool, type(None))):
-        return value
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
-    return str(value)
+WRITTEN_BY_A_RUN = (
+    "checkpoint-*", RECORD_FILE, STATE_FILE, "training_args.bin", "config.json", "generation_config.json",
+    "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "mm_projector.bin", "non_lora_trainables.bin",
+    "adapter_config.json", "adapter_model.bin", "README.md",
+)  # fmt: skip
+"""What is moved aside when a run starts over in a folder. Logs, the IRS and the tower stay."""
 
 
-HERE = Path(__file__).resolve().parent
+@dataclass(frozen=True)
+class RunStart:
+    """How a run begins; the same on all processes.
 
-
-def code_commit(folder: Path = HERE) -> str | None:
-    """The commit of the checkout that ``folder`` (where the code runs from) is in; None if it is in none.
-
-    It ends in ``-dirty`` where files were changed, those of ``docs/`` aside: results are written there.
+    Attributes:
+        folder: the run's.
+        record: for ``run_config.json``, see ``describe_run``.
+        checkpoint: the folder to resume from; None to start from the beginning.
+        finished: in words, that the same run has finished before and nothing is to be done; "" otherwise.
     """
 
-    def git(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10)
+    folder: Path
+    record: dict[str, Any]
+    checkpoint: str | None = None
+    finished: str = ""
 
-    try:
-        commit = git("describe", "--always")
-        changed = git("diff", "--quiet", "HEAD", "--", ":/", ":(exclude,top)docs")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    if commit.returncode:
-        return None
-    return commit.stdout.strip() + ("-dirty" if changed.returncode else "")
+    def write(self, **groups: Any) -> None:
+        """Write ``run_config.json`` (call it on the main process), with groups that became known later."""
+        write_record(self.folder, {**self.record, **groups})
 
 
-def write_run_config(output_dir: str | Path, **groups: Any) -> Path:
-    """Write the resolved configuration of a run to ``run_config.json``.
+@contextmanager
+def begin_run(arguments: TrainingArguments, also_free: Collection[str] = (), **groups: Any) -> Iterator[RunStart]:
+    """Take hold of a run's folder and decide, for all processes, how the run begins.
 
     Args:
-        output_dir: the run's folder; made if absent.
-        groups: named dataclass instances (the parsed arguments) or dictionaries.
+        arguments: ``output_dir`` and ``resume`` decide, the other settings are compared with the run that is there.
+        also_free: settings that may change on resuming, beside those of ``run_record.FREE_TO_CHANGE``.
+        groups: the settings by group, as for ``describe_run``.
 
-    Returns:
-        The file written. It also holds the command line, the versions of the main packages and the commit.
+    Raises:
+        InputError: the folder is in use, or holds a run that was made with other settings, or a checkpoint asked for is
+            not whole.
     """
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
-        "command": sys.argv,
-        "commit": code_commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-    }
-    for name, group in groups.items():
-        if dataclasses.is_dataclass(group) and not isinstance(group, type):
-            fields = {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}
-            record[name] = {key: _plain(value) for key, value in fields.items() if "token" not in key}
-        else:
-            record[name] = _plain(group)
-    path = folder / "run_config.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    return path
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end (the trainer state is written last)."""
-    state = checkpoint / "trainer_state.json"
+    main = arguments.process_index == 0
+    decision: list[Any] = [None]
+    lock = run_lock(str(arguments.output_dir)) if main else nullcontext()
+    failed = None
     try:
-        json.loads(state.read_text())
+        lock.__enter__()
+    except InputError as error:
+        failed, lock = str(error), nullcontext()
+    try:
+        if main and failed is None:
+            try:
+                decision = [_decide(arguments, also_free, groups)]
+            except InputError as error:
+                failed = str(error)
+        if arguments.world_size > 1:
+            failed, decision = broadcast_object_list([failed, decision], from_process=0)
+        if failed is not None:
+            raise InputError(failed)
+        yield decision[0]
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _decide(arguments: TrainingArguments, also_free: Collection[str], groups: dict[str, Any]) -> RunStart:
+    folder = Path(str(arguments.output_dir))
+    asked = describe_run(arguments.world_size, **groups)
+    if arguments.resume == "never":
+        set_aside(folder, WRITTEN_BY_A_RUN)
+        return RunStart(folder, asked)
+    by_hand = arguments.resume != "auto"
+    checkpoint = find_checkpoint(folder, arguments.resume)
+    finished = finished_steps(folder)
+    if checkpoint is None and finished is None:
+        return RunStart(folder, asked)
+    record = read_record(folder)
+    if record is None and not by_hand:
+        raise InputError(
+            f"{folder} holds {'checkpoints' if checkpoint else 'a finished model'} but no {RECORD_FILE}, so it "
+            "cannot be checked that this is the same run. Choose another --output_dir, start over with --resume never (what is "
+            "there is moved aside), or go on from one of its checkpoints with --resume FOLDER"
+        )
+    changed = [] if record is None else differences(record, asked, also_free, defaults_of(**groups))
+    if by_hand:
+        assert checkpoint is not None
+        for difference in changed:
+            logger.warning("resuming from %s with another setting: %s", checkpoint, difference)
+        set_aside(folder, _later_than(folder, Path(checkpoint)))
+        return RunStart(folder, resumed({**asked, "changed": list(map(str, changed))}, asked, checkpoint), checkpoint)
+    assert record is not None
+    if changed:
+        lines = "\n".join(f"  {difference}" for difference in changed)
+        raise InputError(
+            f"{folder} holds a run with other settings:\n{lines}\nChoose another --output_dir; start over with "
+            "--resume never (what is there is moved aside); or go on with the new settings from a checkpoint that you "
+            "name, with --resume FOLDER"
+        )
+    if finished is not None:
+        steps, of = finished
+        return RunStart(folder, record, finished=f"{folder}: finished before, {steps} of {of} steps; nothing to do")
+    assert checkpoint is not None
+    _check_zero(arguments, record)
+    logger.info("resuming from %s", checkpoint)
+    return RunStart(folder, resumed(record, asked, checkpoint), checkpoint)
+
+
+def _check_zero(arguments: TrainingArguments, record: dict[str, Any]) -> None:
+    """DeepSpeed's optimizer state is split over the processes and cannot be read by another number of them."""
+    before, now = record.get("processes"), arguments.world_size
+    if arguments.deepspeed and before is not None and before != now:
+        raise InputError(
+            f"{arguments.output_dir} was trained by {before} processes with DeepSpeed, and {now} cannot read its "
+            f"optimizer state: resume on {before} processes"
+        )
+
+
+def finished_steps(folder: str | Path) -> tuple[int, int] | None:
+    """Steps done and planned of a run that has finished (its state is the last file written); None for any other."""
+    try:
+        state = json.loads((Path(folder) / STATE_FILE).read_text(encoding="utf-8"))
+        done, planned = int(state["global_step"]), int(state["max_steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if done < planned or planned <= 0 or not _weights(Path(folder)):
+        return None
+    return None if broken_weight_files(folder) else (done, planned)
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Weights of a model, a projector or an adapter in a folder."""
+    files = [path for suffix in ("*.safetensors", "*.bin") for path in folder.glob(suffix)]
+    return [path for path in files if path.name != "training_args.bin"]
+
+
+def set_aside(folder: Path, patterns: Collection[str]) -> None:
+    """Move what matches into a new folder ``earlier-run-N``, so that nothing of it is taken for the run to come."""
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    if not found:
+        return
+    number = 1
+    while (folder / f"earlier-run-{number}").exists():
+        number += 1
+    aside = folder / f"earlier-run-{number}"
+    aside.mkdir()
+    for path in found:
+        path.rename(aside / path.name)
+    logger.warning("%s: an earlier run was there; it is in %s now and can be deleted", folder, aside.name)
+
+
+def _later_than(folder: Path, checkpoint: Path) -> list[str]:
+    """What is in a run's folder from after one of its checkpoints: later checkpoints and the finished model."""
+    numbers = _numbered(folder)
+    step = next((number for number, path in numbers if path.resolve() == checkpoint.resolve()), None)
+    if step is None:  # a checkpoint of another folder
+        return list(WRITTEN_BY_A_RUN)
+    later = [path.name for number, path in numbers if number > step]
+    return [*later, *(pattern for pattern in WRITTEN_BY_A_RUN if pattern != "checkpoint-*")]
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a folder with their steps, the newest first."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and path.is_dir():
+            found.append((int(match[1]), path))
+    return sorted(found, reverse=True)
+
+
+def problem_of(checkpoint: Path) -> str:
+    """Why a checkpoint cannot be resumed from; "" if it can (the trainer's state is written last)."""
+    try:
+        json.loads((checkpoint / STATE_FILE).read_text())
     except (OSError, ValueError):
-        return False
-    weights = ("*.safetensors", "*.bin", "global_step*")
-    return any(any(checkpoint.glob(pattern)) for pattern in weights)
+        return f"it has no readable {STATE_FILE}, so it was not written to its end"
+    if not _weights(checkpoint) and not any(checkpoint.glob("global_step*")):
+        return "it has no weights"
+    broken = broken_weight_files(checkpoint)
+    return str(broken[0]) if broken else ""
 
 
-def find_checkpoint(output_dir: str | Path, resume: str) -> str | None:
+def find_checkpoint(folder: str | Path, resume: str) -> str | None:
     """The checkpoint to resume from.
 
     Args:
-        output_dir: the run's folder, with ``checkpoint-STEP`` folders.
+        folder: the run's, with ``checkpoint-STEP`` folders.
         resume: ``auto`` (newest whole checkpoint, if any), ``never``, or the folder of a checkpoint.
 
     Returns:
-        The folder, or None to start from the beginning. Checkpoints cut short by a kill are passed over with a warning.
+        The folder, or None to start from the beginning. Broken checkpoints are passed over with a warning.
 
     Raises:
-        InputError: if the folder asked for is not a whole checkpoint.
+        InputError: the folder asked for is not a whole checkpoint.
     """
     if resume == "never":
         return None
     if resume != "auto":
-        if not _is_whole(Path(resume)):
-            raise InputError(
-                f"--resume {resume}: not a whole checkpoint (trainer_state.json and weights expected there)"
-            )
+        problem = problem_of(Path(resume))
+        if problem:
+            raise InputError(f"--resume {resume}: {problem}; expected a whole checkpoint")
         return resume
-    numbered = []
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        match = re.fullmatch(r"checkpoint-(\d+)", folder.name)
-        if match and folder.is_dir():
-            numbered.append((int(match[1]), folder))
-    for _, folder in sorted(numbered, reverse=True):
-        if _is_whole(folder):
-            logger.info("resuming from %s", folder)
-            return str(folder)
-        logger.warning("passing over %s: it was not written to its end", folder)
+    for _, path in _numbered(Path(folder)):
+        problem = problem_of(path)
+        if not problem:
+            return str(path)
+        logger.warning("passing over %s: %s", path, problem)
     return None

@@ -39,10 +39,10 @@ FREE_TO_CHANGE = frozenset(
     # devices and memory; `global_batch` takes the place of the first three
     "per_device_train_batch_size gradient_accumulation_steps processes expected_processes local_rank use_cpu "
     "deepspeed fsdp fsdp_config ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters "
-    "ddp_static_graph ddp_timeout accelerator_config parallelism_config torch_empty_cache_steps activation_checkpointing "
-    "activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs dataloader_num_workers "
-    "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor dataloader_in_order "
-    "dataloader_multiprocessing_context "
+    "ddp_static_graph ddp_timeout accelerator_config parallelism_config torch_empty_cache_steps "
+    "activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs "
+    "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
+    "dataloader_in_order dataloader_multiprocessing_context "
     # rounding alone, and kernels
     "attn_implementation tf32 torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
     "liger_kernel_config "
@@ -52,7 +52,14 @@ FREE_TO_CHANGE = frozenset(
 """Settings that a resumed run may change: they change neither the losses nor the order of the steps, but for rounding.
 Derived ones (``warmup_ratio`` sets ``warmup_steps``) are compared where they end up."""
 
-CONTENTS = ("model_name_or_path", "teacher_path", "vision_tower", "pretrain_mm_mlp_adapter", "lora_weight_path", "data_path")
+CONTENTS = (
+    "model_name_or_path",
+    "teacher_path",
+    "vision_tower",
+    "pretrain_mm_mlp_adapter",
+    "lora_weight_path",
+    "data_path",
+)
 """Settings that name files: compared by what is in these, wherever they lie."""
 
 SECRETS = ("hub_token",)
@@ -67,7 +74,7 @@ class Difference:
     asked: Any
 
     def __str__(self) -> str:
-        return f"--{self.name}: it was {self.found}, now {self.asked}"
+        return f"{self.name} was {self.found}, now it is {self.asked}"
 
 
 def describe_run(processes: int, **groups: Any) -> dict[str, Any]:
@@ -82,6 +89,7 @@ def describe_run(processes: int, **groups: Any) -> dict[str, Any]:
         files of ``CONTENTS`` hold.
     """
     record: dict[str, Any] = {
+        "stage": "distillation" if "distill" in groups else "supervised",
         "command": sys.argv,
         "commit": code_commit(),
         "versions": {
@@ -142,8 +150,22 @@ def resumed(record: dict[str, Any], now: Mapping[str, Any], checkpoint: str) -> 
     return {**record, "resumed": [*record.get("resumed", []), entry]}
 
 
+def defaults_of(**groups: Any) -> dict[str, Any]:
+    """The default of every setting that has one, for records that are older than the setting."""
+    return {
+        field.name: _plain(field.default)
+        for group in groups.values()
+        if dataclasses.is_dataclass(group)
+        for field in dataclasses.fields(group)
+        if field.default is not dataclasses.MISSING
+    }
+
+
 def differences(
-    record: Mapping[str, Any], asked: Mapping[str, Any], also_free: Collection[str] = (), defaults: Any = None
+    record: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    also_free: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[Difference]:
     """What a command asks for that the run in a folder was not made with.
 
@@ -151,35 +173,22 @@ def differences(
         record: of the run, as ``read_record`` gives it.
         asked: as ``describe_run`` gives it.
         also_free: further settings that may change.
-        defaults: values of settings that the record, made by an older version, does not have.
-
-    Returns:
-        The differences, ``global_batch`` first; settings that the record lacks count only where they are not at their
-        default.
+        defaults: see ``defaults_of``; a setting that is in neither counts as unchanged.
     """
-    found, wanted = dict(_settings(record)), dict(_settings(asked))
-    known, now = record.get("contents", {}), asked.get("contents", {})
     out = []
-    if record.get("global_batch", asked.get("global_batch")) != asked.get("global_batch"):
-        out.append(Difference("global batch", record["global_batch"], asked.get("global_batch")))
-    for name in sorted(found.keys() | wanted.keys()):
-        if name in FREE_TO_CHANGE or name in also_free or name in SECRETS:
+    for name in ("stage", "global_batch"):
+        if name in record and record[name] != asked.get(name):
+            out.append(Difference(name, record[name], asked.get(name)))
+    found, wanted = dict(_settings(record)), dict(_settings(asked))
+    for name in sorted(wanted.keys() - FREE_TO_CHANGE - set(also_free) - set(SECRETS)):
+        now = wanted[name]
+        before = found.get(name, (defaults or {}).get(name, now))
+        held, holds = (about.get("contents", {}).get(name) for about in (record, asked))
+        if (before == now) if held is None or holds is None else (held == holds):
             continue
-        before = found.get(name, dict(defaults or {}).get(name, wanted.get(name)))
-        if name not in wanted or before == wanted[name] and known.get(name) == now.get(name):
-            continue
-        if name in CONTENTS and name in known and known[name] == now.get(name):
-            continue
-        if name in CONTENTS and name not in known and before == wanted[name]:
-            continue
-        same_name = before == wanted[name]
-        out.append(
-            Difference(
-                name,
-                f"{before} with other contents ({known.get(name)})" if same_name else before,
-                f"it holds {now.get(name)}" if same_name else wanted[name],
-            )
-        )
+        if before == now:
+            before, now = f"{before} ({held})", f"the same path with other contents ({holds})"
+        out.append(Difference(name, before, now))
     return out
 
 

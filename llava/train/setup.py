@@ -20,15 +20,6 @@ from llava.train.arguments import DataArguments, ModelArguments, TrainingArgumen
 logger = logging.getLogger(__name__)
 
 
-def setup_logging(arguments: TrainingArguments) -> None:
-    """Readable logs on the main process, warnings only on the others."""
-    main_process = arguments.process_index == 0
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s: %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger().setLevel(logging.INFO if main_process else logging.WARNING)
-    for noisy in ("httpx", "datasets", "fsspec", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
 def start_deepspeed(arguments: TrainingArguments) -> None:
     """Connect DeepSpeed's own process group before any model is loaded.
 
@@ -113,6 +104,10 @@ def load_trainable_model(
     if arguments.lora_enable:
         add_adapters(model, model_arguments, arguments)
     freeze(model, model_arguments, arguments)
+    if (
+        arguments.ddp_find_unused_parameters is None
+    ):  # every parameter gets a gradient in every batch, of text alone too
+        arguments.ddp_find_unused_parameters = False
     if arguments.gradient_checkpointing and arguments.gradient_checkpointing_kwargs is None:
         arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
     return model
@@ -156,29 +151,44 @@ def freeze(model: Any, model_arguments: ModelArguments, arguments: TrainingArgum
     logger.info("training %s of %s parameters", f"{trained:,}", f"{sum(map(whole_size, model.parameters())):,}")
 
 
-def build_dataset(
+def build_datasets(
+    tokenizer: PreTrainedTokenizerBase,
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    arguments: TrainingArguments,
+) -> tuple[ConversationDataset, ConversationDataset | None]:
+    """The training and the held-out data, checked before a model is loaded; attach the tower afterwards.
+
+    Raises:
+        InputError: for an unknown template or ``on_bad_sample``, an unreadable file, or images that are not there.
+    """
+    paths = (data_arguments.data_path, data_arguments.eval_data_path)
+    if arguments.eval_strategy != "no" and not paths[1]:
+        raise InputError(
+            f"--eval_strategy {arguments.eval_strategy} needs --eval_data_path, a file of held-out samples"
+        )
+    data, held_out = (
+        _build_dataset(path, tokenizer, model_arguments, data_arguments, arguments) if path else None for path in paths
+    )
+    assert data is not None
+    return data, held_out
+
+
+def _build_dataset(
     path: str,
-    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     model_arguments: ModelArguments,
     data_arguments: DataArguments,
     arguments: TrainingArguments,
 ) -> ConversationDataset:
-    """The dataset of one annotation file, with images prepared for the model's tower.
-
-    Raises:
-        InputError: for an unknown template or ``on_bad_sample``, an unreadable file, or images that are not there.
-    """
-    tower = model.get_vision_tower()
     dataset = ConversationDataset(
         open_annotations(path),
         tokenizer,
         get_template(model_arguments.version),
-        image_processor=tower.image_processor,
+        tower_later=True,
         image_folder=data_arguments.image_folder,
         image_aspect_ratio=data_arguments.image_aspect_ratio,
         model_max_length=arguments.model_max_length,
-        visual_tokens=tower.num_patches,
         train_on_inputs=data_arguments.train_on_inputs if path == data_arguments.data_path else 0.0,
         on_bad_sample=data_arguments.on_bad_sample,
     )

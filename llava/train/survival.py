@@ -1,4 +1,4 @@
-"""Stopping in good order: on a scheduler's signal, a full disk, a loss that is no number."""
+"""Stopping in good order: on a scheduler's signal, a Ctrl-C, a full disk."""
 
 import logging
 import shutil
@@ -18,12 +18,12 @@ from llava.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What schedulers send before they take a machine away (SLURM: ``--signal=USR1@120``)."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""What schedulers send before they take a machine away (SLURM: ``--signal=USR1@120``), and Ctrl-C."""
 
 
 class StopOnSignal(TrainerCallback):
-    """On SIGTERM or SIGUSR1 ends the step, saves a checkpoint and stops training.
+    """On one of ``SIGNALS`` ends the step, saves a checkpoint and stops training; a second Ctrl-C stops at once.
 
     The signal may reach the ranks at different times, or one of them alone: they agree at the end of every step.
 
@@ -37,6 +37,10 @@ class StopOnSignal(TrainerCallback):
         self._former: dict[int, Any] = {}
 
     def _note(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            if self._seen == number:
+                raise KeyboardInterrupt
+            logger.warning("Ctrl-C: saving a checkpoint after this step, then stopping; again stops at once")
         self._seen = number
 
     def on_train_begin(

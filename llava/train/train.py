@@ -1,11 +1,11 @@
 """Stage 1 (projector) and stage 2 (instruction tuning): ``python -m llava.train.train``, LLaVA's flags."""
 
 import logging
-import sys
 
 from transformers import PreTrainedModel, set_seed
 
-from llava.errors import run_cli
+from llava.console import setup_console
+from llava.errors import Stopped, run_cli
 from llava.train.arguments import (
     DataArguments,
     ModelArguments,
@@ -14,13 +14,12 @@ from llava.train.arguments import (
     parse_arguments,
 )
 from llava.train.plan import parse_plan, plan, plan_asked_for
-from llava.train.run_folder import find_checkpoint, write_run_config
+from llava.train.run_folder import begin_run
 from llava.train.setup import (
     build_collator,
-    build_dataset,
+    build_datasets,
     load_tokenizer,
     load_trainable_model,
-    setup_logging,
     start_deepspeed,
 )
 from llava.train.trainer import LlavaTrainer
@@ -35,42 +34,52 @@ def main() -> None:
         print(plan(model_arguments, data_arguments, planned))
         return
     model_arguments, data_arguments, arguments = parse_arguments(ModelArguments, DataArguments, TrainingArguments)
-    setup_logging(arguments)
+    setup_console(arguments.process_index == 0)
     start_deepspeed(arguments)
     check_model_arguments(model_arguments)
-    set_seed(arguments.seed)
-    resume = find_checkpoint(arguments.output_dir, arguments.resume)
-    tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
-    model = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
-    data, held_out = (
-        build_dataset(path, model, tokenizer, model_arguments, data_arguments, arguments) if path else None
-        for path in (data_arguments.data_path, data_arguments.eval_data_path)
-    )
-    trainer = LlavaTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=data,
-        eval_dataset=held_out,
-        data_collator=build_collator(tokenizer),
-        processing_class=tokenizer,
-        projector_only=model_arguments.tune_mm_mlp_adapter,
-        skip_bad_samples=data_arguments.on_bad_sample == "skip",
-    )
-    if trainer.is_world_process_zero():
-        write_run_config(arguments.output_dir, model=model_arguments, data=data_arguments, training=arguments)
-    trainer.train(resume_from_checkpoint=resume)
-    finish(trainer, model)
-    leave_together(trainer)
+    groups = {"model": model_arguments, "data": data_arguments, "training": arguments}
+    with begin_run(arguments, **groups) as run:
+        if run.finished:
+            logger.info("%s", run.finished)
+            return
+        set_seed(arguments.seed)
+        tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
+        data, held_out = build_datasets(tokenizer, model_arguments, data_arguments, arguments)
+        model = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
+        for dataset in filter(None, (data, held_out)):
+            dataset.attach_tower(model.get_vision_tower())
+        trainer = LlavaTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            eval_dataset=held_out,
+            data_collator=build_collator(tokenizer),
+            processing_class=tokenizer,
+            projector_only=model_arguments.tune_mm_mlp_adapter,
+            skip_bad_samples=data_arguments.on_bad_sample == "skip",
+        )
+        if trainer.is_world_process_zero():
+            run.write()
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+        finish(trainer, model)
+        leave_together(trainer)
 
 
 def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
     """Save the finished model and, last, the trainer's state into the output folder.
 
-    After a signal nothing is finished: the process ends with the status that shells give to the signal.
+    Raises:
+        Stopped: a signal stopped the training, so there is nothing to finish. All processes leave together: one that
+            ends earlier would let the launcher end the others while they write.
     """
-    if trainer.stopper.received:
-        logger.warning("stopped by %s; give the same command again to go on", trainer.stopper.name)
-        sys.exit(128 + trainer.stopper.received)
+    stopper = trainer.stopper
+    if stopper.received:
+        leave_together(trainer)
+        steps = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
+        raise Stopped(
+            f"stopped by {stopper.name} after {steps}; a checkpoint is saved. Give the same command again to go on",
+            128 + stopper.received,
+        )
     model.config.use_cache = True
     trainer.save_model()
     trainer.save_state()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from llava.data.sampler import ModalityLengthSampler, SetEpoch, ShuffleSampler
 from llava.errors import InputError
@@ -17,6 +17,7 @@ from llava.model.lora import has_lora, load_lora, save_lora
 from llava.model.weight_files import PROJECTOR_FILE
 from llava.train.arguments import TrainingArguments
 from llava.train.evaluation import BenchmarkProbe, HeldOutTerms, check_probe
+from llava.train.progress import ProgressLines
 from llava.train.survival import StopOnSignal, checkpoint_writing
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ class LlavaTrainer(Trainer):
         self.projector_only = projector_only
         self.skip_bad_samples = skip_bad_samples
         self.bad_samples = 0
+        for printer in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printer)
+        self.add_callback(ProgressLines(bar=not self.args.disable_tqdm))
         self.stopper = StopOnSignal()
         self.add_callback(self.stopper)
         self._terms: dict[str, Tensor] = {}
@@ -120,6 +124,13 @@ class LlavaTrainer(Trainer):
             )
         logger.warning("%s; the step trains nothing", message)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """transformers' epoch; none for a run resumed from its last step, which would train one step more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     # ---- loss ----
 
     def compute_loss(
@@ -189,7 +200,7 @@ class LlavaTrainer(Trainer):
         super().log(logs, start_time)
 
     def check_finite(self, name: str, value: float) -> None:
-        """Refuse to go on from a loss that is no number.
+        """Refuse to go on from a NaN or infinite loss.
 
         Raises:
             InputError: with the step and the term.

@@ -54,7 +54,7 @@ def test_kill_minus_nine_and_resume(world, tmp_path):
     # A scheduler's warning: the step is finished, a checkpoint written, and the exit status says it was not the end.
     told = tmp_path / "told"
     process = start(world, told)
-    while "{'loss'" not in (text := told.with_suffix(".log").read_text()):
+    while "\nstep " not in (text := told.with_suffix(".log").read_text()):
         assert process.poll() is None and time.monotonic() < deadline, text[-3000:]
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from llava.train.run_folder import code_commit
+from llava.train.run_record import code_commit
 
 
 def test_the_commit_and_what_was_changed_since(tmp_path):
