@@ -90,8 +90,8 @@ class Job:
     batch_names: tuple[str, str] = ("the global batch", "the batch per device")
 
 
-def build_command(job: Job, machine: Machine, present: int | None = None) -> tuple[list[str], dict[str, str]]:
-    """The command that trains, and what it needs in its environment.
+def build_command(job: Job, machine: Machine, present: int | None = None) -> tuple[list[str], dict[str, str | None]]:
+    """The command that trains, and what it needs in its environment (None: a variable that must not be set).
 
     Args:
         job: what is run.
@@ -110,7 +110,7 @@ def build_command(job: Job, machine: Machine, present: int | None = None) -> tup
     if launcher == "deepspeed" and not gpus:
         raise InputError("LAUNCHER=deepspeed needs a GPU, and there is none here; use LAUNCHER=torchrun on a CPU")
     flags += ["--expected_processes", str(processes)]
-    environment = {} if gpus else {"DS_ACCELERATOR": "cpu"}
+    environment: dict[str, str | None] = {} if gpus else {"DS_ACCELERATOR": "cpu"}
     if not gpus:  # without it transformers looks for accelerators only, and each of several processes would train alone
         flags += ["--use_cpu", "True"]
     if job.deepspeed_config and launcher != "python":
@@ -122,6 +122,7 @@ def build_command(job: Job, machine: Machine, present: int | None = None) -> tup
     if launcher == "torchrun":
         start = ["-m", "torch.distributed.run", *torchrun_flags(machine, processes // machine.nodes)]
         return [sys.executable, *start, "-m", job.module, *flags], environment
+    environment["CUDA_VISIBLE_DEVICES"] = None  # --include has them, as numbers of this machine's devices
     start = ["-m", "deepspeed.launcher.runner", *deepspeed_flags(machine, gpus)]
     return [sys.executable, *start, "--module", job.module, *flags], environment
 
@@ -236,15 +237,22 @@ def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
             f"NUM_NODES is {machine.nodes}, but {missing} is not set. DeepSpeed needs HOSTFILE (lines like `node1 "
             f"slots={gpus}`) and MASTER_ADDR; or use LAUNCHER=torchrun on every node"
         )
-    check_hostfile(machine.hostfile, machine.nodes, gpus)
+    hosts = check_hostfile(machine.hostfile, machine.nodes, gpus)
+    devices = ["--num_gpus", str(gpus)]
+    if machine.visible is not None and _are_numbers(machine.visible):
+        chosen = ",".join(machine.visible[:gpus])
+        devices = ["--include", "@".join(f"{host}:{chosen}" for host in hosts)]
     return [
-        "--hostfile", machine.hostfile, "--num_gpus", str(gpus),
+        "--hostfile", machine.hostfile, *devices,
         "--master_addr", machine.master_addr, "--master_port", str(machine.master_port or 29500),
     ]  # fmt: skip
 
 
-def check_hostfile(path: str, nodes: int, gpus: int) -> None:
+def check_hostfile(path: str, nodes: int, gpus: int) -> list[str]:
     """Compare DeepSpeed's host file with what is asked for; a missing one would make it train on this node alone.
+
+    Returns:
+        The hosts.
 
     Raises:
         InputError: no such file, a line that cannot be read, another number of hosts, or too few slots.
@@ -264,6 +272,7 @@ def check_hostfile(path: str, nodes: int, gpus: int) -> None:
     few = [f"{host} has {count}" for host, count in slots.items() if count < gpus]
     if few:
         raise InputError(f"HOSTFILE={path}: NUM_GPUS is {gpus} per node, but {', '.join(few)} slots")
+    return list(slots)
 
 
 def free_port() -> int:
@@ -343,7 +352,8 @@ def main() -> int:
         show(build_command(job, machine, None if machine.gpus is not None else visible_gpus())[0], printed)
         return 0
     command, environment = build_command(job, machine, 0 if machine.gpus == 0 else visible_gpus())
-    return run_supervised(command, {**os.environ, **environment})
+    whole = {**os.environ, **environment}
+    return run_supervised(command, {name: value for name, value in whole.items() if value is not None})
 
 
 def _given(flags: Sequence[str], name: str) -> str | None:

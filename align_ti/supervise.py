@@ -12,14 +12,14 @@ import psutil
 from llava.errors import LAST_WORDS, last_words
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-"""Signals passed on to the training, which saves a checkpoint and stops; SIGINT and SIGHUP as SIGTERM."""
+"""Signals passed on to the training, which saves a checkpoint; SIGINT and SIGHUP as SIGTERM."""
 
 
 def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a training command to its end.
 
-    A single process takes this one's place. Several run in a session of their own, so that a Ctrl-C reaches this process
-    alone: the first asks the training to save a checkpoint and stop, the second ends it at once.
+    A single process takes this one's place. Several run in a session of their own, so that a Ctrl-C reaches this
+    process alone: the first asks the training to save a checkpoint and stop, the second ends it at once.
 
     Args:
         command: ``python -m MODULE ...``, or that of a launcher.

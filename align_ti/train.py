@@ -29,8 +29,8 @@ from align_ti.teacher import (
     share_tower,
 )
 from align_ti.trainer import AlignTITrainer
-from llava.conversation import get_template
 from llava.console import setup_console
+from llava.conversation import get_template
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import fingerprint
 from llava.eval.stopping import EndOfTurn

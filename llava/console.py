@@ -1,4 +1,4 @@
-"""What a training prints: readable lines, bars on a terminal only, no noise of libraries that users can do nothing about."""
+"""What a training prints: readable lines, bars on a terminal only, no messages that users can do nothing about."""
 
 import logging
 import sys

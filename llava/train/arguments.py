@@ -10,6 +10,7 @@ import transformers
 from transformers import HfArgumentParser
 
 from llava.console import on_a_terminal
+from llava.conversation import TEMPLATES, get_template
 from llava.errors import InputError
 
 RENAMED_FLAGS = {
@@ -23,7 +24,7 @@ class ModelArguments:
     """What is trained, and from which weights."""
 
     model_name_or_path: str = field(metadata={"help": "base language model or LLaVA checkpoint: folder or hub name"})
-    version: str = field(metadata={"help": "prompt template: plain, v1, qwen, qwen_bare or qwen_2"})
+    version: str = field(default="", metadata={"help": "prompt template, always needed: plain, v1, qwen, qwen_2, ..."})
     freeze_backbone: bool = field(default=False, metadata={"help": "keep the language model fixed"})
     tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: train the projector only"})
     vision_tower: str | None = field(
@@ -165,8 +166,11 @@ def check_model_arguments(arguments: ModelArguments) -> None:
     """Refuse settings whose silent acceptance would train another model than asked for.
 
     Raises:
-        InputError: for ``mm_use_im_start_end`` and for a patch merge type other than ``flat``.
+        InputError: no prompt template, ``mm_use_im_start_end``, or a patch merge type other than ``flat``.
     """
+    if not arguments.version:
+        raise InputError(f"--version is missing: the prompt template, one of {', '.join(TEMPLATES)}")
+    get_template(arguments.version)
     if arguments.mm_use_im_start_end:
         raise InputError("--mm_use_im_start_end True is not supported: use checkpoints and scripts without it")
     if arguments.mm_patch_merge_type != "flat":

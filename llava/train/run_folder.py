@@ -109,8 +109,8 @@ def _decide(arguments: TrainingArguments, also_free: Collection[str], groups: di
     if record is None and not by_hand:
         raise InputError(
             f"{folder} holds {'checkpoints' if checkpoint else 'a finished model'} but no {RECORD_FILE}, so it "
-            "cannot be checked that this is the same run. Choose another --output_dir, start over with --resume never (what is "
-            "there is moved aside), or go on from one of its checkpoints with --resume FOLDER"
+            "cannot be checked that this is the same run. Choose another --output_dir, start over with --resume never "
+            "(what is there is moved aside), or go on from one of its checkpoints with --resume FOLDER"
         )
     changed = [] if record is None else differences(record, asked, also_free, defaults_of(**groups))
     if by_hand:
