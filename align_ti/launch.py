@@ -226,9 +226,9 @@ def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
     """
     if machine.nodes == 1:
         # --num_gpus would make DeepSpeed discard CUDA_VISIBLE_DEVICES and take the first GPUs of the machine.
-        devices = (machine.visible or tuple(map(str, range(gpus))))[:gpus]
+        ids = (machine.visible or tuple(map(str, range(gpus))))[:gpus]
         port = machine.master_port or free_port()
-        return ["--include", f"localhost:{','.join(devices)}", "--master_port", str(port)]
+        return ["--include", f"localhost:{','.join(ids)}", "--master_port", str(port)]
     if machine.hostfile is None or machine.master_addr is None:
         missing = " and ".join(
             name for name, value in (("HOSTFILE", machine.hostfile), ("MASTER_ADDR", machine.master_addr)) if not value

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-
-import psutil
+from typing import TYPE_CHECKING
 
 from llava.errors import LAST_WORDS, last_words
+
+if TYPE_CHECKING:
+    import psutil
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 """Signals passed on to the training, which saves a checkpoint; SIGINT and SIGHUP as SIGTERM."""
@@ -79,12 +81,14 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
     return received[0] if received else 0
 
 
-def workers(launcher: int) -> list[psutil.Process]:
+def workers(launcher: int) -> "list[psutil.Process]":
     """The processes that a launcher started to train, without what these have started themselves.
 
     Args:
         launcher: its process number.
     """
+    import psutil  # the command is also shown, without it, by a Python that has nothing installed
+
     found = []
     try:
         waiting = psutil.Process(launcher).children()

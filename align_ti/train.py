@@ -142,7 +142,7 @@ def distil(
     trainer.train(resume_from_checkpoint=run.checkpoint)
     student.set_attn_implementation(model_arguments.attn_implementation)
     finish(trainer, student)
-    write_student_card(arguments.output_dir)
+    write_student_card(run.folder)
     leave_together(trainer)
 
 
@@ -226,7 +226,7 @@ def choose_iva_layer(
     known_by = [fingerprint(path), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]
     marker = file.with_suffix(".key")
-    found = [None]
+    found: list[Any] = [None]
     if arguments.process_index == 0 and marker.exists() and marker.read_text() == key and file.exists():
         found = [LayerScores.load(file)]
     scores = _of_the_main_process(found, arguments)

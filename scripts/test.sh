@@ -2,7 +2,7 @@
 # Set up if needed, then lint, type-check and test. Arguments go to pytest: bash scripts/test.sh -k ribbon
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
+EXTRAS=dev bash scripts/setup.sh
 bash scripts/browser.sh
 .venv/bin/ruff check llava align_ti playground tests
 .venv/bin/mypy

@@ -31,9 +31,7 @@ class ProgressLines(ProgressCallback):
         self._start = (time.monotonic(), state.global_step)
         if self.bar:
             super().on_train_begin(args, state, control, **kwargs)
-            if (
-                self.training_bar is not None and state.global_step
-            ):  # resumed: these steps are not its speed
+            if self.training_bar is not None and state.global_step:  # resumed: these steps are not its speed
                 self.training_bar.n = self.training_bar.initial = self.current_step = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

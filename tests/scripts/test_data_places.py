@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def flags(command: str, **environment: str) -> dict[str, str]:
     """The flags of the command that a launch script would run."""
-    variables = {"PATH": os.environ["PATH"], "PRINT_ONLY": "1", "PYTHON": "python", "NUM_GPUS": "8", **environment}
+    variables = {
+        "PATH": os.environ["PATH"],
+        "PRINT_ONLY": "1",
+        "PYTHON": sys.executable,
+        "NUM_GPUS": "8",
+        **environment,
+    }
     done = subprocess.run(["bash", "-c", command], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     words = shlex.split(done.stdout)

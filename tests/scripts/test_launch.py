@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,7 +22,7 @@ PRESETS = sorted(path.stem for path in (ROOT / "scripts/presets").glob("[!_]*.sh
 
 def show(script: str, *flags: str, **environment: str) -> subprocess.CompletedProcess:
     """Run a script with PRINT_ONLY, from another folder, as a user would."""
-    variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PRINT_ONLY": "1", "PYTHON": "python", **environment}
+    variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PRINT_ONLY": "1", "PYTHON": sys.executable, **environment}
     command = ["bash", str(ROOT / "scripts" / f"{script}.sh"), *flags]
     return subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True, timeout=60)
 
@@ -112,7 +113,8 @@ def test_the_global_batch_is_kept_on_any_number_of_gpus(stage, batch, gpus):
 
 def test_a_batch_that_does_not_divide_is_refused():
     done = show("distill/align_ti", NUM_GPUS="7")
-    assert done.returncode == 2 and "not a multiple of 4 samples x 7 processes" in done.stderr and not done.stdout
+    assert done.returncode == 2 and "7 processes with 4 samples each" in done.stderr and not done.stdout
+    assert "4 or 2 processes (NUM_GPUS); FINETUNE_BATCH=112 or 140" in done.stderr
 
 
 def test_an_unknown_preset_names_the_known_ones():
@@ -136,16 +138,30 @@ def test_a_share_of_the_data_is_a_share_of_what_the_preset_trains_on(script, pre
     assert float(flags["--num_train_epochs"]) == pytest.approx(epochs)
 
 
-def test_launchers():
+def test_launchers(tmp_path):
+    """More of them in tests/align_ti/test_launch.py."""
     eight = show("distill/align_ti", NUM_GPUS="8").stdout
-    assert "deepspeed.launcher.runner --num_gpus 8" in eight and "--deepspeed scripts/deepspeed/zero2.json" in eight
+    assert (
+        "deepspeed.launcher.runner --include localhost:0,1,2,3,4,5,6,7" in eight
+        and "--deepspeed scripts/deepspeed/zero2.json" in eight
+    )
     torchrun = show("distill/align_ti", NUM_GPUS="8", LAUNCHER="torchrun").stdout
     assert "torch.distributed.run" in torchrun and "--nproc_per_node 8" in torchrun
-    nodes = show("distill/align_ti", NUM_GPUS="8", NUM_NODES="2", HOSTFILE="hosts", MASTER_ADDR="node0")
-    assert "--hostfile hosts" in nodes.stdout and "--gradient_accumulation_steps 2" in nodes.stdout
+    (tmp_path / "hosts").write_text("node0 slots=8\nnode1 slots=8\n")
+    hosts = {"HOSTFILE": str(tmp_path / "hosts"), "MASTER_ADDR": "node0"}
+    nodes = show("distill/align_ti", NUM_GPUS="8", NUM_NODES="2", **hosts)
+    assert "--hostfile" in nodes.stdout and "--gradient_accumulation_steps 2" in nodes.stdout
     assert show("distill/align_ti", NUM_GPUS="8", NUM_NODES="2").returncode != 0  # no host file
     assert show("teacher/finetune", NUM_GPUS="8").stdout.rstrip().endswith("scripts/deepspeed/zero3.json")
     assert show("distill/align_ti", NUM_GPUS="8", LAUNCHER="rocket").returncode == 2
+
+
+def test_a_recipe_for_gpus_does_not_train_on_a_cpu_by_accident():
+    """Whether the command is only shown or run."""
+    for variables in ({"NUM_GPUS": "8", "PRINT_ONLY": ""}, {}, {"NUM_GPUS": "0"}):
+        done = show("distill/align_ti", CUDA_VISIBLE_DEVICES="", **variables)
+        assert done.returncode == 2 and "torch sees" in done.stderr and not done.stdout
+    assert "--use_cpu True" in show("distill/align_ti", NUM_GPUS="0", CPU_PROCESSES="1").stdout
 
 
 def test_processes_on_a_cpu_train_together():
