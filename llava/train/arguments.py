@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -118,7 +119,9 @@ class TrainingArguments(transformers.TrainingArguments):
             raise InputError("--remove_unused_columns must stay False: batches are built by the collator")
         if self.disable_tqdm is None:
             self.disable_tqdm = not on_a_terminal()
-        super().__post_init__()
+        with warnings.catch_warnings():  # gradient_checkpointing has another name from transformers 5.23 on
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+            super().__post_init__()
         self._check_processes()
 
     def _check_processes(self) -> None:

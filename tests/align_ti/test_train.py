@@ -273,6 +273,5 @@ def test_the_layers_of_a_student_in_pieces_are_not_scored(tmp_path):
     student.config = SimpleNamespace(num_hidden_layers=24)
     arguments = DistillArguments("teacher", iva_weights="student")
     with pytest.raises(InputError, match="give a layer number, 0 to 23"):
-        distill.choose_iva_layer(
-            student, "student", range(3), None, arguments, SimpleNamespace(output_dir=tmp_path, seed=0)
-        )
+        run = SimpleNamespace(output_dir=tmp_path, seed=0, process_index=0, world_size=1)
+        distill.choose_iva_layer(student, "student", range(3), None, arguments, run)
