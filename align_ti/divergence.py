@@ -13,16 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
+from align_ti.chunks import default_chunk_rows
 from align_ti.forward_kl import forward_kl_terms
+from align_ti.heads import Head, head_of
 from align_ti.kl_family import Divergence, forward_kl, fuse, get_divergence
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
-
-CHUNK_BYTES = {"cuda": 64 * 2**20, "cpu": 4 * 2**20}
-"""Size of one float32 chunk of logits when ``chunk_rows`` is not given, by device; some six of them live at once. A CPU
-is fastest when they stay in its cache."""
-
-MIN_CHUNK_ROWS = 16
 
 
 class LinearDivergence(NamedTuple):
@@ -55,8 +51,9 @@ def linear_divergence(
     temperature 1. The result is a sum: put means into the weights. A row with zero weight in both costs
     nothing, and one with a single kind of weight pays only for that loss. Gradients reach
     ``student_hidden`` and ``student_weight``; the teacher gets none. Under ``no_grad`` no gradient is
-    computed. The logits have the head's dtype (or autocast's), losses are taken in float32 (float64 stays
-    float64), and the head's gradient is accumulated over the chunks in float32 or better.
+    computed. Products run in the head's dtype (or autocast's), losses are taken in float32 (float64 stays
+    float64), and the head's gradient is accumulated over the chunks in float32 or better. Gradients of
+    float16 tensors are kept in float32 until the backward brings the loss scale.
 
     Args:
         student_hidden: ``[N, D_s]``, after the final norm.
@@ -69,7 +66,7 @@ def linear_divergence(
         divergence: a name for ``get_divergence`` or a function of two blocks of logits.
         temperature: divides both models' logits for the divergence; the result is not multiplied by its
             square.
-        chunk_rows: rows of logits at once. Default: see ``default_chunk_rows``.
+        chunk_rows: rows of logits at once. Default: see ``align_ti.chunks``.
         compiled: let ``torch.compile`` fuse what is done to the logits. Needs a compiler, and seconds the first time.
 
     Raises:
@@ -100,37 +97,25 @@ def linear_divergence(
     ]
     grad = torch.is_grad_enabled()
     function = get_divergence(divergence) if isinstance(divergence, str) else divergence
-    if teacher_weight is not None:
-        teacher_weight = teacher_weight.detach()[:vocabulary].to(_head_dtype(teacher_weight))
+    teacher_head = None if teacher_weight is None else head_of(teacher_weight[:vocabulary])
     job = _Job(
         chunks=chunks,
         weights=row_weights,
         ce_weights=row_ce_weights,
         targets=targets,
         teacher_hidden=teacher_hidden,
-        teacher_weight=teacher_weight,
+        teacher_head=teacher_head,
         divergence=fuse(function) if compiled else function,
         closed_form=function is forward_kl
         and temperature == 1
-        and teacher_weight is not None
-        and len(teacher_weight) == vocabulary,
+        and teacher_head is not None
+        and len(teacher_head) == vocabulary,
         compiled=compiled,
         temperature=temperature,
-        dtype=_head_dtype(student_weight),
         hidden_grad=grad and student_hidden.requires_grad,
         weight_grad=grad and student_weight.requires_grad,
     )
     return LinearDivergence(*_ChunkedHeads.apply(student_hidden, student_weight, job))
-
-
-def chunk_bytes(device: torch.device) -> int:
-    """Bytes of one chunk on a device."""
-    return CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"])
-
-
-def default_chunk_rows(vocabulary: int, device: torch.device) -> int:
-    """Rows of float32 logits that make one chunk, at least 16."""
-    return max(MIN_CHUNK_ROWS, chunk_bytes(device) // (4 * vocabulary))
 
 
 @dataclass
@@ -142,12 +127,11 @@ class _Job:
     ce_weights: Tensor
     targets: Tensor | None
     teacher_hidden: Tensor | None
-    teacher_weight: Tensor | None  # the rows the student's head has too
+    teacher_head: Head | None  # the rows the student's head has too
     divergence: Divergence
     closed_form: bool  # the divergence is a forward KL over the student's whole vocabulary at temperature 1
     compiled: bool
     temperature: float
-    dtype: torch.dtype
     hidden_grad: bool
     weight_grad: bool
 
@@ -160,46 +144,47 @@ class _ChunkedHeads(torch.autograd.Function):
         exact = job.weights.dtype
         loss = hidden.new_zeros((), dtype=exact)
         divergence, ce = torch.zeros_like(job.weights), torch.zeros_like(job.weights)
-        hidden_grad = torch.zeros_like(hidden) if job.hidden_grad else None
+        kept = _kept_dtype(hidden)
+        hidden_grad = torch.zeros_like(hidden, dtype=kept) if job.hidden_grad else None
         weight_grad = torch.zeros_like(weight, dtype=exact) if job.weight_grad else None
+        head = head_of(weight)
         with torch.autocast(hidden.device.type, enabled=False):
-            head = weight.detach().to(job.dtype)
             for kind, rows in job.chunks:
-                block = hidden.detach()[rows].to(job.dtype)
-                logits = block @ head.T
-                chunk_loss, logits_grad = _chunk(logits, kind, rows, job, divergence, ce)
+                block = head.rows(hidden[rows])
+                chunk_loss, logits_grad = _chunk(head.logits(block), kind, rows, job, divergence, ce)
                 loss += chunk_loss
-                if logits_grad is None:
-                    continue
-                if hidden_grad is not None:
-                    hidden_grad[rows] = (logits_grad @ head).to(hidden.dtype)
-                if weight_grad is not None:
-                    _add_product(weight_grad, logits_grad, block)
+                if logits_grad is not None:
+                    rows_grad = head.backward(logits_grad, block, job.hidden_grad, weight_grad)
+                    if hidden_grad is not None and rows_grad is not None:
+                        hidden_grad[rows] = rows_grad.to(kept)
         if weight_grad is not None:
-            weight_grad = weight_grad.to(weight.dtype)
+            weight_grad = weight_grad.to(_kept_dtype(weight))
         ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.dtypes = hidden.dtype, weight.dtype
         ctx.mark_non_differentiable(divergence, ce)
         return loss, divergence, ce
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, loss_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        scale = loss_grad.item()  # 1.0 spares a copy of the head's gradient
-        hidden_grad, weight_grad = ctx.saved_tensors
-        if scale != 1.0:
-            hidden_grad = None if hidden_grad is None else hidden_grad * scale
-            weight_grad = None if weight_grad is None else weight_grad * scale
+        scale = loss_grad.item()
+        hidden_grad, weight_grad = (
+            None if kept is None else _times(kept, scale, dtype)
+            for kept, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return hidden_grad, weight_grad, None
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left.T @ right`` without a second tensor of ``total``'s size, ``[V, D]``."""
-    if total.dtype == left.dtype:
-        total.addmm_(left.T, right)
-        return
-    rows = max(1, chunk_bytes(total.device) // (4 * total.shape[1]))
-    for start in range(0, len(total), rows):
-        total[start : start + rows] += left[:, start : start + rows].T @ right
+def _kept_dtype(tensor: Tensor) -> torch.dtype:
+    """Of a gradient until the backward: without the loss scale, which comes there, float16 would lose small numbers."""
+    return torch.float32 if tensor.dtype == torch.float16 else tensor.dtype
+
+
+def _times(kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """``kept * scale`` in ``dtype``; a scale of 1 spares a copy of the head's gradient."""
+    if kept.dtype != dtype:
+        return torch.mul(kept, scale, out=torch.empty_like(kept, dtype=dtype))
+    return kept if scale == 1.0 else kept * scale
 
 
 def _chunk(
@@ -242,8 +227,8 @@ def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: 
 
 
 def _teacher_logits(rows: Tensor, job: _Job) -> Tensor:
-    assert job.teacher_hidden is not None and job.teacher_weight is not None
-    return job.teacher_hidden.detach()[rows].to(job.teacher_weight.dtype) @ job.teacher_weight.T
+    assert job.teacher_hidden is not None and job.teacher_head is not None
+    return job.teacher_head.logits(job.teacher_head.rows(job.teacher_hidden[rows]))
 
 
 def _row_vector(values: Tensor | None, rows: int, hidden: Tensor, name: str) -> Tensor:
@@ -253,11 +238,6 @@ def _row_vector(values: Tensor | None, rows: int, hidden: Tensor, name: str) -> 
     if values.shape != (rows,):
         raise InputError(f"{name} has shape {tuple(values.shape)}, expected ({rows},), one number a row")
     return values.detach().to(hidden.device, exact)
-
-
-def _head_dtype(weight: Tensor) -> torch.dtype:
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _check(

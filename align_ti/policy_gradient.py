@@ -17,7 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from align_ti.divergence import default_chunk_rows, linear_divergence
+from align_ti.chunks import default_chunk_rows
+from align_ti.divergence import linear_divergence
+from align_ti.heads import head_of
 
 
 class PolicyGradient(NamedTuple):
@@ -84,14 +86,13 @@ def policy_gradient(
 @torch.no_grad()
 def log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
     """``log P(target)`` of each row from hidden states ``[L, D]`` and a head ``[V, D]``, in chunks -> ``[L]``."""
-    dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
     exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    head = weight.detach().to(dtype or weight.dtype)
+    head = head_of(weight)
     out = torch.empty(len(hidden), dtype=exact, device=hidden.device)
     rows = chunk_rows or default_chunk_rows(len(weight), hidden.device)
     for places in torch.arange(len(hidden), device=hidden.device).split(rows):
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = (hidden.detach()[places].to(head.dtype) @ head.T).to(exact)
+            logits = head.logits(head.rows(hidden[places])).to(exact)
         out[places] = logits.gather(1, targets[places, None])[:, 0] - logits.logsumexp(1)
     return out
 

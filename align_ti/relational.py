@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cosine_similarity
 
-from align_ti.divergence import chunk_bytes
+from align_ti.chunks import head_rows
 
 SIMILARITIES = ("cosine", "product")
 """How two tokens' logits are compared. LLaVA-KD's self-correlation is the product; the cosine leaves lengths out."""
@@ -90,7 +90,7 @@ class _SecondMoment(torch.autograd.Function):
         ctx.rows = rows
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
         moment = weight.new_zeros(weight.shape[1], weight.shape[1], dtype=exact)
-        for block in weight[:rows].split(_block_rows(weight)):
+        for block in weight[:rows].split(head_rows(weight)):
             block = block.to(exact)
             moment.addmm_(block.T, block)
         return moment
@@ -101,12 +101,8 @@ class _SecondMoment(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         both = grad + grad.T
         out = torch.zeros_like(weight)
-        size = _block_rows(weight)
+        size = head_rows(weight)
         for start in range(0, ctx.rows, size):
             stop = min(start + size, ctx.rows)
             out[start:stop] = (weight[start:stop].to(grad.dtype) @ both).to(weight.dtype)
         return out, None
-
-
-def _block_rows(weight: Tensor) -> int:
-    return max(1, chunk_bytes(weight.device) // (4 * weight.shape[1]))

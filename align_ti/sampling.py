@@ -8,7 +8,7 @@ whoever supplies the numbers decides what the draws depend on. A new rule is one
 import torch
 from torch import Tensor
 
-from align_ti.divergence import default_chunk_rows
+from align_ti.chunks import default_chunk_rows
 from llava.errors import InputError
 
 METHODS = ("nucleus", "multinomial", "greedy")

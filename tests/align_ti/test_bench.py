@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from align_ti import divergence
+from align_ti import chunks
 from align_ti.bench import __main__ as entry
 from align_ti.bench.geometry import PRESETS, Decoder, Geometry
 from align_ti.bench.heads import head_memory
@@ -141,7 +141,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_chunked_heads_take_a_fraction_of_the_memory(monkeypatch):
-    monkeypatch.setitem(divergence.CHUNK_BYTES, "cpu", 2**20)
+    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 2**20)
     used = head_memory(CPU, rows=600, vocabulary=6_000, student_hidden=64, teacher_hidden=96)
     assert used["ratio"] < 0.25 and used["plain"] * 2**20 > 4 * 600 * 6_000 * 4
 

@@ -84,6 +84,23 @@ def test_two_processes_equal_one(mode, world, student, tuned_teacher, one_proces
         torch.testing.assert_close(weights[name], wanted, rtol=5e-2, atol=5e-4, msg=lambda text, name=name: name + text)
 
 
+@pytest.mark.timeout(300)
+def test_float16_keeps_a_small_gradient(world, student, tuned_teacher, tmp_path, monkeypatch):
+    """IVA alone, with the small weights that it has in a large batch, as DeepSpeed trains in float16: the gradient of
+    the first step is float32's."""
+    more = ("--losses", "iva", "--iva_weight", "1e-3", "--per_device_train_batch_size", "4")
+    monkeypatch.setattr(sys, "argv", ["train", *flags(world, student, tuned_teacher, tmp_path / "one", *more)])
+    distill.main()
+    arguments = flags(world, student, tuned_teacher, tmp_path / "two", *more, *MODES["zero2"], "--fp16", "True")
+    two_processes("align_ti.train", *arguments, "--per_device_train_batch_size", "2")
+    wanted, found = (
+        json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"][0] for name in ("one", "two")
+    )
+    assert wanted["grad_norm"] > 0
+    assert found["iva"] == pytest.approx(wanted["iva"], rel=0.02)
+    assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=0.02)
+
+
 @pytest.mark.parametrize("mode", ["ddp", "zero3"])
 @pytest.mark.timeout(300)
 def test_the_methods_compared_with(mode, world, student, tuned_teacher, tmp_path, monkeypatch):

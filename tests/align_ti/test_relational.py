@@ -35,7 +35,7 @@ def plain(logits, taught, samples, similarity):
 @pytest.mark.parametrize("similarity", ["cosine", "product"])
 @pytest.mark.parametrize("vocabularies", [(7, 9), (9, 7)])
 def test_against_loops(similarity, vocabularies, monkeypatch):
-    monkeypatch.setattr(relational, "_block_rows", lambda weight: 2)  # several blocks, the last one shorter
+    monkeypatch.setattr(relational, "head_rows", lambda weight: 2)  # several blocks, the last one shorter
     torch.manual_seed(0)
     samples = [0, 0, 0, 2, 2, 2, 2, 3]  # sample 1 has no image
     hidden, weight = torch.randn(8, 4).double().requires_grad_(), torch.randn(vocabularies[0], 4).double()
@@ -52,7 +52,7 @@ def test_against_loops(similarity, vocabularies, monkeypatch):
 
 
 def test_second_moment(monkeypatch):
-    monkeypatch.setattr(relational, "_block_rows", lambda weight: 3)
+    monkeypatch.setattr(relational, "head_rows", lambda weight: 3)
     torch.manual_seed(0)
     weight = torch.randn(10, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda w: second_moment(w, 7), weight)
