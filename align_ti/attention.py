@@ -37,6 +37,7 @@ class AttentionCapture:
 
     Attributes:
         keys, values: layer -> ``[B, H_kv, S, D]``.
+        in_graph: whether all keys and values were kept while gradients were recorded.
         maps: layer -> ``[B, S]``, see ``mean_instruction_attention``.
     """
 
@@ -45,6 +46,7 @@ class AttentionCapture:
         self.request = maps
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
+        self.in_graph = True
         self.maps: dict[int, Tensor] = {}
 
     def release(self) -> None:
@@ -56,6 +58,7 @@ class AttentionCapture:
         """Called by the attention function of each layer."""
         if self.keep_prefix and layer not in self.keys:
             self.keys[layer], self.values[layer] = key, value
+            self.in_graph &= torch.is_grad_enabled()
         if self.request is not None and layer in self.request.layers and layer not in self.maps:
             request = self.request
             self.maps[layer] = mean_instruction_attention(

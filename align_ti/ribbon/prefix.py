@@ -4,6 +4,7 @@ The main path never attends to candidates, so its keys and values are those of t
 in the autograd graph, they carry the candidates' gradient back into it.
 """
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -36,7 +37,8 @@ def candidate_pass(
         last hidden states after the final norm, ``[C, D]``, in the layout's order.
 
     Raises:
-        InputError: the decoder runs another attention, or the prefix was not kept.
+        InputError: the decoder runs another attention, the prefix was not kept, or it was kept without its graph and
+            gradients are wanted.
     """
     require_align_ti_attention(decoder)
     config = decoder.config
@@ -44,6 +46,12 @@ def candidate_pass(
         raise InputError(
             f"the prefix holds {len(prefix.keys)} layers, the decoder has {config.num_hidden_layers}: run "
             "the main pass of this decoder with capture=AttentionCapture(keep_prefix=True)"
+        )
+    if torch.is_grad_enabled() and not prefix.in_graph:
+        raise InputError(
+            "the keys and values of the main pass were kept without their graph, so the candidates' gradient through "
+            "them would be lost: reentrant gradient checkpointing does that, and torch.no_grad. Enable checkpointing "
+            'with {"use_reentrant": False}'
         )
     groups = config.num_attention_heads // config.num_key_value_heads
     name = resolve_backend(backend, prefix.keys[0].dtype)

@@ -13,6 +13,7 @@ from transformers import HfArgumentParser
 from llava.console import on_a_terminal
 from llava.conversation import TEMPLATES, get_template
 from llava.errors import InputError
+from llava.train.checkpointing import refuse_reentrant
 
 RENAMED_FLAGS = {
     "--evaluation_strategy": "--eval_strategy",
@@ -122,6 +123,7 @@ class TrainingArguments(transformers.TrainingArguments):
         with warnings.catch_warnings():  # gradient_checkpointing has another name from transformers 5.23 on
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
             super().__post_init__()
+        refuse_reentrant(self)
         self._check_processes()
 
     def _check_processes(self) -> None:

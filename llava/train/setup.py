@@ -106,8 +106,6 @@ def load_trainable_model(
     freeze(model, model_arguments, arguments)
     if arguments.ddp_find_unused_parameters is None:  # every parameter gets a gradient in every batch
         arguments.ddp_find_unused_parameters = False
-    if arguments.gradient_checkpointing and arguments.gradient_checkpointing_kwargs is None:
-        arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
     return model
 
 

@@ -212,6 +212,7 @@ def test_the_teacher_is_left_alone(run, tmp_path, tuned_teacher):
         (("--packing", "True", "--ribbon", "algorithm1"), "dense mask"),
         (("--divergence", "chi2"), "forward_kl"),
         (("--version", "nope"), "qwen"),
+        (("--gradient_checkpointing_kwargs", '{"use_reentrant": true}'), "use_reentrant is True; it must be false"),
     ],
 )
 def test_wrong_settings_are_refused_before_training(run, tmp_path, flags, message):

@@ -1,0 +1,34 @@
+"""Flags of the supervised stages: what they mean together, and what is refused."""
+
+from dataclasses import fields
+
+import pytest
+
+from llava.errors import InputError
+from llava.train.arguments import TrainingArguments, parse_arguments
+from llava.train.checkpointing import KWARGS
+
+KNOWN = [name for name in KWARGS if name in {field.name for field in fields(TrainingArguments)}]
+
+
+def parsed(*flags: str) -> TrainingArguments:
+    (arguments,) = parse_arguments(TrainingArguments, argv=["--output_dir", "run", "--use_cpu", "True", *flags])
+    return arguments
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("value", ["true", "1", '"yes"', "null"])
+def test_reentrant_checkpointing_is_refused(name, value):
+    with pytest.raises(InputError, match=f"--{name}.*use_reentrant is .*must be false.*frozen"):
+        parsed("--gradient_checkpointing", "True", f"--{name}", f'{{"use_reentrant": {value}}}')
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("given", [None, "{}", '{"preserve_rng_state": false}', '{"use_reentrant": false}'])
+def test_checkpointing_is_never_left_to_a_default(name, given):
+    """All names that a release of transformers may read say so."""
+    arguments = parsed("--gradient_checkpointing", "True", *([] if given is None else [f"--{name}", given]))
+    for other in KNOWN:
+        kwargs = getattr(arguments, other)
+        assert kwargs["use_reentrant"] is False
+        assert kwargs.get("preserve_rng_state", True) == ("preserve" not in (given or ""))
