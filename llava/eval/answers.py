@@ -19,7 +19,7 @@ from llava.eval.records import Answer, Question, read_answers
 
 SETTINGS_FILE = "settings.json"
 ANSWERS_FILE = "answers.jsonl"
-REMEDY = "pass --overwrite to discard these answers, or choose another --output-dir"
+REMEDY = "pass --overwrite to discard these answers, or choose another place for the new ones"
 
 
 def settings_id(settings: dict[str, Any]) -> str:
@@ -92,8 +92,9 @@ def merge_parts(
     settings: dict[str, Any],
     overwrite: bool = False,
     num_chunks: int | None = None,
+    target: Path | None = None,
 ) -> list[Answer]:
-    """Join the answers of all processes into ``answers.jsonl``, in the questions' order.
+    """Join the answers of all processes into one file, in the questions' order.
 
     Args:
         folder: the benchmark's folder.
@@ -101,6 +102,7 @@ def merge_parts(
         settings: as given to the writers.
         overwrite: leave out and delete parts of other settings, or of another number of processes.
         num_chunks: the number of processes, needed with ``overwrite``.
+        target: the file; ``answers.jsonl`` in the folder if absent.
 
     Raises:
         InputError: there are no answers, or some were made with other settings.
@@ -114,7 +116,7 @@ def merge_parts(
         raise InputError(f"no answers in {folder / 'parts'}: generate them first (--stage generate or all)")
     order = {question.key: index for index, question in enumerate(questions)}
     answers.sort(key=lambda answer: order.get(answer.metadata.get("key", ""), len(order)))
-    write_atomically(folder / ANSWERS_FILE, "".join(answer.to_line() for answer in answers))
+    write_atomically(target or folder / ANSWERS_FILE, "".join(answer.to_line() for answer in answers))
     return answers
 
 

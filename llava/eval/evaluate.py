@@ -16,6 +16,7 @@ from llava.eval.records import Answer, Question, chunk, match_answers, subset, w
 from llava.eval.registry import BENCHMARKS
 
 if TYPE_CHECKING:
+    from llava.eval.draws import Draws
     from llava.eval.generate import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -150,30 +151,67 @@ def answer(task: Task, checkpoint: Checkpoint, options: EvalOptions, load_model:
     Raises:
         InputError: answers of another model or other settings are there, or a picture cannot be read.
     """
-    settings = settings_of(task, checkpoint, options)
+    return ask(
+        subset(task.questions, options.limit),
+        options.output_dir / task.benchmark.name,
+        settings_of(task, checkpoint, options),
+        load_model,
+        batch_size=options.batch_size,
+        num_chunks=options.num_chunks,
+        chunk_idx=options.chunk_idx,
+        overwrite=options.overwrite,
+        description=task.benchmark.column,
+    )
+
+
+def ask(
+    questions: Sequence[Question],
+    folder: Path,
+    settings: dict[str, Any],
+    load_model: Callable[[], "LoadedModel"],
+    *,
+    batch_size: int,
+    num_chunks: int = 1,
+    chunk_idx: int = 0,
+    overwrite: bool = False,
+    description: str = "",
+    draws: "Draws | None" = None,
+) -> int:
+    """Ask this process's share of questions that have no answer in ``folder`` yet; returns how many were asked.
+
+    Args:
+        questions: of all processes.
+        folder: see :mod:`llava.eval.answers`.
+        settings: what the answers depend on, ``model``, ``conv_mode`` and ``max_new_tokens`` among them.
+        load_model: called only if there is something to ask.
+        batch_size: questions a batch.
+        num_chunks, chunk_idx: the number of processes, and which one this is.
+        overwrite: discard answers that are there.
+        description: shown with the progress bar.
+        draws: how answers are drawn; greedy without.
+
+    Raises:
+        InputError: answers of another model or other settings are there, or a picture cannot be read.
+    """
     template = get_template(settings["conv_mode"])
-    share = chunk(subset(task.questions, options.limit), options.num_chunks, options.chunk_idx)
-    folder = options.output_dir / task.benchmark.name
-    with AnswerWriter(
-        folder, settings, checkpoint.model_id, options.chunk_idx, options.num_chunks, options.overwrite
-    ) as writer:
+    share = chunk(questions, num_chunks, chunk_idx)
+    with AnswerWriter(folder, settings, settings["model"], chunk_idx, num_chunks, overwrite) as writer:
         todo = [question for question in share if question.key not in writer.done]
         if not todo:
-            logger.info("%s: all %d answers are there", task.benchmark.column, len(share))
+            logger.info("%s: all %d answers are there", description, len(share))
             return 0
-        from llava.eval.generate import (
-            generate_answers,  # here, since scoring needs neither torch nor a model
-        )
+        from llava.eval.generate import generate_answers  # here, since scoring needs neither torch nor a model
 
         generate_answers(
             load_model(),
             todo,
             template,
             max_new_tokens=settings["max_new_tokens"],
-            batch_size=options.batch_size,
+            batch_size=batch_size,
             on_answer=writer.write,
-            description=task.benchmark.column,
+            description=description,
             done=len(share) - len(todo),
+            draws=draws,
         )
     return len(todo)
 

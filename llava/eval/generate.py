@@ -1,4 +1,4 @@
-"""The answer generator: batches of questions in, greedy answers out; the same for every benchmark.
+"""The answer generator: batches of questions in, greedy answers (or drawn ones) out; the same for every benchmark.
 
 Answers do not depend on the batch size: prompts are padded on the left and masked, and positions are counted
 from the mask.
@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers import LogitsProcessorList
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import HUMAN, Template
 from llava.errors import InputError
+from llava.eval.draws import Draws
 from llava.eval.records import Question
 from llava.eval.stopping import EndOfTurn
 from llava.flags import resolve_device
@@ -104,6 +106,7 @@ def generate_answers(
     on_answer: Callable[[Question, str, str], None],
     description: str = "",
     done: int = 0,
+    draws: Draws | None = None,
 ) -> None:
     """Ask every question once, in an order that suits the machine.
 
@@ -116,6 +119,7 @@ def generate_answers(
         on_answer: called with question, answer and ``stop`` or ``length`` as soon as a batch is finished.
         description: shown with the progress bar.
         done: questions answered in an earlier run, for the progress bar.
+        draws: how answers are drawn; greedy without.
 
     Raises:
         InputError: a picture cannot be read.
@@ -130,14 +134,16 @@ def generate_answers(
     with tqdm(total=done + len(prompts), initial=done, desc=description, unit="question") as bar:
         for batch in _prefetched(lambda group: _prepare(group, loaded), groups):
             for prompt, (text, finish) in zip(
-                batch.prompts, answer_batch(loaded, batch, stop, max_new_tokens), strict=True
+                batch.prompts, answer_batch(loaded, batch, stop, max_new_tokens, draws), strict=True
             ):
                 on_answer(prompt.question, text, finish)
             bar.update(len(batch.prompts))
 
 
 @torch.inference_mode()
-def answer_batch(loaded: LoadedModel, batch: Batch, stop: EndOfTurn, max_new_tokens: int) -> list[tuple[str, str]]:
+def answer_batch(
+    loaded: LoadedModel, batch: Batch, stop: EndOfTurn, max_new_tokens: int, draws: Draws | None = None
+) -> list[tuple[str, str]]:
     """Answers of one batch, each with how it ended (``stop`` or ``length``)."""
     model = loaded.model
     home = model.get_input_embeddings().weight
@@ -151,9 +157,11 @@ def answer_batch(loaded: LoadedModel, batch: Batch, stop: EndOfTurn, max_new_tok
     if batch.pixels is not None:
         features = model.vision_features(batch.pixels.to(device=home.device, dtype=home.dtype))
         pictures["vision_features"] = features[torch.tensor(batch.picture_of, device=features.device)]
+    drawn = [draws.processor([prompt.question.key for prompt in batch.prompts])] if draws is not None else []
     tokens = model.generate(
         input_ids=ids.to(home.device),
         attention_mask=mask.to(home.device),
+        logits_processor=LogitsProcessorList(drawn),
         **pictures,
         **GREEDY,
         max_new_tokens=max_new_tokens,

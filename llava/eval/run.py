@@ -9,29 +9,15 @@ then one with ``--stage score --num-chunks N``; ``scripts/eval`` does so. A kill
 
 import argparse
 import logging
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llava.errors import InputError, run_cli
-from llava.eval.evaluate import (
-    Checkpoint,
-    EvalOptions,
-    Task,
-    answer,
-    fingerprint,
-    own_template,
-    score,
-    score_answers,
-    write_scores,
-)
+from llava.eval.checkpoint import open_checkpoint
+from llava.eval.evaluate import EvalOptions, Task, answer, score, score_answers, write_scores
 from llava.eval.records import read_answers, subset
 from llava.eval.registry import BENCHMARKS, select
-from llava.flags import add_device_flags, add_flag, resolve_device
-
-if TYPE_CHECKING:
-    from llava.eval.generate import LoadedModel
+from llava.flags import add_device_flags, add_flag
 
 logger = logging.getLogger("llava.eval")
 
@@ -92,7 +78,13 @@ def main(argv: list[str] | None = None) -> None:
         )
     for task in tasks if arguments.stage != "score" else []:
         task.check_pictures(options.limit)
-    checkpoint, load_model = _checkpoint(arguments)
+    checkpoint, load_model = open_checkpoint(
+        arguments.model_path,
+        arguments.model_base,
+        arguments.device,
+        arguments.dtype,
+        arguments.attn_implementation,
+    )
     for task in tasks:
         if arguments.stage != "score":
             answer(task, checkpoint, options, load_model)
@@ -116,39 +108,6 @@ def _score_file(path: Path, tasks: list[Task], options: EvalOptions) -> None:
     settings = {"answers_file": str(path), "models": sorted({answer.model_id for answer in answers})}
     content = score_answers(tasks[0].benchmark, asked, answers, options.output_dir, settings, options.limit)
     print(f"{content['column']}: {content['score']:.2f}")
-
-
-def _checkpoint(arguments: argparse.Namespace) -> tuple[Checkpoint, Callable[[], "LoadedModel"]]:
-    """What the answers depend on, and a function that loads the model, once however often it is called."""
-    import torch  # heavy modules are imported when the input is known to be right
-
-    from llava.mm_utils import get_model_name_from_path
-
-    device, dtype = resolve_device(arguments.device, arguments.dtype)
-    checkpoint = Checkpoint(
-        path=arguments.model_path,
-        model_id=get_model_name_from_path(arguments.model_path),
-        fingerprint=fingerprint(arguments.model_path, arguments.model_base),
-        dtype=dtype,
-        template=own_template(arguments.model_path),
-    )
-
-    @cache
-    def load_model() -> "LoadedModel":
-        from llava.eval.generate import LoadedModel
-        from llava.model.builder import load_pretrained_model
-
-        tokenizer, model, image_processor, context_length = load_pretrained_model(
-            checkpoint.path,
-            arguments.model_base,
-            checkpoint.model_id,
-            device_map=device,
-            torch_dtype=getattr(torch, dtype),
-            attn_implementation=arguments.attn_implementation,
-        )
-        return LoadedModel(tokenizer, model, image_processor, context_length, checkpoint.model_id)
-
-    return checkpoint, load_model
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 #
 #   bash scripts/eval/all.sh CHECKPOINT [flags of llava.eval.run]
 #
-# Environment: EVAL_ROOT (the benchmarks), OUTPUT_DIR (answers and scores), CONV_MODE (prompt template;
-# by default the one the checkpoint was tuned with), BATCH_SIZE,
+# Environment: EVAL_ROOT (the benchmarks; `python -m llava.data.prepare benchmarks` gets them), OUTPUT_DIR (answers and
+# scores), CONV_MODE (prompt template; by default the one the checkpoint was tuned with), BATCH_SIZE,
 # CUDA_VISIBLE_DEVICES (one process for each; all GPUs if not set, the CPU if empty), PYTHON.
 set -euo pipefail
 
@@ -18,6 +18,22 @@ visible_gpus() {
     elif command -v nvidia-smi >/dev/null 2>&1; then
         nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | tr '\n' ' ' || true
     fi
+}
+read -r -a GPUS <<< "$(visible_gpus)"
+
+# on_every_gpu COMMAND...: a process of COMMAND on each of GPUS, with its --num-chunks and --chunk-idx.
+on_every_gpu() {
+    local index failed=0
+    local -a pids=()
+    trap 'kill "${pids[@]}" 2>/dev/null || true' INT TERM
+    for index in "${!GPUS[@]}"; do
+        CUDA_VISIBLE_DEVICES=${GPUS[$index]} "$@" --num-chunks "${#GPUS[@]}" --chunk-idx "$index" &
+        pids+=($!)
+    done
+    for index in "${!pids[@]}"; do
+        wait "${pids[$index]}" || { echo "error: the process on GPU ${GPUS[$index]} failed" >&2; failed=1; }
+    done
+    (( failed == 0 )) || exit 1
 }
 
 # evaluate BENCHMARK CHECKPOINT FLAGS...
@@ -35,22 +51,10 @@ evaluate() {
     local -a run=("$PYTHON" -m llava.eval.run --benchmark "$benchmark" --model-path "$checkpoint"
         --eval-root "${EVAL_ROOT:-$REPO/playground/data/eval}" --output-dir "$output"
         ${CONV_MODE:+--conv-mode "$CONV_MODE"} --batch-size "${BATCH_SIZE:-8}" "$@")
-    local -a gpus pids=()
-    read -r -a gpus <<< "$(visible_gpus)"
-    if (( ${#gpus[@]} <= 1 )); then
+    if (( ${#GPUS[@]} <= 1 )); then
         "${run[@]}"
         return
     fi
-    local index failed=0
-    trap 'kill "${pids[@]}" 2>/dev/null || true' INT TERM
-    for index in "${!gpus[@]}"; do
-        CUDA_VISIBLE_DEVICES=${gpus[$index]} "${run[@]}" --stage generate \
-            --num-chunks "${#gpus[@]}" --chunk-idx "$index" &
-        pids+=($!)
-    done
-    for index in "${!pids[@]}"; do
-        wait "${pids[$index]}" || { echo "error: the process on GPU ${gpus[$index]} failed" >&2; failed=1; }
-    done
-    (( failed == 0 )) || exit 1
-    "${run[@]}" --stage score --num-chunks "${#gpus[@]}"
+    on_every_gpu "${run[@]}" --stage generate
+    "${run[@]}" --stage score --num-chunks "${#GPUS[@]}"
 }
