@@ -151,6 +151,7 @@ def _picture_item(source: BenchmarkSource, folder: Path, questions: Sequence[Que
     item = Item("pictures", WRONG if questions and path.is_dir() else MISSING, path)
     if pictures is None:
         item.note = f"{len(absent):,} of {len(questions):,} questions have none, the first: {absent[0].name}"
+        item.more += [source.absent_pictures] if source.absent_pictures else []
         return item
     if item.state == WRONG:
         item.more.append(f"{len(absent):,} of {len(questions):,} questions have none, the first: {absent[0].name}")

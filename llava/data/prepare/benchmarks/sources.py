@@ -53,6 +53,7 @@ class BenchmarkSource:
         expected: published counts, by the question file's name.
         question_bytes: size of LLaVA's question file.
         pictures: None where they are inside the published files.
+        absent_pictures: what to do when a published file lacks pictures.
     """
 
     name: str
@@ -62,6 +63,7 @@ class BenchmarkSource:
     expected: Mapping[str, tuple[Expected, ...]]
     question_bytes: int | None = None
     pictures: Pictures | None = None
+    absent_pictures: str = ""
 
     @property
     def benchmark(self) -> Benchmark:
@@ -207,6 +209,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                 make=make.mme_questions,
                 expected={"llava_mme.jsonl": _counts(2_374, pictures=1_187)},
                 question_bytes=564_644,
+                absent_pictures="the release's readme.txt says where pictures of landmark and artwork are to be had",
             ),
             BenchmarkSource(
                 name="mmbench",

@@ -47,7 +47,7 @@ def test_what_is_wrong(run, small, web, tmp_path, add_pictures):
 
     (root / "MME/MME_Benchmark_release_version/count/1.jpg").unlink()
     text = run("--only", "mme", "--dry_run")[1]
-    assert "2 of 28 questions have none" in text and "count/1.jpg" in text
+    assert "2 of 28 questions have none" in text and "count/1.jpg" in text and "readme.txt says where" in text
 
 
 def test_counts_are_compared_with_the_published_ones(run, web, tmp_path, add_pictures, block):
