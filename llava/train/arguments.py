@@ -1,24 +1,16 @@
 """Command-line arguments of the two LLaVA stages: the names that users' scripts already pass."""
 
 import os
-import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import transformers
-from transformers import HfArgumentParser
 
 from llava.console import on_a_terminal
 from llava.conversation import TEMPLATES, get_template
 from llava.errors import InputError
 from llava.train.checkpointing import refuse_reentrant
-
-RENAMED_FLAGS = {
-    "--evaluation_strategy": "--eval_strategy",
-}
-"""Flags of older transformers that scripts of the LLaVA family still pass, and today's names."""
 
 
 @dataclass
@@ -145,26 +137,6 @@ class TrainingArguments(transformers.TrainingArguments):
                 f"{self.expected_processes}: the global batch would be {batch * together} instead of "
                 f"{batch * self.expected_processes}. Check NUM_GPUS, NUM_NODES and HOSTFILE"
             )
-
-
-def parse_arguments(*classes: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """Parse the command line into dataclasses, accepting flags that older transformers had.
-
-    Args:
-        classes: dataclasses whose fields are the flags.
-        argv: arguments; ``sys.argv[1:]`` by default. DeepSpeed's launcher adds ``--local_rank=N``, a field of
-            transformers' arguments.
-
-    Returns:
-        One instance a class, in order.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    renamed = []
-    for argument in argv:
-        flag, equals, value = argument.partition("=")
-        renamed.append(RENAMED_FLAGS.get(flag, flag) + equals + value)
-    parser = HfArgumentParser(list(classes))  # type: ignore[arg-type]
-    return parser.parse_args_into_dataclasses(args=renamed)
 
 
 def check_model_arguments(arguments: ModelArguments) -> None:

@@ -11,8 +11,8 @@ from llava.train.arguments import (
     ModelArguments,
     TrainingArguments,
     check_model_arguments,
-    parse_arguments,
 )
+from llava.train.parsing import parse_arguments
 from llava.train.plan import parse_plan, plan, plan_asked_for
 from llava.train.run_folder import begin_run
 from llava.train.setup import (

@@ -1,0 +1,86 @@
+"""Command lines into dataclasses; what is wrong with one is said in one line."""
+
+import re
+import sys
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from transformers import HfArgumentParser
+
+from llava.errors import InputError
+
+RENAMED_FLAGS = {
+    "--evaluation_strategy": "--eval_strategy",
+}
+"""Flags of older transformers that scripts of the LLaVA family still pass, and today's names."""
+
+
+class FlagParser(HfArgumentParser):
+    """A parser of dataclasses' fields: whole flag names only, errors as ``InputError``."""
+
+    def __init__(self, *classes: type) -> None:
+        super().__init__(list(classes), allow_abbrev=False)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse, with what is wrong.
+
+        Raises:
+            InputError: always.
+        """
+        one_spelling = re.sub(r"(--\w+)/--[\w-]+", r"\1", message)  # each flag may be written with dashes, too
+        raise InputError(f"{one_spelling}; --help lists all flags")
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """All flags, as they are written."""
+        return frozenset(self._option_string_actions)
+
+
+def parse_arguments(*classes: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Parse the command line into dataclasses, accepting flags that older transformers had.
+
+    Args:
+        classes: dataclasses whose fields are the flags.
+        argv: arguments; ``sys.argv[1:]`` by default. DeepSpeed's launcher adds ``--local_rank=N``, a field of
+            transformers' arguments.
+
+    Returns:
+        One instance a class, in order.
+
+    Raises:
+        InputError: an unknown flag (with the nearest known one), a missing one, or a value of the wrong type.
+    """
+    words = renamed(sys.argv[1:] if argv is None else argv)
+    parser = FlagParser(*classes)
+    _, unknown = parser.parse_known_args(words)
+    refuse_unknown(unknown, parser.flags)
+    return parser.parse_args_into_dataclasses(args=words)
+
+
+def renamed(argv: Sequence[str]) -> list[str]:
+    """A command line with today's names of renamed flags."""
+    out = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        out.append(RENAMED_FLAGS.get(flag, flag) + equals + value)
+    return out
+
+
+def refuse_unknown(words: Sequence[str], known: Collection[str]) -> None:
+    """Refuse words of a command line that no flag takes.
+
+    Args:
+        words: what a parser left over.
+        known: all flags, as they are written.
+
+    Raises:
+        InputError: there is a word; the message names the nearest known flag.
+    """
+    for word in words:
+        flag = word.partition("=")[0]
+        if not flag.startswith("-"):
+            raise InputError(f"unexpected argument {word!r}: no flag takes it")
+        near = get_close_matches(flag, known, n=1, cutoff=0.6)
+        advice = f"did you mean {near[0]}?" if near else "--help lists all flags"
+        raise InputError(f"unknown flag {flag}; {advice}")

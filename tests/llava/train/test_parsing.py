@@ -1,0 +1,38 @@
+"""Command lines that are wrong end in one line that says what to do."""
+
+import pytest
+
+from align_ti.arguments import DistillArguments
+from llava.errors import InputError
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.parsing import parse_arguments
+
+CLASSES = (DistillArguments, ModelArguments, DataArguments, TrainingArguments)
+WHOLE = ["--teacher_path", "t", "--model_name_or_path", "m", "--data_path", "d", "--output_dir", "o", "--use_cpu", "True"]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--tpa-dd", "4"], r"unknown flag --tpa-dd; did you mean --tpa-d\?"),
+        (["--learning_rat=1e-5"], r"unknown flag --learning_rat; did you mean --learning_rate\?"),
+        (["--learning_r", "1e-5"], r"unknown flag --learning_r; did you mean"),
+        (["--zzzzqqq", "4"], "unknown flag --zzzzqqq; --help lists all flags"),
+        (["--tpa_d", "4", "5"], "unexpected argument '5'"),
+        (["--tpa_d", "many"], "argument --tpa_d: invalid int value: 'many'"),
+    ],
+)
+def test_one_line(flags, message):
+    with pytest.raises(InputError, match=message) as error:
+        parse_arguments(*CLASSES, argv=[*WHOLE, *flags])
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(InputError, match="required: --teacher_path, --model_name_or_path, --data_path"):
+        parse_arguments(*CLASSES, argv=["--output_dir", "o"])
+
+
+def test_names_of_older_transformers_are_taken():
+    *_, arguments = parse_arguments(*CLASSES, argv=[*WHOLE, "--evaluation_strategy=steps", "--tpa-d", "8"])
+    assert arguments.eval_strategy == "steps"
