@@ -53,10 +53,10 @@ def _llama(hidden: int, layers: int, heads: int, wide: int) -> PreTrainedConfig:
     )
 
 
-KNOWN: dict[str, Any] = {
-    "Qwen/Qwen2-7B-Instruct": lambda: _qwen2(3584, 28, 28, 4, 18944, 152064, False),
-    "Qwen/Qwen2-1.5B-Instruct": lambda: _qwen2(1536, 28, 12, 2, 8960, 151936, True),
-    "Qwen/Qwen2-0.5B-Instruct": lambda: _qwen2(896, 24, 14, 2, 4864, 151936, True),
+SHAPES: dict[str, Any] = {
+    "Qwen/Qwen2-7B": lambda: _qwen2(3584, 28, 28, 4, 18944, 152064, False),
+    "Qwen/Qwen2-1.5B": lambda: _qwen2(1536, 28, 12, 2, 8960, 151936, True),
+    "Qwen/Qwen2-0.5B": lambda: _qwen2(896, 24, 14, 2, 4864, 151936, True),
     "Qwen/Qwen3-8B": lambda: _qwen3(4096, 36, 32, 12288, False),
     "Qwen/Qwen3-4B": lambda: _qwen3(2560, 36, 32, 9728, True),
     "Qwen/Qwen3-1.7B": lambda: _qwen3(2048, 28, 16, 6144, True),
@@ -72,6 +72,19 @@ KNOWN: dict[str, Any] = {
         patch_size=14,
     ),
 }
+SAME_SHAPE = {
+    "Qwen/Qwen2-7B-Instruct": "Qwen/Qwen2-7B",
+    "Qwen/Qwen2-1.5B-Instruct": "Qwen/Qwen2-1.5B",
+    "Qwen/Qwen2-0.5B-Instruct": "Qwen/Qwen2-0.5B",
+    "Qwen/Qwen3-8B-Base": "Qwen/Qwen3-8B",
+    "Qwen/Qwen3-4B-Base": "Qwen/Qwen3-4B",
+    "Qwen/Qwen3-1.7B-Base": "Qwen/Qwen3-1.7B",
+    "Qwen/Qwen3-0.6B-Base": "Qwen/Qwen3-0.6B",
+    "mtgv/MobileLLaMA-1.4B-Base": "mtgv/MobileLLaMA-1.4B-Chat",
+}
+"""Base models and their post-trained forms, which are shaped alike."""
+
+KNOWN: dict[str, Any] = {**SHAPES, **{name: SHAPES[other] for name, other in SAME_SHAPE.items()}}
 
 
 def read_config(name: str) -> tuple[PreTrainedConfig, bool]:

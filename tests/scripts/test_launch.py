@@ -11,6 +11,7 @@ import pytest
 from transformers import HfArgumentParser
 
 from align_ti.arguments import DistillArguments
+from llava.train.shapes import KNOWN
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = (
@@ -47,6 +48,28 @@ def test_every_stage_of_every_preset_prints_a_command(preset, stage):
     assert flags["--model_name_or_path"] and flags["--data_path"] and flags["--vision_tower"]
     template = "qwen_bare" if small else {"vicuna-7b-mobilellama-1.4b": "v1"}.get(preset, "qwen")
     assert flags["--version"] == ("plain" if stage.endswith("pretrain") and not small else template)
+
+
+MODELS = {
+    "qwen2-7b-0.5b": ("Qwen/Qwen2-7B", "Qwen/Qwen2-0.5B"),
+    "qwen2-7b-1.5b": ("Qwen/Qwen2-7B", "Qwen/Qwen2-1.5B"),
+    "qwen3-8b-0.6b": ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"),
+    "qwen3-8b-1.7b": ("Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B"),
+    "qwen3-4b-0.6b": ("Qwen/Qwen3-4B", "Qwen/Qwen3-0.6B"),
+    "qwen3-1.7b-0.6b": ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-0.6B"),
+    "vicuna-7b-mobilellama-1.4b": ("lmsys/vicuna-7b-v1.5", "mtgv/MobileLLaMA-1.4B-Chat"),
+}
+
+
+def test_the_full_scale_presets_start_from_the_papers_language_models():
+    """By the names that the paper prints: Qwen2 without "-Instruct", Qwen3 without "-Base"."""
+    assert set(MODELS) == {preset for preset in PRESETS if not preset.startswith("mini")}
+    for preset, models in MODELS.items():
+        for role, model in zip(("teacher", "student"), models, strict=True):
+            pretrain = flags_of(show(f"{role}/pretrain", PRESET=preset, NUM_GPUS="8"))
+            assert pretrain["--model_name_or_path"] == model and pretrain["--tune_mm_mlp_adapter"] == "True"
+            assert model in KNOWN, "a plan can be made without a network"
+        assert flags_of(show("distill/align_ti", PRESET=preset, NUM_GPUS="8"))["--model_name_or_path"] == models[1]
 
 
 def test_the_miniatures_language_models_read_words_first():
@@ -177,4 +200,4 @@ def test_processes_on_a_cpu_train_together():
 def test_a_plan_runs_one_process_and_takes_the_base_model_for_a_teacher_to_come():
     shown = show("distill/align_ti", NUM_GPUS="16", DRY_RUN="1", GPU_MEMORY_GIB="40").stdout
     assert "deepspeed.launcher" not in shown and "--dry_run True --plan_gpus 16 --plan_memory_gib 40" in shown
-    assert "--teacher_path Qwen/Qwen2-7B-Instruct" in shown and "--deepspeed scripts/deepspeed/zero2.json" in shown
+    assert "--teacher_path Qwen/Qwen2-7B --" in shown and "--deepspeed scripts/deepspeed/zero2.json" in shown

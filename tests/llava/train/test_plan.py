@@ -28,9 +28,9 @@ READ = AutoConfig.from_pretrained
 ZERO = {stage: str(Path(__file__).parents[3] / f"scripts/deepspeed/zero{stage}.json") for stage in (1, 2, 3)}
 
 PUBLISHED = {
-    "Qwen/Qwen2-7B-Instruct": 7_615_616_512,
-    "Qwen/Qwen2-1.5B-Instruct": 1_543_714_304,
-    "Qwen/Qwen2-0.5B-Instruct": 494_032_768,
+    "Qwen/Qwen2-7B": 7_615_616_512,
+    "Qwen/Qwen2-1.5B": 1_543_714_304,
+    "Qwen/Qwen2-0.5B": 494_032_768,
     "Qwen/Qwen3-8B": 8_190_735_360,
     "Qwen/Qwen3-4B": 4_022_468_096,
     "Qwen/Qwen3-1.7B": 1_720_574_976,
@@ -40,8 +40,8 @@ PUBLISHED = {
 """Parameters as the models' own safetensors files add up to."""
 
 PAIRS = [
-    ("Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2-0.5B-Instruct"),
-    ("Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2-1.5B-Instruct"),
+    ("Qwen/Qwen2-7B", "Qwen/Qwen2-0.5B"),
+    ("Qwen/Qwen2-7B", "Qwen/Qwen2-1.5B"),
     ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"),
     ("Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B"),
     ("Qwen/Qwen3-4B", "Qwen/Qwen3-0.6B"),
@@ -71,6 +71,13 @@ def test_parameters_are_the_published_ones(name):
     assert size.tower == 428_225_600 and size.visual_tokens == 729 and size.guessed
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2-0.5B-Instruct", "Qwen/Qwen3-8B-Base"])
+def test_both_forms_of_a_model_are_known(name):
+    """Base and post-trained: a preset's names can be exchanged for the others, and a plan still be made offline."""
+    other = name.removesuffix("-Instruct").removesuffix("-Base")
+    assert model_size(name, SIGLIP, "mlp2x_gelu").language == PUBLISHED[other]
+
+
 @pytest.mark.parametrize("teacher, student", PAIRS)
 @pytest.mark.parametrize("gpus", [8, 16])
 def test_memory_of_every_recipe_by_hand(teacher, student, gpus):
@@ -97,7 +104,7 @@ def test_memory_of_every_recipe_by_hand(teacher, student, gpus):
 
 def test_lora_trains_adapters_and_the_projector():
     """Qwen2-7B's adapters of rank 8 are 20,185,088 parameters, of rank 64 eight times as many."""
-    size, model = model_size("Qwen/Qwen2-7B-Instruct", SIGLIP, "mlp2x_gelu"), ModelArguments("x")
+    size, model = model_size("Qwen/Qwen2-7B", SIGLIP, "mlp2x_gelu"), ModelArguments("x")
     arguments = PlanArguments(lora_enable=True, lora_r=64, bf16=True, deepspeed=ZERO[2], plan_gpus=8)
     trained = trained_parameters(size, model, arguments)
     assert trained == 8 * 20_185_088 + size.projector
@@ -106,7 +113,7 @@ def test_lora_trains_adapters_and_the_projector():
 
 
 def test_zero_stages_divide_what_they_say():
-    size, model = model_size("Qwen/Qwen2-7B-Instruct", SIGLIP, "mlp2x_gelu"), ModelArguments("x")
+    size, model = model_size("Qwen/Qwen2-7B", SIGLIP, "mlp2x_gelu"), ModelArguments("x")
     found = {}
     for stage in (None, 2, 3):
         arguments = PlanArguments(bf16=True, deepspeed=ZERO.get(stage), plan_gpus=8)
@@ -154,7 +161,7 @@ def test_steps_are_those_that_training_takes(world, tmp_path, monkeypatch, capsy
 
 def test_distillation_names_the_teacher(world, monkeypatch, capsys):
     flags = [
-        "--model_name_or_path", "Qwen/Qwen2-0.5B-Instruct", "--teacher_path", "Qwen/Qwen2-7B-Instruct",
+        "--model_name_or_path", "Qwen/Qwen2-0.5B", "--teacher_path", "Qwen/Qwen2-7B",
         "--vision_tower", SIGLIP, "--mm_projector_type", "mlp2x_gelu", "--data_path", "nowhere.json",
         "--bf16", "True", "--tf32", "True", "--deepspeed", ZERO[2], "--output_dir", "x", "--dry_run", "True",
         "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2", "--plan_gpus", "16",
@@ -163,12 +170,12 @@ def test_distillation_names_the_teacher(world, monkeypatch, capsys):
     distill.main()
     shown = capsys.readouterr().out
     assert "128 = 4 a GPU x 16 GPUs x 2 accumulation steps" in shown
-    assert "teacher        Qwen/Qwen2-7B-Instruct: 8.0" in shown and "not there yet: nowhere.json" in shown
+    assert "teacher        Qwen/Qwen2-7B: 8.0" in shown and "not there yet: nowhere.json" in shown
     assert "fits           yes" in shown and "published configs" in shown
 
 
 def test_what_does_not_fit_is_said(tmp_path):
-    model = ModelArguments("Qwen/Qwen2-7B-Instruct", vision_tower=SIGLIP, mm_projector_type="mlp2x_gelu")
+    model = ModelArguments("Qwen/Qwen2-7B", vision_tower=SIGLIP, mm_projector_type="mlp2x_gelu")
     arguments = PlanArguments(bf16=True, deepspeed=ZERO[2], plan_gpus=8, plan_memory_gib=24)
     assert "fits           no: lower the per-device batch" in plan(model, DataArguments("none.json"), arguments)
 
