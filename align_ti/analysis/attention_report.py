@@ -3,8 +3,9 @@
     python -m align_ti.analysis.attention_report --model NAME=CHECKPOINT ... --questions FILE --question-images DIR \\
         --layers auto --data FILE --image-folder DIR --out docs/results
 
-``--layers auto`` draws the layer of each model with the highest IRS (Eq. 3), ``all`` every layer. A name given again is
-another seed: the first is drawn, all of them are measured, on more pictures than are drawn.
+``--layers auto`` takes the layer of the first model (the teacher) with the highest IRS (Eq. 3), and the same layer of
+all others, whatever their own highest is: maps of different layers differ for that reason alone. ``all`` draws every
+layer. A name given again is another seed: the first is drawn, all of them are measured, on more pictures than drawn.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def pick_views(questions: Path, folder: Path, pictures: int) -> list[tuple[Path,
 
 
 def choose_layers(viewer: Viewer, layers: str, data: Path | None = None, folder: Path | None = None) -> list[int]:
-    """The layers that ``--layers`` asks for: ``auto``, ``all``, or a number from 0 (or from the end).
+    """The layers of a model that ``--layers`` asks for: ``auto``, ``all``, or a number from 0 (or from the end).
 
     Args:
         viewer: the model.
@@ -83,6 +84,17 @@ def choose_layers(viewer: Viewer, layers: str, data: Path | None = None, folder:
     if not layers.removeprefix("-").isdecimal() or not -depth <= int(layers) < depth:
         raise InputError(f"--layers {layers}: expected auto, all, or a layer from {-depth} to {depth - 1}")
     return [int(layers) % depth]
+
+
+def corresponding_layer(layer: int, depth: int, other_depth: int) -> int:
+    """The layer of another model at the same share of its depth: layer 21 of 28 is 18 of 24, as in ``--iva_layer 75%``.
+
+    Args:
+        layer: from 0, of a model with ``depth`` layers.
+        depth: of that model.
+        other_depth: of the other one.
+    """
+    return layer * other_depth // depth
 
 
 def look(name: str, viewer: Viewer, views: Sequence[tuple[Path, str]], layers: Sequence[int]) -> list[Column]:
@@ -122,8 +134,27 @@ def measure(views: Sequence[tuple[Path, str]], column: Column, first: Column | N
     }
 
 
+def layer_of(row: dict[str, Any]) -> int:
+    """The one layer of all seeds of a row.
+
+    Raises:
+        InputError: they are of different layers, so that a mean over them means nothing.
+    """
+    layers = {seed["layer"] for seed in row["seeds"]}
+    if len(layers) > 1:
+        found = ", ".join(map(str, sorted(layers)))
+        raise InputError(
+            f"the seeds of {row['model']!r} were measured in different layers ({found}): measure them in one"
+        )
+    return int(layers.pop())
+
+
 def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: dict[str, str]) -> str:
-    """The picture, and the measures: means over a model's seeds with their intervals, differences seed by seed."""
+    """The picture, and the measures: means over a model's seeds with their intervals, differences seed by seed.
+
+    Raises:
+        InputError: seeds of one row are of different layers.
+    """
     first = rows[0]["model"]
 
     def values(row: dict[str, Any], key: str) -> list[float]:
@@ -133,10 +164,7 @@ def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: di
         found = values(row, key)
         return _estimate(found) if found else "-"
 
-    cells = [
-        [row["model"], ", ".join(str(seed["layer"]) for seed in row["seeds"]), cell(row, "like_first"),
-         cell(row, "questions")] for row in rows
-    ]  # fmt: skip
+    cells = [[row["model"], _layer_text(row), cell(row, "like_first"), cell(row, "questions")] for row in rows]
     parts = [
         f"![maps]({name}.png)",
         markdown_table(["model", "layer", f"like {first}", "alike"], cells),
@@ -145,17 +173,28 @@ def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: di
     ]
     several = [row for row in rows if len(values(row, "like_first")) == len(row["seeds"]) > 1]
     others = [row for row in several[1:] if len(row["seeds"]) == len(several[0]["seeds"])]
-    if others:
+    alike = [row for row in others if layer_of(row) == layer_of(several[0])]
+    if alike:
         differences = [
             [
                 row["model"],
                 *(_difference(values(row, key), values(several[0], key)) for key in ("like_first", "questions")),
             ]
-            for row in others
+            for row in alike
         ]
         against = markdown_table(["", f"like {first}", "alike"], differences)
-        parts += [f"Against {several[0]['model']}, seed by seed:", against]
+        parts += [f"Against {several[0]['model']}, seed by seed, all in layer {_layer_text(several[0])}:", against]
+    apart = [f"{row['model']} (layer {_layer_text(row)})" for row in others if row not in alike]
+    if apart:
+        parts.append(
+            f"Not compared with {several[0]['model']} (layer {_layer_text(several[0])}), being of another layer: "
+            f"{', '.join(apart)}."
+        )
     return markdown_page("Where the instruction looks", parts, facts)
+
+
+def _layer_text(row: dict[str, Any]) -> str:
+    return f"{layer_of(row)} of 0 to {row['depth'] - 1}"
 
 
 def _estimate(values: Sequence[float]) -> str:
@@ -184,7 +223,12 @@ def main() -> None:
     parser.add_argument("--question-images", type=Path, required=True, help="folder of its pictures")
     parser.add_argument("--pictures", type=int, default=3, help="pictures drawn, each with two questions")
     parser.add_argument("--measured", type=int, default=100, help="pictures measured, each with two questions")
-    parser.add_argument("--layers", default="auto", help="auto, all, or a number from 0")
+    parser.add_argument(
+        "--layers",
+        default="auto",
+        help="auto: the first model's with the highest IRS, and the same of the others (at the same share of the depth "
+        "where that differs); all; or a number from 0",
+    )
     parser.add_argument("--data", type=Path, help="annotation file, for --layers auto")
     parser.add_argument("--image-folder", type=Path, help="where paths of its pictures start; else the data's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
@@ -198,17 +242,26 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     shown: list[Column] = []
     first: Column | None = None
+    first_depth = 0
     for name, paths in groups.items():
-        seeds = []
+        seeds, depths = [], []
         for seed, path in enumerate(tqdm(paths, desc=name, unit="model")):  # one model in memory at a time
             viewer = Viewer.load(path, arguments.device, arguments.dtype)
-            layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
+            depths.append(int(viewer.model.config.num_hidden_layers))
+            if arguments.layers == "auto" and first is not None:
+                layers = [corresponding_layer(first.layer, first_depth, depths[-1])]
+            else:
+                layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
             columns = look(name, viewer, views, layers)
-            if arguments.layers != "all":  # one map a model
-                first = first or columns[0]
+            if arguments.layers != "all" and first is None:  # one map a model
+                first, first_depth = columns[0], depths[-1]
             seeds.append([measure(views, column, first) for column in columns])
             shown += columns if seed == 0 else []
-        rows += [{"model": name, "seeds": list(of_layer)} for of_layer in zip(*seeds, strict=True)]
+        if len(set(depths)) > 1:
+            raise InputError(
+                f"the checkpoints named {name!r} have different numbers of layers ({depths}); name them apart"
+            )
+        rows += [{"model": name, "depth": depths[0], "seeds": list(of_layer)} for of_layer in zip(*seeds, strict=True)]
     facts = run_facts("align_ti.analysis.attention_report")
     asked = [{"image": file.name, "question": question} for file, question in drawn]
     text = as_markdown(arguments.name, rows, len(views), facts)

@@ -4,16 +4,29 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import permutations
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from align_ti.analysis.attention_pictures import Column, Viewer, draw_maps
-from align_ti.analysis.attention_report import as_markdown, choose_layers, likeness, look, overlaps, pick_views
+from align_ti.analysis.attention_report import (
+    as_markdown,
+    choose_layers,
+    corresponding_layer,
+    layer_of,
+    likeness,
+    look,
+    overlaps,
+    pick_views,
+)
 from llava.data.images import load_image
 from llava.errors import InputError
 from llava.serve.overlay import SeenBox
+from llava.train import train as supervised
 
 
 @pytest.fixture
@@ -100,7 +113,7 @@ def test_a_report_of_every_layer(questions, tuned_teacher, tmp_path):
     assert len(content["views"]) == 4 and all(0 < row["seeds"][0]["questions"] <= 1 + 1e-6 for row in content["models"])
     assert [row["seeds"][0]["layer"] for row in content["models"]] == list(range(len(content["models"])))
     assert (tmp_path / "out" / "attention.png").stat().st_size > 20_000
-    assert "| T | 0 | - | " in (tmp_path / "out" / "attention.md").read_text()
+    assert "| T | 0 of 0 to 2 | - | " in (tmp_path / "out" / "attention.md").read_text()
 
 
 def test_seeds_are_measured_on_more_pictures_than_are_drawn(questions, tuned_teacher, tmp_path):
@@ -116,16 +129,117 @@ def test_seeds_are_measured_on_more_pictures_than_are_drawn(questions, tuned_tea
     assert len(content["views"]) == 2 and content["measured"] == 4
     assert [len(row["seeds"]) for row in content["models"]] == [1, 2, 2, 1]
     text = (tmp_path / "fig.md").read_text()
-    assert "| KD + IVA | 0, 0 | 1.000 ± 0.000 | " in text and "| other | 0 | 1.000 | " in text
-    assert "Against KD, seed by seed:" in text and "| KD + IVA | 0.000 ± 0.000 | 0.000 ± 0.000 |" in text
+    assert "| KD + IVA | 0 of 0 to 2 | 1.000 ± 0.000 | " in text and "| other | 0 of 0 to 2 | 1.000 | " in text
+    assert (
+        "Against KD, seed by seed, all in layer 0 of 0 to 2:" in text
+        and "| KD + IVA | 0.000 ± 0.000 | 0.000 ± 0.000 |" in text
+    )
+
+
+def with_layers_in_order(model: Path, order: tuple[int, ...], folder: Path) -> Path:
+    """A copy of a checkpoint whose layers stand in another order."""
+    shutil.copytree(model, folder)
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    renamed = {}
+    for name, weight in weights.items():
+        if name.startswith("model.layers."):
+            number, rest = name.removeprefix("model.layers.").split(".", 1)
+            name = f"model.layers.{order.index(int(number))}.{rest}"
+        renamed[name] = weight
+    save_file(renamed, file, metadata={"format": "pt"})
+    return folder
+
+
+def own_layer(model: Path, world) -> int:
+    (layer,) = choose_layers(Viewer.load(str(model)), "auto", world.data, world.images)
+    return layer
+
+
+@pytest.fixture(scope="module")
+def short_student(world, tmp_path_factory) -> Path:
+    """A student of two layers; the teacher has three."""
+    folder = tmp_path_factory.mktemp("short") / "student"
+    flags = [
+        "--model_name_or_path", str(world.student_lm), "--vision_tower", str(world.tower), "--data_path",
+        str(world.data), "--image_folder", str(world.images), "--output_dir", str(folder), "--version", "qwen",
+        "--mm_projector_type", "mlp2x_gelu", "--max_steps", "1", "--use_cpu", "True", "--report_to", "none",
+        "--save_strategy", "no", "--disable_tqdm", "True", "--dataloader_pin_memory", "False",
+    ]  # fmt: skip
+    patch = pytest.MonkeyPatch()
+    patch.setattr("sys.argv", ["train", *flags])
+    supervised.main()
+    patch.undo()
+    return folder
+
+
+def test_all_models_are_measured_in_the_layer_of_the_first(questions, tuned_teacher, short_student, world, tmp_path):
+    """Whatever the layer of their own highest IRS is: two seeds that differ in it are of the teacher's layer."""
+    teachers = own_layer(tuned_teacher, world)
+    copies = (
+        with_layers_in_order(tuned_teacher, order, tmp_path / "-".join(map(str, order)))
+        for order in permutations(range(3))
+    )
+    other = next(copy for copy in copies if own_layer(copy, world) != teachers)
+    file, folder = questions
+    command = [sys.executable, "-m", "align_ti.analysis.attention_report", "--name", "fig", "--out", str(tmp_path)]
+    for name, model in (("teacher", tuned_teacher), ("KD", tuned_teacher), ("KD", other), ("KD + IVA", other),
+                        ("KD + IVA", tuned_teacher), ("short", short_student), ("short", short_student)):  # fmt: skip
+        command += ["--model", f"{name}={model}"]
+    command += ["--questions", str(file), "--question-images", str(folder)]
+    command += ["--data", str(world.data), "--image-folder", str(world.images)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {row["model"]: row for row in json.loads((tmp_path / "fig.json").read_text())["models"]}
+    assert [[seed["layer"] for seed in rows[name]["seeds"]] for name in ("teacher", "KD", "KD + IVA")] == [
+        [teachers], [teachers] * 2, [teachers] * 2
+    ]  # fmt: skip
+    by_hand = [look("", Viewer.load(str(model)), pick_views(file, folder, 100), [teachers])[0]
+               for model in (tuned_teacher, other)]  # fmt: skip
+    expected = [1.0, likeness(by_hand[1], by_hand[0])]
+    assert [seed["like_first"] for seed in rows["KD"]["seeds"]] == pytest.approx(expected, abs=1e-6)
+    short = corresponding_layer(teachers, 3, 2)
+    text = (tmp_path / "fig.md").read_text()
+    assert f"| KD + IVA | {teachers} of 0 to 2 | " in text and f"| short | {short} of 0 to 1 | " in text
+    against = text.split(f"Against KD, seed by seed, all in layer {teachers} of 0 to 2:")[1]
+    assert "| KD + IVA | 0.000 ± " in against and "| short |" not in against
+    apart = (
+        f"Not compared with KD (layer {teachers} of 0 to 2), being of another layer: short (layer {short} of 0 to 1)."
+    )
+    assert apart in against
+    done = subprocess.run([*command, "--model", f"KD={short_student}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "'KD' have different numbers of layers ([3, 3, 2]); name them apart" in done.stderr
+
+
+def test_layers_at_the_same_share_of_the_depth():
+    """As `--iva_layer 75%` counts: 21 of 28, 18 of 24; the last layer stays within a shorter model."""
+    assert [corresponding_layer(21, 28, depth) for depth in (28, 24, 36)] == [21, 18, 27]
+    assert [corresponding_layer(layer, 4, 4) for layer in range(4)] == list(range(4))
+    assert corresponding_layer(27, 28, 24) == 23 and corresponding_layer(0, 28, 24) == 0
+
+
+def test_rows_of_other_layers_are_told_apart():
+    """A row is of one layer; a difference is taken between rows of the same layer alone."""
+    rows = [
+        {"model": name, "depth": 4, "seeds": [{"layer": layer, "questions": 0.5, "like_first": like}] * seeds}
+        for name, layer, like, seeds in (("T", 1, None, 1), ("KD", 1, 0.5, 2), ("IVA", 1, 0.75, 2), ("far", 2, 0.9, 2))
+    ]
+    text = as_markdown("x", rows, 3, {})
+    assert "| IVA | 0.250 ± 0.000 | 0.000 ± 0.000 |" in text and "| far | 0.4" not in text
+    assert "Not compared with KD (layer 1 of 0 to 3), being of another layer: far (layer 2 of 0 to 3)." in text
+    mixed = rows[1] | {"seeds": [rows[1]["seeds"][0], rows[3]["seeds"][0]]}
+    with pytest.raises(InputError, match=r"seeds of 'KD' were measured in different layers \(1, 2\)"):
+        layer_of(mixed)
+    with pytest.raises(InputError, match="different layers"):
+        as_markdown("x", [rows[0], mixed], 3, {})
 
 
 def test_seeds_without_a_picture_that_is_asked_twice():
     seed = {"layer": 0, "questions": None, "like_first": 0.5}
-    rows = [{"model": name, "seeds": [seed] * 2} for name in ("T", "a", "b")]
+    rows = [{"model": name, "depth": 1, "seeds": [seed] * 2} for name in ("T", "a", "b")]
     rows[0]["seeds"] = [seed | {"like_first": None}]
     text = as_markdown("x", rows, 3, {})
-    assert "| a | 0, 0 | 0.500 ± 0.000 | - |" in text and "| b | 0.000 ± 0.000 | - |" in text
+    assert "| a | 0 of 0 to 0 | 0.500 ± 0.000 | - |" in text and "| b | 0.000 ± 0.000 | - |" in text
 
 
 def test_likeness_of_two_models():
