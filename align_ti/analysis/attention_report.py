@@ -1,7 +1,7 @@
 """Instruction-to-vision maps of several models over the same pictures with different questions (Figs. 7 and 10).
 
     python -m align_ti.analysis.attention_report --model NAME=CHECKPOINT ... --questions FILE --question-images DIR \\
-        --layers auto --data FILE --image-folder DIR --out docs/results
+        --layers auto --data FILE --image-folder DIR --out results
 
 ``--layers auto`` takes the layer of the first model (the teacher) with the highest IRS (Eq. 3), and the same layer of
 all others, whatever their own highest is: maps of different layers differ for that reason alone. ``all`` draws every

@@ -1,7 +1,7 @@
 """Exposure bias: how errors accumulate over a response, by who wrote its beginning (the paper, appendix B.4).
 
     python -m align_ti.analysis.exposure_bias --teacher T --student NAME=PATH ... --data FILE --image-folder DIR \\
-        --samples 1000 --max-new-tokens 100 --out docs/results
+        --samples 1000 --max-new-tokens 100 --out results
 
 ``KL(P_T || P_S)(y_t | x, y_<t)`` in nats is summed over the steps ``t = 1..l`` and averaged over the samples, with the
 prefix ``y_<t`` from the data (``E_train``, Eq. 9), drawn from the student (``E_test``, Eq. 10, and ``R``, Eq. 12) or

@@ -21,6 +21,7 @@ from align_ti.analysis.exposure_bias import (
     excess_interval,
     measure,
 )
+from align_ti.analysis.hold_out import said_of_training
 from align_ti.analysis.long_answers import batches, find_long_answers
 from align_ti.analysis.report import markdown_page, markdown_table, write_report
 from align_ti.facts import run_facts
@@ -37,7 +38,7 @@ EXPLANATION = (
     "(R - E) / E (Eq. 11), of each seed of a student, then their mean. 95 % intervals are Student's over the seeds "
     f"where there are several, else from {RESAMPLES} draws of the samples with replacement. The last columns: how many "
     "tokens responses of student and teacher have on average up to that step, and how many of data, student and "
-    "teacher get there. The paper keeps the samples out of training; these are from the file named below."
+    "teacher get there. The paper keeps the samples out of training; whether that holds here is said below."
 )
 AFTER_THE_END = {
     "zero": "A step behind the end of a response counts zero, so a student that says less also collects less",
@@ -224,6 +225,7 @@ def main() -> None:
         **run_facts("align_ti.analysis.exposure_bias"),
         "samples": str(len(answers)),
         "seeds": ", ".join(f"{len(group)} of {name}" for name, group in groups.items()),
+        "samples in training": said_of_training(Path(arguments.data), groups),
         "dtype": str(teacher.model.dtype).removeprefix("torch."),
     }
     text = as_markdown(results, seeds, arguments.ended, facts)

@@ -1,7 +1,7 @@
 """What an answer costs: size, memory, time to the first token, tokens a second (the paper, Table 17).
 
     python -m align_ti.analysis.inference_cost --model NAME=CHECKPOINT ... --image F.png --question "What is this?" \\
-        --out docs/results
+        --out results
 
 Every model answers one question about one picture with exactly ``--new-tokens`` tokens, alone in its batch. The time to
 the first token includes the vision tower, not reading and resizing the picture. The models take turns, so that a noisy

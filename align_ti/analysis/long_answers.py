@@ -25,6 +25,38 @@ class LongAnswer:
     tokens: TokenizedSample
     pictures: list[Path]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the answer, the end of the turn included."""
+        return int((self.tokens.labels != IGNORE_INDEX).sum())
+
+
+def first_answers(
+    annotations: Annotations, tokenizer: PreTrainedTokenizerBase, template: Template, seed: int = 0
+) -> Iterator[tuple[int, LongAnswer]]:
+    """Entries in random order, cut to their first question and answer.
+
+    Args:
+        annotations: Where to look.
+        tokenizer: Makes tokens of them.
+        template: How turns become text.
+        seed: Random seed of the order.
+
+    Yields:
+        An entry's number and what is left of it, with paths of pictures as they are written. Malformed entries are
+        passed over, as ``--on_bad_sample skip`` does in training.
+    """
+    malformed = {index for index, _ in annotations.problems()}
+    for index in torch.randperm(len(annotations), generator=torch.Generator().manual_seed(seed)).tolist():
+        if index in malformed:
+            continue
+        entry = annotations[index]
+        (human, question), (assistant, answer) = check_conversation(entry["conversations"], len(entry["image"]))[:2]
+        pictures = entry["image"][: question.count(DEFAULT_IMAGE_TOKEN)]
+        turns = [{"from": human, "value": question}, {"from": assistant, "value": answer}]
+        tokens = tokenize_conversation(turns, tokenizer, template, len(pictures))
+        yield index, LongAnswer(tokens, [Path(path) for path in pictures])
+
 
 def find_long_answers(
     annotations: Annotations,
@@ -39,35 +71,23 @@ def find_long_answers(
     """Random conversations whose first answer is long; later turns are cut off.
 
     Args:
-        annotations: where to look, in random order.
-        tokenizer: counts an answer's tokens, the end of the turn included.
-        template: how turns become text.
-        samples: how many to find, at least 1.
-        at_least: tokens of an answer.
-        image_folder: where paths of pictures start; the annotation file's folder if absent.
-        seed: of the order.
+        annotations, tokenizer, template, seed: As for :func:`first_answers`.
+        samples: How many to find, at least 1.
+        at_least: Tokens of an answer, the end of the turn included.
+        image_folder: Where paths of pictures start; the annotation file's folder if absent.
 
     Raises:
-        InputError: there are fewer. Malformed entries are passed over, as ``--on_bad_sample skip`` does in training.
+        InputError: there are fewer.
     """
     if samples < 1:
         raise InputError(f"--samples is {samples}; at least one long answer is needed")
     found: list[LongAnswer] = []
     longest = 0
-    malformed = {index for index, _ in annotations.problems()}
-    for index in torch.randperm(len(annotations), generator=torch.Generator().manual_seed(seed)).tolist():
-        if index in malformed:
-            continue
-        entry = annotations[index]
-        (human, question), (assistant, answer) = check_conversation(entry["conversations"], len(entry["image"]))[:2]
-        pictures = entry["image"][: question.count(DEFAULT_IMAGE_TOKEN)]
-        turns = [{"from": human, "value": question}, {"from": assistant, "value": answer}]
-        tokens = tokenize_conversation(turns, tokenizer, template, len(pictures))
-        length = int((tokens.labels != IGNORE_INDEX).sum())
-        longest = max(longest, length)
-        if length >= at_least:
+    for index, answer in first_answers(annotations, tokenizer, template, seed):
+        longest = max(longest, answer.length)
+        if answer.length >= at_least:
             folder = image_folder or annotations.folder(index)
-            found.append(LongAnswer(tokens, [folder / path for path in pictures]))
+            found.append(LongAnswer(answer.tokens, [folder / path for path in answer.pictures]))
         if len(found) == samples:
             return found
     raise InputError(

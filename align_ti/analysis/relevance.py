@@ -1,6 +1,6 @@
 """IRS by layer, and how many pairs of inputs it takes (the paper, Fig. 4 and appendix B.5).
 
-    python -m align_ti.analysis.relevance --model NAME=CHECKPOINT ... --data FILE --image-folder DIR --out docs/results
+    python -m align_ti.analysis.relevance --model NAME=CHECKPOINT ... --data FILE --image-folder DIR --out results
 
 The score (Eq. 3) is an expectation over pairs of inputs, which the paper estimates from 1,000 of them and calls stable
 with fewer. Here each number of pairs is drawn several times from the same inputs and compared with all pairs.

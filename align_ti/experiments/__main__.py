@@ -1,8 +1,8 @@
 """Train, evaluate and tabulate the students of one of the paper's tables.
 
-    python -m align_ti.experiments TABLE [--seeds 5] [--folder DIR] [--out docs/results]
+    python -m align_ti.experiments TABLE --folder DIR --out DIR [--seeds 5]
 
-Run through ``scripts/tables/TABLE.sh``, which sets what the training scripts need. Stopped and called again, it goes on
+Run through ``scripts/tables/TABLE.sh``, which sets what the training scripts need. Stopped and called again, it resumes
 where it was.
 """
 
@@ -10,20 +10,24 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PreTrainedConfig
 
 from align_ti.analysis.checkpoints import parse_named
-from align_ti.experiments.catalogue import TABLES, find_table, rows_of, with_layers, with_teachers
+from align_ti.experiments.catalogue import TABLES, Table, find_table, rows_of, with_layers, with_teachers
+from align_ti.experiments.kept import KEPT_RECORDS, nothing_here, read_kept
 from align_ti.experiments.recipe import check_flags
 from align_ti.experiments.report import write_report
 from align_ti.experiments.runner import Work, run_trials, take_kept
-from align_ti.experiments.trial import plan_trials
-from align_ti.facts import REPOSITORY, run_facts
+from align_ti.experiments.trial import Trial, plan_trials
+from align_ti.facts import run_facts
 from llava.errors import InputError, run_cli
 from llava.eval.registry import BENCHMARKS
 from llava.eval.table import Row, read_rows
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -32,7 +36,7 @@ def main() -> None:
     parser.add_argument("table", help=", ".join(TABLES))
     parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
     parser.add_argument("--folder", type=Path, required=True, help="where the students go; tables share it")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results", help="where the results go")
+    parser.add_argument("--out", type=Path, required=True, help="where the results go")
     parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="those that table9 compares")
     parser.add_argument(
         "--teacher-scores",
@@ -45,9 +49,15 @@ def main() -> None:
     parser.add_argument("--held-out-images", type=Path, help="where paths of their pictures start")
     parser.add_argument("--jobs", type=int, default=1, help="students trained at a time")
     parser.add_argument(
-        "--records", type=Path, help="file of what came of trials, here or elsewhere; OUT/trials.jsonl if absent"
+        "--records",
+        type=Path,
+        help="file of what came of trials, here or elsewhere; else OUT/trials.jsonl and that of docs/results",
     )
-    parser.add_argument("--report-only", action="store_true", help="tabulate what is finished; train nothing")
+    parser.add_argument(
+        "--report-only",
+        action="store_true",
+        help="tabulate what is finished here, or the kept records where nothing is here; train nothing",
+    )
     arguments, flags = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.seeds < 1:
@@ -62,8 +72,49 @@ def main() -> None:
         table, runs = with_teachers(table, named, own=os.environ.get("TEACHER", ""))
     else:
         runs = rows_of(table)
-    if any(word.endswith("%") for run in runs.values() for word in run.flags):
-        table, runs = with_layers(table, runs, layers_of(os.environ["TEACHER"]))
+    check_flags(runs.values(), flags)
+    trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
+    said = facts(flags)
+    if arguments.report_only and nothing_here(trials):
+        kept = read_kept(arguments.table, trials, record_files(arguments), flags)
+        trials, teachers = kept.trials, kept.teachers
+        said = {**said, "machine": f"tabulated on {said['machine']}", "models and data": kept.note}
+    else:
+        if any(word.endswith("%") for run in runs.values() for word in run.flags):
+            table, runs = with_layers(table, runs, layers_of(os.environ["TEACHER"]))
+            trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
+        teachers = read_teachers(arguments, table)
+        finish(trials, arguments, flags)
+    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, said, teachers))
+    logger.info("written: %s.*", arguments.out / arguments.table)
+
+
+def record_files(arguments: argparse.Namespace) -> list[Path]:
+    """Files of records that stand for trials, the one to which new ones are added first."""
+    return [arguments.records] if arguments.records else [arguments.out / "trials.jsonl", KEPT_RECORDS]
+
+
+def finish(trials: Sequence[Trial], arguments: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Train and evaluate what is left of a table's trials; with ``--report-only`` only check those that are there.
+
+    Raises:
+        InputError: students here were trained with other settings, or a command failed.
+    """
+    added_to, *known = record_files(arguments)
+    work = Work(flags, held_out(arguments.held_out, arguments.held_out_images), added_to, known)
+    take_kept(trials, work)
+    if arguments.report_only:
+        work.check(trials)
+    else:
+        run_trials(trials, work, arguments.jobs)
+
+
+def read_teachers(arguments: argparse.Namespace, table: Table) -> list[Row]:
+    """Scores of the teachers that were evaluated.
+
+    Raises:
+        InputError: the table shows its teacher, and that was not evaluated; or not on all benchmarks.
+    """
     evaluated = parse_named(arguments.teacher_scores, "--teacher-scores")
     called = "{} teacher" if table.teachers else "{}"
     teachers = [read_teacher(called.format(name), Path(folder)) for name, folder in evaluated.items()]
@@ -72,16 +123,7 @@ def main() -> None:
             f"{arguments.table} shows the teacher as well, and its scores were not found; evaluate it first: "
             "bash scripts/eval/all.sh TEACHER"
         )
-    check_flags(runs.values(), flags)
-    trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
-    texts = held_out(arguments.held_out, arguments.held_out_images)
-    work = Work(flags, texts, arguments.records or arguments.out / "trials.jsonl")
-    take_kept(trials, work)
-    if arguments.report_only:
-        work.check(trials)
-    else:
-        run_trials(trials, work, arguments.jobs)
-    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, facts(flags), teachers))
+    return teachers
 
 
 def layers_of(model: str) -> int:

@@ -37,12 +37,14 @@ class Work:
         flags: added to every training command.
         held_out: conversations and the folder of their pictures, for the cross-entropy.
         kept: file to which the record of each is added.
+        known: other files of records, which stand for trials as those of ``kept`` do.
         commands: runs what a trial runs.
     """
 
     flags: Sequence[str] = ()
     held_out: tuple[Path, Path] | None = None
     kept: Path | None = None
+    known: Sequence[Path] = ()
     commands: Commands = field(default_factory=Commands)
 
     @property
@@ -147,11 +149,12 @@ def take_kept(trials: Sequence[Trial], work: Work) -> None:
 
     Args:
         trials: as for :func:`run_trials`.
-        work: its ``kept`` is the file of records; the last one of a trial counts.
+        work: its ``known`` and ``kept`` are the files of records; the last one of a trial counts.
     """
     known: dict[tuple[str, int], list[Record]] = {}
-    for record in read_records(work.kept) if work.kept else []:
-        known.setdefault((record.run, record.seed), []).append(record)
+    for file in dict.fromkeys([*work.known, *([work.kept] if work.kept else [])]):
+        for record in read_records(file):
+            known.setdefault((record.run, record.seed), []).append(record)
     for trial in trials:
         if (trial.name, trial.seed) not in known or trial.record_file.is_file() or trial.model.exists():
             continue

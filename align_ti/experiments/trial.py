@@ -14,12 +14,21 @@ from llava.errors import InputError
 
 @dataclass(frozen=True)
 class Trial:
-    """A run with a seed, in a folder of its own."""
+    """A run with a seed, in a folder of its own.
+
+    Attributes:
+        name: Name of the run.
+        run: How its student is trained.
+        seed: Random seed of the second stage.
+        folder: Where its files go.
+        kept: Its record where that was kept elsewhere; see :mod:`align_ti.experiments.kept`.
+    """
 
     name: str
     run: Run
     seed: int
     folder: Path
+    kept: Record | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}"
@@ -65,6 +74,8 @@ class Trial:
         Raises:
             InputError: its file is damaged.
         """
+        if self.kept is not None:
+            return self.kept
         file = self.record_file
         return read_record(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else None
 

@@ -3,17 +3,34 @@
 #   PRESET=mini bash scripts/tables/figure6.sh                 on the miniature that scripts/demo.sh made
 #   PRESET=mini bash scripts/tables/figure6.sh --samples 50    flags go to the program
 #
-# Environment: as for scripts/distill; RESULTS (where the results go: docs/results); HELD_OUT_DATA and HELD_OUT_IMAGES
-# (conversations that no student trains on, for Figs. 2 and 6; the student's data of stage 2 without); TABLES (students of
-# several seeds: $CHECKPOINTS/tables). Pictures to look at come from GQA in EVAL_ROOT.
+# Environment: as for scripts/distill; RESULTS (where the results go: $CHECKPOINTS/results; RESULTS=docs/results for those
+# that are kept in the repository); HELD_OUT_DATA and HELD_OUT_IMAGES (conversations that no student trains on, for Figs. 2
+# and 6); TABLES (students of several seeds: $CHECKPOINTS/tables). Pictures to look at come from GQA in EVAL_ROOT.
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 export PRESET PYTHON CHECKPOINTS TEACHER
 DATA_FLAGS=(--data "$STUDENT_FINETUNE_DATA" --image-folder "$STUDENT_FINETUNE_IMAGES")
 if [[ $PRESET == mini* ]]; then export MINI; fi
-ANSWER_FLAGS=("${DATA_FLAGS[@]}")
-if [[ -n ${HELD_OUT_DATA:-} ]]; then
-    ANSWER_FLAGS=(--data "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--image-folder "$HELD_OUT_IMAGES"})
+# Figs. 2 and 6 are measured on conversations that no student trained on. At full scale these are 1,000 of the student's
+# mix, taken out of it by align_ti.analysis.hold_out: of MIX.json, MIX-held-out.json and the rest, MIX-train.json.
+MIX=${STUDENT_FINETUNE_DATA%%,*}
+MIX_ENDING=${MIX#"${MIX%.json*}"}
+MIX_NAME=${MIX%"$MIX_ENDING"}
+MIX_NAME=${MIX_NAME%-train}
+if [[ -z ${HELD_OUT_DATA:-} ]]; then
+    HELD_OUT_DATA=$MIX_NAME-held-out$MIX_ENDING
+    HELD_OUT_IMAGES=${HELD_OUT_IMAGES:-$STUDENT_FINETUNE_IMAGES}
 fi
+ANSWER_FLAGS=(--data "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--image-folder "$HELD_OUT_IMAGES"})
+
+# need_held_out: stop where these conversations are missing, and say how they are made.
+need_held_out() {
+    if [[ -n ${PRINT_ONLY:-} || -e $HELD_OUT_DATA ]]; then return; fi
+    if [[ $PRESET == mini* ]]; then fail "$HELD_OUT_DATA is not there; run scripts/demo.sh, which makes it"; fi
+    fail "the held-out conversations $HELD_OUT_DATA are not there. Take them out of the training mix with
+    $PYTHON -m align_ti.analysis.hold_out --data_path $STUDENT_FINETUNE_DATA --model_name_or_path $STUDENT_LM --version $TEMPLATE
+and train students on the rest, STUDENT_FINETUNE_DATA=$MIX_NAME-train$MIX_ENDING; or set HELD_OUT_DATA to a file of yours"
+}
+
 # The paper has 1,000 answers of more than 100 tokens; descriptions in the miniature end after 40 to 114.
 LENGTH_FLAGS=(--samples 1000 --max-new-tokens 100)
 if [[ $PRESET == mini* ]]; then LENGTH_FLAGS=(--samples 150 --max-new-tokens 60 --batch-size 32); fi
@@ -43,7 +60,8 @@ STUDENTS=()
 
 # analyse MODULE FLAGS...: run align_ti.analysis.MODULE; the results are named after the script.
 analyse() {
-    local module=$1; shift
-    exec_or_run "$PYTHON" -m "align_ti.analysis.$module" --out "${RESULTS:-docs/results}" \
-        --name "$(basename "$0" .sh)" "$@"
+    local module=$1 name results=${RESULTS:-$CHECKPOINTS/results}; shift
+    name=$(basename "$0" .sh)
+    exec_or_run "$PYTHON" -m "align_ti.analysis.$module" --out "$results" --name "$name" "$@"
+    if [[ -z ${PRINT_ONLY:-} ]]; then echo "written: $results/$name.*" >&2; fi
 }

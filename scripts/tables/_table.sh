@@ -2,12 +2,14 @@
 #
 #   PRESET=mini bash scripts/tables/table5.sh                  on the miniature that scripts/demo.sh made
 #   PRESET=mini bash scripts/tables/table5.sh --seeds 1        one student a row
-#   PRESET=mini bash scripts/tables/table5.sh --report-only    tabulate what is finished
+#   PRESET=mini bash scripts/tables/table5.sh --report-only    tabulate what is finished; where no student of the table
+#                                                              is, the kept records of docs/results
 #
 # Other flags go to every training. The student's first stage is that of $CHECKPOINTS, the teacher $TEACHER, else the one
 # there (or TEACHER_WORDS, several as NAME=CHECKPOINT); its own scores are shown where it was evaluated (in its folder, or
 # beside it as by scripts/demo.sh).
-# Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables);
+# Environment: as for scripts/distill and scripts/eval; TABLES (where the students go: $CHECKPOINTS/tables); RESULTS (where
+# the results go: $CHECKPOINTS/results; RESULTS=docs/results for those that are kept in the repository);
 # HELD_OUT_DATA and HELD_OUT_IMAGES (conversations that no student trains on: a column of cross-entropy); on the miniature
 # JOBS (students trained at a time, each by one process: two where there are two cores).
 if [[ ${PRESET:-} == mini* && ${NUM_GPUS:-0} == 0 ]]; then
@@ -17,7 +19,7 @@ fi
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 export PRESET PYTHON CHECKPOINTS TEACHER
 if [[ $PRESET == mini* ]]; then export MINI EVAL_ROOT=${EVAL_ROOT:-$MINI/eval} BATCH_SIZE=${BATCH_SIZE:-64}; fi
-TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}" --jobs "${JOBS:-1}")
+TABLE_FLAGS=(--folder "${TABLES:-$CHECKPOINTS/tables}" --out "${RESULTS:-$CHECKPOINTS/results}" --jobs "${JOBS:-1}")
 if [[ -n ${HELD_OUT_DATA:-} ]]; then
     TABLE_FLAGS+=(--held-out "$HELD_OUT_DATA" ${HELD_OUT_IMAGES:+--held-out-images "$HELD_OUT_IMAGES"})
 fi

@@ -7,4 +7,4 @@ source "$(dirname "$0")/../_common.sh"
 flags=(--preset paper)
 if [[ $PRESET == mini* ]]; then flags=(--preset laptop --rows_from "$CHECKPOINTS/student-align-ti"); fi
 exec_or_run "$PYTHON" -m align_ti.bench "${flags[@]}" ${COMPILE_LOSSES:+--compile_losses} \
-    --out "${RESULTS:-docs/results}" --name table4 "$@"
+    --out "${RESULTS:-$CHECKPOINTS/results}" --name table4 "$@"

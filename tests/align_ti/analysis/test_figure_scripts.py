@@ -44,7 +44,7 @@ def test_commands(script, preset):
         "table17": ("inference_cost", ["teacher", "student-align-ti"]),
     }[script]
     assert words[1:3] == ["-m", f"align_ti.analysis.{module}"] and words[-2:] == ["--one", "more"]
-    assert values(words, "--out") == ["docs/results"] and values(words, "--name") == [script]
+    assert values(words, "--out") == [f"{runs}/results"] and values(words, "--name") == [script]
     given = [named.partition("=")[2] for flag in ("--student", "--model") for named in values(words, flag)]
     assert given == [f"{runs}/{name}" for name in chosen]
     if module == "exposure_bias":
@@ -55,13 +55,33 @@ def test_commands(script, preset):
         assert values(words, "--questions") == [f"{root}/gqa/llava_gqa_testdev_balanced.jsonl"]
         assert values(words, "--question-images") == [f"{root}/gqa/data/images"]
     if module != "inference_cost" and script != "figure10":
-        of_miniature = "held_out" if module == "exposure_bias" else "finetune"
-        data = (
-            f"playground/mini/build/{of_miniature}.json"
-            if preset == "mini"
-            else "playground/data/MobileVLM_V2_FT_Mix2M.json"
-        )
+        kind = "held_out" if module == "exposure_bias" else "finetune"
+        mix = "playground/data/MobileVLM_V2_FT_Mix2M" + ("-held-out" if kind == "held_out" else "")
+        data = f"playground/mini/build/{kind}.json" if preset == "mini" else f"{mix}.json"
         assert values(words, "--data") == [data] and values(words, "--image-folder")
+
+
+def test_the_paper_s_split_is_asked_for(tmp_path):
+    """Without it the command that makes it is named; with it the held-out part is measured, whichever part is named."""
+    mix = tmp_path / "my.mix.jsonl"
+    here = {"PRESET": "qwen2-7b-0.5b", "STUDENT_FINETUNE_IMAGES": "/pictures", "TABLES": "/no/tables"}
+    for script in ("figure2", "figure6"):
+        done = run(script, **here, STUDENT_FINETUNE_DATA=str(mix))
+        assert (
+            done.returncode == 2 and f"held-out conversations {tmp_path}/my.mix-held-out.jsonl are not" in done.stderr
+        )
+        command = (
+            f"-m align_ti.analysis.hold_out --data_path {mix} --model_name_or_path Qwen/Qwen2-0.5B --version qwen\n"
+        )
+        assert command in done.stderr and f"STUDENT_FINETUNE_DATA={tmp_path}/my.mix-train.jsonl" in done.stderr
+    for named in (mix, tmp_path / "my.mix-train.jsonl"):
+        words = words_of("figure6", **here, STUDENT_FINETUNE_DATA=f"{named},/other.json")
+        assert values(words, "--data") == [f"{tmp_path}/my.mix-held-out.jsonl"]
+        assert values(words, "--image-folder") == ["/pictures"]
+    words = words_of("figure6", **here, HELD_OUT_DATA="/own.json")
+    assert values(words, "--data") == ["/own.json"] and not values(words, "--image-folder")
+    done = run("figure6", PRESET="mini", HELD_OUT_DATA="/no/held_out.json")
+    assert done.returncode == 2 and "run scripts/demo.sh" in done.stderr
 
 
 def test_tables_that_have_teachers_or_a_preset_of_their_own():
@@ -73,6 +93,8 @@ def test_tables_that_have_teachers_or_a_preset_of_their_own():
     assert small == "small=playground/mini/runs/small/teacher" and medium == "medium=playground/mini/runs/teacher"
     assert teachers() == [f"{size}=checkpoints/qwen3-{size}-0.6b/teacher" for size in ("1.7b", "4b", "8b")]
     assert teachers(TEACHERS="a=/a b=/b", CHECKPOINTS="/runs") == ["a=/a", "b=/b"]
+    assert values(words_of("table5", PRESET="mini"), "--out") == ["playground/mini/runs/results"]
+    assert values(words_of("table5", RESULTS="docs/results"), "--out") == ["docs/results"]
     assert values(words_of("table10"), "--folder") == ["checkpoints/vicuna-7b-mobilellama-1.4b/tables"]
     assert values(words_of("table10", PRESET="mini"), "--folder") == ["playground/mini/runs/llama/tables"]
 
@@ -114,7 +136,7 @@ def test_a_figure_from_its_script_to_its_files(world, tuned_teacher, tmp_path):
     assert list(content["students"]["zero"]) == ["SFT", "vanilla KD", "TPA", "Align-TI"] and content["samples"] == "4"
     assert [len(seeds) for seeds in content["by seed"]["leave-out"].values()] == [1, 1, 2, 1]
     assert content["seeds"] == "1 of SFT, 1 of vanilla KD, 2 of TPA, 1 of Align-TI"
-    assert "'vanilla KD=" in content["command"]
+    assert "'vanilla KD=" in content["command"] and f"written: {tmp_path / 'out'}/figure6." in done.stderr
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".md", ".png", ".pdf"}
     done = run("figure6", "--samples", "400", **places)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: 0 of 24 conversations")
