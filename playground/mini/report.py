@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from align_ti.analysis.attention_pictures import Viewer, draw_maps
-from align_ti.analysis.attention_report import choose_layers, look, pick_views
+from align_ti.analysis.attention_report import choose_layers, corresponding_layer, look, pick_views
 from align_ti.analysis.loss_curves import plot_losses
 from llava.errors import InputError, run_cli
 from llava.eval.table import Row, as_markdown, as_text, read_rows
@@ -73,10 +73,14 @@ def main() -> None:
     students = {name: runs / folder for folder, name in MODELS.items() if folder != "teacher"}
     plot_losses(students, runs / "loss_curves.png")
     views, columns = pick_views(*gqa_files(arguments.build), VIEWS), []
+    first: tuple[int, int] | None = None  # layer and depth of the teacher: maps of other layers differ for that alone
     for folder, name in MODELS.items():
         viewer = Viewer.load(str(runs / folder))
-        layers = choose_layers(viewer, "auto", arguments.build / "finetune.json", arguments.build / "images")
-        columns += look(name, viewer, views, layers)
+        depth = viewer.model.config.num_hidden_layers
+        if first is None:
+            (layer,) = choose_layers(viewer, "auto", arguments.build / "finetune.json", arguments.build / "images")
+            first = layer, depth
+        columns += look(name, viewer, views, [corresponding_layer(*first, depth)])
     draw_maps(views, columns).savefig(runs / "attention_maps.png", dpi=130)
     sys.stdout.write("\n" + as_text(rows) + "\n\n")
     logger.info(
