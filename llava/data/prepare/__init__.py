@@ -1,1 +1,1 @@
-"""From the published annotation files to the paper's four training mixes: ``python -m llava.data.prepare``."""
+"""From the published files to the four training mixes and the six benchmarks: ``python -m llava.data.prepare``."""

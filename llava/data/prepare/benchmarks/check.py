@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.data.prepare.benchmarks.layout import manifest_path, read_manifest
+from llava.data.prepare.benchmarks.layout import manifest_path
 from llava.data.prepare.benchmarks.sources import BenchmarkSource
 from llava.data.prepare.download import sha256_of
 from llava.errors import InputError
@@ -48,10 +48,15 @@ class State:
         return all(item.state == FOUND for item in self.items)
 
 
-def check(source: BenchmarkSource, root: Path) -> State:
-    """Look at everything that the evaluation reads of a benchmark."""
+def check(source: BenchmarkSource, root: Path, origins: dict[str, Any]) -> State:
+    """Look at everything that the evaluation reads of a benchmark.
+
+    Args:
+        source: which benchmark.
+        root: the evaluation root.
+        origins: records of its files, see :func:`llava.data.prepare.benchmarks.layout.records`.
+    """
     folder = source.folder(root)
-    origins = read_manifest(source, root)
     state = State([])
     for file in source.files:
         path = file.find(folder)
@@ -64,7 +69,7 @@ def check(source: BenchmarkSource, root: Path) -> State:
             if part.is_file():
                 item.more.append(f"{part.stat().st_size:,} bytes of it are there, --download goes on")
             if file.archive:
-                item.more.append(f"--download takes it out of the archive; so does this command if it lies in {folder}")
+                item.more.append(f"--download takes it out of that; an archive that you put in {folder} is unpacked")
             if file.terms:
                 item.more.append(f"{file.terms}: --download gets it with --accept_terms")
             state.items.append(item)
@@ -124,7 +129,7 @@ def _read(source: BenchmarkSource, path: Path, folder: Path, state: State) -> No
         ]
         total = f"{len(questions):,} questions"
         state.items.append(Item("contents", WRONG if off else FOUND, path, "; ".join(off) or total))
-    if source.pictures is not None or questions:
+    if source.pictures is not None or any(q.picture and not q.picture.exists() for q in questions):
         state.items.append(_picture_item(source, folder, questions))
 
 
@@ -147,7 +152,7 @@ def _picture_item(source: BenchmarkSource, folder: Path, questions: Sequence[Que
     if questions and not absent:
         return Item("pictures", FOUND, path)
     if not questions and path.is_dir():
-        return Item("pictures", FOUND, path, "looked at once there are questions")
+        return Item("pictures", FOUND, path, "not looked at: there are no questions yet")
     item = Item("pictures", WRONG if questions and path.is_dir() else MISSING, path)
     if pictures is None:
         item.note = f"{len(absent):,} of {len(questions):,} questions have none, the first: {absent[0].name}"

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from llava.data.prepare.benchmarks.check import check
-from llava.data.prepare.benchmarks.layout import get_eval_zip, lay_out, write_manifest
+from llava.data.prepare.benchmarks.layout import get_eval_zip, lay_out, read_manifest, records, write_manifest
 from llava.data.prepare.benchmarks.report import closing, describe, list_sources
 from llava.data.prepare.benchmarks.sources import EVAL_ZIP, SOURCES, get_sources
 from llava.flags import add_flag
@@ -58,9 +58,10 @@ def main(argv: list[str]) -> int:
     states = []
     for source in sources:
         laid = None if args.dry_run else lay_out(source, args.root, eval_zip, may_download, args.accept_terms)
-        state = check(source, args.root)
+        files = read_manifest(source, args.root) if laid is None else records(source, args.root, laid)
+        state = check(source, args.root, files)
         if laid is not None:
-            write_manifest(source, args.root, laid, state.counts)
+            write_manifest(source, args.root, files, state.counts)
         states.append((source, state))
         sys.stdout.write(describe(source, state, laid) + "\n\n")
     sys.stdout.write(closing(args.root, states, eval_zip) + "\n")

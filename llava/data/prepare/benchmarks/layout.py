@@ -128,8 +128,8 @@ def read_manifest(source: BenchmarkSource, root: Path) -> Record:
     return files if isinstance(files, dict) else {}
 
 
-def write_manifest(source: BenchmarkSource, root: Path, laid: Laid, counts: list[Record]) -> None:
-    """Write down origin, size and SHA-256 of every file that is there; earlier records of unchanged files are kept."""
+def records(source: BenchmarkSource, root: Path, laid: Laid) -> Record:
+    """Origin, size and SHA-256 of every file that is there; the earlier record of a file that was left alone is kept."""
     before, files = read_manifest(source, root), {}
     paths = [file.find(laid.folder) for file in source.files] + [source.question_file(laid.folder)]
     for path in dict.fromkeys(path for path in paths if path is not None):
@@ -139,6 +139,11 @@ def write_manifest(source: BenchmarkSource, root: Path, laid: Laid, counts: list
         if path.is_file():
             record |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         files[name] = known if path not in laid.origins and known.get("sha256") else record
+    return files
+
+
+def write_manifest(source: BenchmarkSource, root: Path, files: Record, counts: list[Record]) -> None:
+    """Write down the records and the comparison of counts, unless there is nothing."""
     if files:
         content = {"format": MANIFEST_FORMAT, "benchmark": source.name, "files": files, "expected": counts}
         write_text(manifest_path(source, root), json.dumps(content, indent=1, ensure_ascii=False) + "\n")

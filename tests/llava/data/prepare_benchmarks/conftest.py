@@ -72,7 +72,9 @@ LLAVAS = {
     "gqa/llava_gqa_testdev_balanced.jsonl": lines({"question_id": "2", "image": "n1.jpg", "text": "LLaVA's own"}),
     "scienceqa/llava_test_CQM-A.json": "[]",
     "textvqa/llava_textvqa_val_v051_ocr.jsonl": lines({"question_id": "aa", "image": "aa.jpg", "text": "LLaVA's own"}),
-    "pope/llava_pope_test.jsonl": lines({"question_id": 1, "image": "COCO_1.jpg", "text": "LLaVA's own"}),
+    "pope/llava_pope_test.jsonl": lines(
+        {"question_id": 1, "image": "COCO_1.jpg", "text": "LLaVA's own", "category": "random"}
+    ),
     "MME/llava_mme.jsonl": "{}\n",
 }
 PICTURES = ("gqa/data/images/n1.jpg", "scienceqa/images/test/7/image.png", "textvqa/train_images/aa.jpg",

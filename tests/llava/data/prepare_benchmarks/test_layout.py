@@ -34,7 +34,7 @@ def test_from_nothing_to_ready(run, small, web, tmp_path, add_pictures):
     root = tmp_path / "eval"
     status, text = run("--download", "--accept_terms")
     assert status == 1 and "2 of 6 ready: mme, mmbench" in text, text
-    assert "FAILED" not in text
+    assert "FAILED" not in text and layout.MADE in text and "questions1.2.zip" in text, "where it came from is said"
     add_pictures()
     status, text = run()
     assert status == 0 and "6 of 6 ready" in text and f"EVAL_ROOT={root} bash scripts/eval/all.sh" in text, text
