@@ -129,7 +129,7 @@ def read_manifest(source: BenchmarkSource, root: Path) -> Record:
 
 
 def records(source: BenchmarkSource, root: Path, laid: Laid) -> Record:
-    """Origin, size and SHA-256 of every file that is there; the earlier record of a file that was left alone is kept."""
+    """Origin, size and SHA-256 of every file that is there; the record of a file that was left alone is kept."""
     before, files = read_manifest(source, root), {}
     paths = [file.find(laid.folder) for file in source.files] + [source.question_file(laid.folder)]
     for path in dict.fromkeys(path for path in paths if path is not None):
