@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from llava.errors import InputError
-from llava.train.arguments import TrainingArguments, parse_arguments
+from llava.train.arguments import TrainingArguments
 from llava.train.checkpointing import KWARGS
+from llava.train.parsing import parse_arguments
 
 KNOWN = [name for name in KWARGS if name in {field.name for field in fields(TrainingArguments)}]
 

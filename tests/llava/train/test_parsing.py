@@ -8,7 +8,8 @@ from llava.train.arguments import DataArguments, ModelArguments, TrainingArgumen
 from llava.train.parsing import parse_arguments
 
 CLASSES = (DistillArguments, ModelArguments, DataArguments, TrainingArguments)
-WHOLE = ["--teacher_path", "t", "--model_name_or_path", "m", "--data_path", "d", "--output_dir", "o", "--use_cpu", "True"]
+NEEDED = ["--teacher_path", "t", "--model_name_or_path", "m", "--data_path", "d", "--output_dir", "o"]
+WHOLE = [*NEEDED, "--use_cpu", "True"]
 
 
 @pytest.mark.parametrize(
