@@ -1,5 +1,6 @@
 """The files around the code agree with each other and with the code: versions, licences, workflows, the wheel."""
 
+import ast
 import hashlib
 import re
 import shutil
@@ -8,12 +9,14 @@ import sys
 import tomllib
 import zipfile
 from email import message_from_string
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -155,6 +158,33 @@ def test_the_image_has_a_torch_and_extras_that_the_package_accepts() -> None:
     (torch,) = [line for line in PROJECT["dependencies"] if re.match(r"torch\b", line)]
     assert image and image[1] in SpecifierSet(torch.removeprefix("torch"))
     assert set(arguments["EXTRAS"].split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def imported_packages(source: str) -> set[str]:
+    """Top-level names that a module imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_what_is_imported_is_a_dependency_or_an_extra() -> None:
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    declared = {canonicalize_name(re.split(r"[<>=;]", line)[0].strip()) for line in lines}
+    # lmms-eval loads our model, not the other way round; starlette is what gradio's pages are made of.
+    known = {*sys.stdlib_module_names, "align_ti", "llava", "playground", "lmms_eval", "starlette"}
+    distributions = packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for package in ("align_ti", "llava", "playground")
+        for path in (ROOT / package).rglob("*.py")
+        for name in imported_packages(path.read_text(encoding="utf-8")) - known
+        if not {canonicalize_name(found) for found in distributions.get(name, [name])} & declared
+    }
+    assert not missing
 
 
 @pytest.fixture(scope="module")
