@@ -16,7 +16,7 @@ fail() { echo "error: $*" >&2; exit 2; }
 
 PRESET=${PRESET:-qwen2-7b-0.5b}
 PRESET_FILE=scripts/presets/$PRESET.sh
-[[ -f $PRESET_FILE ]] || fail "no preset '$PRESET'; there are: $(cd scripts/presets && ls | grep -v '^_' | sed 's/\.sh$//' | tr '\n' ' ')"
+[[ -f $PRESET_FILE ]] || fail "no preset '$PRESET'; there are: $(cd scripts/presets && printf '%s ' [!_]*.sh | sed 's/\.sh / /g')"
 # shellcheck source=/dev/null
 source "$PRESET_FILE"
 TEACHER=${TEACHER:-$CHECKPOINTS/teacher}

@@ -3,11 +3,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 # With PRETRAIN_FULL=1 stage 1 trains the language model as well (as MobileVLM V2 does) and stage 2 starts from its result;
 # otherwise stage 1 is LLaVA's: the projector alone.
-stage_two_start() {  # ROLE LM: where stage 2 starts from
+stage_two_start() {  # ROLE LM: sets START, flags that say where stage 2 starts from
     if [[ -n ${PRETRAIN_FULL:-} ]]; then
-        echo "--model_name_or_path $CHECKPOINTS/$1-pretrain"
+        START=(--model_name_or_path "$CHECKPOINTS/$1-pretrain")
     else
-        echo "--model_name_or_path $2 --pretrain_mm_mlp_adapter $CHECKPOINTS/$1-pretrain/mm_projector.bin"
+        START=(--model_name_or_path "$2" --pretrain_mm_mlp_adapter "$CHECKPOINTS/$1-pretrain/mm_projector.bin")
     fi
 }
 
@@ -26,8 +26,9 @@ pretrain() {
 # finetune ROLE LM DATA IMAGES LR FLAGS...: stage 2, supervised; the projector of stage 1 is loaded.
 finetune() {
     local role=$1 language_model=$2 data=$3 images=$4 rate=$5; shift 5
+    stage_two_start "${role%%-*}" "$language_model"
     launch FINETUNE_BATCH FINETUNE_PER_DEVICE llava.train.train \
-        $(stage_two_start "${role%%-*}" "$language_model") --version "$TEMPLATE" \
+        "${START[@]}" --version "$TEMPLATE" \
         --data_path "$data" --image_folder "$images" --group_by_modality_length True \
         "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" \
         --learning_rate "$rate" \
@@ -43,9 +44,10 @@ distill() {
     local name=$1 losses=$2; shift 2
     local teacher=$TEACHER
     if [[ -n ${DRY_RUN:-} && ! -e $teacher ]]; then teacher=$TEACHER_LM; fi  # a plan can be made before there is one
+    stage_two_start student "$STUDENT_LM"
     launch FINETUNE_BATCH DISTILL_PER_DEVICE align_ti.train \
         --teacher_path "$teacher" --losses "$losses" \
-        $(stage_two_start student "$STUDENT_LM") --version "$TEMPLATE" \
+        "${START[@]}" --version "$TEMPLATE" \
         --data_path "$STUDENT_FINETUNE_DATA" --image_folder "$STUDENT_FINETUNE_IMAGES" --group_by_modality_length True \
         "${MODEL_FLAGS[@]}" "${SCHEDULE_FLAGS[@]}" --num_train_epochs "$(student_epochs)" "${STUDENT_FINETUNE_EXTRA[@]}" \
         ${COMPILE_LOSSES:+--compile_losses True} --learning_rate "$FINETUNE_LR" \

@@ -27,6 +27,6 @@ mapfile -t SCORES < <(named_scores "${TEACHER_WORDS[@]:-Teacher=$TEACHER}")
 if (( ${#SCORES[@]} )); then TABLE_FLAGS+=(--teacher-scores "${SCORES[@]}"); fi
 if [[ -z ${PRINT_ONLY:-} ]]; then exec_or_run() { exec "$@"; }; fi  # signals are for the program
 if [[ ${LAUNCHER:-} == torchrun ]] && (( NUM_NODES > 1 )); then
-    fail "torchrun on several nodes wants the same command on each of them, a table is one command; use LAUNCHER=deepspeed"
+    fail "torchrun on several nodes needs the same command on each of them, a table is one command; use LAUNCHER=deepspeed"
 fi
 exec_or_run "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" "${TABLE_FLAGS[@]}" "$@"
