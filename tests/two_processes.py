@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def two_processes(module: str, *arguments: str) -> None:
-    """Run ``python -m MODULE ARGUMENTS`` on two processes; skip the test without DeepSpeed."""
+def two_processes(module: str, *arguments: str) -> str:
+    """Run ``python -m MODULE ARGUMENTS`` on two processes, and return their log; skip the test without DeepSpeed."""
     pytest.importorskip("deepspeed")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -25,6 +25,7 @@ def two_processes(module: str, *arguments: str) -> None:
         capture_output=True, text=True, timeout=280, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from llava.eval.registry import BENCHMARKS
-from llava.export.configs import is_hub_name
 from llava.export.history import History, Stage, read_history
+from llava.model.config import is_hub_name
 from llava.model.zero import is_main_process
 
 logger = logging.getLogger(__name__)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 
 from llava.errors import InputError
 from llava.model.builder import CARRIED_KEYS
-from llava.model.config import VisionSettings
+from llava.model.config import TOWER_FOLDER, VisionSettings
 from llava.model.language import LANGUAGE_MODELS, language_model_class
 
 PROJECTOR = "mlp2x_gelu"
@@ -19,8 +17,6 @@ TOWERS = {"siglip_vision_model": False, "clip_vision_model": True}
 """``model_type`` of the towers that both forms have -> whether it has a class token."""
 OWN_BLOCK = "align_ti"
 """Key of config.json under which an export keeps what transformers' form has no place for."""
-TOWER_FOLDER = "vision_tower"
-"""Where an import puts the tower, beside the checkpoint's weights."""
 DERIVED = (
     *("mm_vision_tower", "mm_image_tower", "mm_video_tower", "mm_hidden_size", "mm_projector_type"),
     *("mm_vision_select_layer", "mm_vision_select_feature", "mm_patch_merge_type", "image_aspect_ratio"),
@@ -152,8 +148,3 @@ def from_hf_config(config: Any, image_aspect_ratio: str, template: str | None) -
 def own_block(config: Any) -> dict[str, Any]:
     """What an export of this package added to config.json; empty for others' checkpoints."""
     return getattr(config, OWN_BLOCK, None) or {}
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether a model's or data set's name can only be meant as one of the Hub: ``owner/name``, and no such folder."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and not Path(name).exists()

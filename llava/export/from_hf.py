@@ -12,10 +12,11 @@ from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneratio
 from llava.conversation import get_template
 from llava.errors import InputError
 from llava.export.chat_template import recognise
-from llava.export.configs import TOWER_FOLDER, check_importable, from_hf_config, own_block
+from llava.export.configs import check_importable, from_hf_config, own_block
 from llava.export.pictures import from_hf_image_processor
 from llava.export.prompts import save_without_image_token
 from llava.export.weights import EMBEDDING, HEAD, from_hf_names
+from llava.model.config import TOWER_FOLDER
 from llava.model.language import language_model_class
 from llava.model.weight_files import check_weight_files
 

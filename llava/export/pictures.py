@@ -4,30 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
 import transformers
-from PIL import Image
 from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil, SiglipImageProcessorPil
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.data.images import preprocess_image
+from llava.data.processors import pixel_difference, processor_settings
 from llava.errors import InputError
-
-SETTINGS = (
-    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
-    *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
-)
-"""What an image processor does to a picture, padding aside."""
-
-SHAPES = ((64, 64), (97, 41), (40, 111), (23, 24))
-"""Widths and heights of the pictures on which two processors are compared."""
-
-
-def settings_of(processor: Any) -> dict[str, Any]:
-    """The settings that an image processor has set."""
-    found = processor.to_dict()
-    return {key: found[key] for key in SETTINGS if found.get(key) is not None}
 
 
 def to_hf_image_processor(processor: Any, image_aspect_ratio: str | None, side: int) -> LlavaImageProcessorPil:
@@ -41,7 +24,7 @@ def to_hf_image_processor(processor: Any, image_aspect_ratio: str | None, side: 
     Raises:
         InputError: the result differs from this package's on some picture.
     """
-    settings = {"do_center_crop": False, "crop_size": {"height": side, "width": side}, **settings_of(processor)}
+    settings = {"do_center_crop": False, "crop_size": {"height": side, "width": side}, **processor_settings(processor)}
     made = LlavaImageProcessorPil(**settings, do_pad=image_aspect_ratio == "pad")
     check_same_pixels(made, processor, image_aspect_ratio)
     return made
@@ -55,7 +38,7 @@ def from_hf_image_processor(path: str, tower_type: str) -> tuple[Any, str]:
     """
     theirs = pil_processor(path)
     pads = bool(getattr(theirs, "do_pad", False)) and hasattr(theirs, "pad_to_square")
-    settings = settings_of(theirs)
+    settings = processor_settings(theirs)
     if not settings.get("do_center_crop"):
         settings = {key: value for key, value in settings.items() if key not in ("do_center_crop", "crop_size")}
     if tower_type == "clip_vision_model":
@@ -90,19 +73,13 @@ def check_same_pixels(theirs: Any, ours: Any, image_aspect_ratio: str | None) ->
     Raises:
         InputError: the pixel values differ; the message says by how much.
     """
-    random = np.random.default_rng(0)
-    for width, height in SHAPES:
-        picture = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        mine = preprocess_image(picture, ours, image_aspect_ratio)
-        other = theirs(picture, return_tensors="pt")["pixel_values"][0]
-        if mine.shape != other.shape or not torch.allclose(mine, other, atol=1e-5):
-            how = (
-                f"by up to {(mine - other).abs().max():.2g}"
-                if mine.shape == other.shape
-                else f"in size: {list(mine.shape)} here, {list(other.shape)} there"
-            )
-            raise InputError(
-                f"transformers' image processor and this package's (image_aspect_ratio {image_aspect_ratio!r}) give "
-                f"different pixels for a picture of {width} x {height} ({how}); compare preprocessor_config.json of "
-                "the tower with that of the checkpoint"
-            )
+    difference = pixel_difference(
+        lambda picture: preprocess_image(picture, ours, image_aspect_ratio),
+        lambda picture: theirs(picture, return_tensors="pt")["pixel_values"][0],
+    )
+    if difference is not None:
+        raise InputError(
+            f"transformers' image processor and this package's (image_aspect_ratio {image_aspect_ratio!r}) give "
+            f"different pixels for a picture of {difference}; compare preprocessor_config.json of the tower with that "
+            "of the checkpoint"
+        )

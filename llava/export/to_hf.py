@@ -18,7 +18,6 @@ from llava.export.pictures import to_hf_image_processor
 from llava.export.prompts import build_processor
 from llava.export.weights import EMBEDDING, HEAD, grow, to_hf_names
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import tower_weights
 from llava.model.config import VisionSettings, to_llava_spelling
 from llava.model.vision_tower.hf import HFVisionTower
 
@@ -63,7 +62,7 @@ def export_to_hf(
     tokenizer, model, _, _ = load_pretrained_model(model_path, model_base, torch_dtype=dtype)
     config, tower = model.config, model.get_vision_tower()
     template = get_template(version or template_of(config, model_path))
-    whole = whole_tower(tower, model_path)
+    whole = whole_tower(tower)
     image_processor = to_hf_image_processor(
         tower.image_processor, getattr(config, "image_aspect_ratio", None), tower.image_size
     )
@@ -108,20 +107,14 @@ def template_of(config: Any, model_path: str) -> str:
     return name
 
 
-def whole_tower(tower: Any, model_path: str) -> HFVisionTower:
-    """A model's tower with all its layers; the model itself runs it only up to the selected one.
-
-    Args:
-        tower: the model's loaded tower.
-        model_path: the checkpoint, whose own tower weights (if any) replace the tower's.
-    """
+def whole_tower(tower: Any) -> HFVisionTower:
+    """A model's loaded tower with all its layers; the model itself runs it only up to the selected one."""
     if not isinstance(tower, HFVisionTower):
         raise InputError(f"the vision tower {tower.name!r} is no SigLIP or CLIP model of transformers")
     whole = HFVisionTower(tower.name, replace(tower.settings, select_layer=-1), tower.checkpoint_folder)
     whole.load_model(dtype=tower.dtype)
-    carried = tower_weights(Path(model_path))
-    if carried:
-        whole.load_weights(carried)
+    if tower.carried_by is not None:
+        whole.load_carried(tower.carried_by)
     return whole
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 
 from llava.model.builder import load_pretrained_model
+from llava.model.vision_tower.keep import keep_tower
 
 
 def merge_to_llava(
     model_path: str, output: Path, model_base: str | None = None, dtype: torch.dtype | None = None
 ) -> None:
-    """Write weights, configuration and tokenizer; an adapter is merged into its base model.
+    """Write weights, configuration, tokenizer and a tower that is a local folder; an adapter is merged into its base
+    model.
 
     Args:
         model_path: any checkpoint that the loader takes.
@@ -22,6 +24,7 @@ def merge_to_llava(
     """
     tokenizer, model, image_processor, _ = load_pretrained_model(model_path, model_base, torch_dtype=dtype)
     model.config.use_cache = True
+    model.config.mm_vision_tower = keep_tower(model.get_vision_tower(), output)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     image_processor.save_pretrained(output)

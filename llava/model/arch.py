@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from transformers.utils import can_return_tuple
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
-from llava.model.checkpoint import KEY_MAPPING, TOWER_KEYS, tower_weights
+from llava.model.checkpoint import KEY_MAPPING, TOWER_KEYS
 from llava.model.config import VisionSettings
 from llava.model.loss import next_token_loss
 from llava.model.projector import build_projector
@@ -232,9 +231,7 @@ class LlavaForCausalLMMixin(VisionMixin):
         tower = model.get_vision_tower()
         if load_tower and tower is not None:
             model.load_vision_tower()
-            weights = tower_weights(Path(str(pretrained_model_name_or_path)))
-            if weights and hasattr(tower, "load_weights"):
-                tower.load_weights(weights)
+            tower.load_carried(str(pretrained_model_name_or_path))
         return loaded
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:

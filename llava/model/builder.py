@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import InputError
 from llava.model.checkpoint import has_weights, load_projector
-from llava.model.config import VisionSettings, to_llava_spelling
+from llava.model.config import VisionSettings, check_own_form, to_llava_spelling
 from llava.model.language import LANGUAGE_MODELS, language_model_class
 from llava.model.lora import ADAPTER_CONFIG, base_of, merge_lora
 from llava.model.quantization import quantization_config
@@ -68,7 +68,7 @@ def load_pretrained_model(
     """
     path = str(model_path)
     folder = Path(path)
-    settings = _read_config(path)
+    settings = read_checkpoint_config(path)
     options: dict[str, Any] = {"device_map": device_map, "dtype": torch_dtype or "auto", **kwargs}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
@@ -108,8 +108,15 @@ def context_length(config: Any) -> int:
     return DEFAULT_CONTEXT
 
 
-def _read_config(path: str) -> dict[str, Any]:
-    """The checkpoint's config.json in LLaVA's spelling, checked to be a vision-language model's."""
+def read_checkpoint_config(path: str) -> dict[str, Any]:
+    """A checkpoint's config.json in LLaVA's spelling, checked to be a vision-language model's.
+
+    Args:
+        path: folder or hub name.
+
+    Raises:
+        InputError: no readable config.json, or one of another kind of model.
+    """
     try:
         settings, _ = PreTrainedConfig.get_config_dict(path)
     except (OSError, ValueError) as error:
@@ -118,6 +125,7 @@ def _read_config(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: no readable config.json; expected a LLaVA checkpoint")
     settings = to_llava_spelling(settings)
     kind = settings.get("model_type")
+    check_own_form(kind, path)
     if kind not in LANGUAGE_MODELS:
         raise InputError(
             f"{path} is a checkpoint of model type {kind!r}; expected a LLaVA checkpoint of type "

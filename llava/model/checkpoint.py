@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from llava.errors import InputError
-from llava.model.weight_files import PROJECTOR_FILE, check_weight_file, model_files
+from llava.model.weight_files import PROJECTOR_FILE, check_weight_file, model_files, read_weights
 from llava.model.zero import gathered, is_main_process
 
 KEY_MAPPING = {r"^model\.mm_projector\.image_spatial_proj\.": "model.mm_projector."}
@@ -94,18 +93,8 @@ def tower_weights(folder: Path) -> dict[str, Tensor]:
     Returns:
         Tensors by their name inside the tower; empty if there are none.
     """
-    weights: dict[str, Tensor] = {}
-    for name in model_files(folder):
-        if name.suffix == ".safetensors":
-            with safe_open(name, framework="pt") as opened:
-                for key in opened.keys():
-                    if key.startswith(TOWER_PREFIX):
-                        weights[key.removeprefix(TOWER_PREFIX)] = opened.get_tensor(key)
-        else:
-            for key, value in torch.load(name, map_location="cpu", weights_only=True, mmap=True).items():
-                if key.startswith(TOWER_PREFIX):
-                    weights[key.removeprefix(TOWER_PREFIX)] = value
-    return weights
+    found = read_weights(folder, lambda name: name.startswith(TOWER_PREFIX))
+    return {name.removeprefix(TOWER_PREFIX): tensor for name, tensor in found.items()}
 
 
 def has_weights(folder: Path) -> bool:

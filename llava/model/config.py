@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llava.errors import InputError
@@ -11,6 +15,9 @@ AUTHORS_KEYS = {"mm_image_tower": "mm_vision_tower", "image_projector_type": "mm
 """Config keys of the Align-TI authors' released checkpoints, and LLaVA's name for the same thing."""
 
 SELECT_FEATURES = ("patch", "cls_patch")
+
+TOWER_FOLDER = "vision_tower"
+"""A checkpoint's own copy of its tower: in its folder, or beside it where several checkpoints of a run share one."""
 
 
 def to_llava_spelling(settings: dict[str, Any]) -> dict[str, Any]:
@@ -29,6 +36,47 @@ def to_llava_spelling(settings: dict[str, Any]) -> dict[str, Any]:
             if renamed.get(ours) is None:
                 renamed[ours] = value
     return renamed
+
+
+def check_own_form(model_type: str | None, path: str) -> None:
+    """Refuse a LLaVA in transformers' own form, which has other names for everything.
+
+    Args:
+        model_type: from its config.json.
+        path: folder or hub name.
+
+    Raises:
+        InputError: with the command that imports it.
+    """
+    if model_type == "llava":
+        raise InputError(
+            f"{path} is a LLaVA in transformers' own form (model type 'llava'): import it with `python -m llava.export "
+            f"--from hf --model_path {path} --output FOLDER`, and give that FOLDER"
+        )
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model's or data set's name can only be meant as one of the Hub: ``owner/name``, and no such folder."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and not Path(name).exists()
+
+
+def movable_tower(tower: str | None, folder: str | Path) -> str | None:
+    """How a ``config.json`` names a tower, so that a checkpoint and its own tower can be moved together.
+
+    Args:
+        tower: the value of ``mm_vision_tower``.
+        folder: the checkpoint's.
+
+    Returns:
+        A path relative to the folder if the tower lies in it, or beside it as ``vision_tower``; otherwise ``tower``.
+    """
+    if not tower or not Path(tower).is_absolute():
+        return tower
+    checkpoint = Path(folder).resolve()
+    place = Path(tower).parent.resolve() / Path(tower).name
+    if place.is_relative_to(checkpoint) or place == checkpoint.parent / TOWER_FOLDER:
+        return os.path.relpath(place, checkpoint)
+    return tower
 
 
 @dataclass(frozen=True)
@@ -89,6 +137,14 @@ class LlavaConfigMixin:
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**to_llava_spelling(kwargs))  # type: ignore[misc]
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Write ``config.json``; a tower that moves with the checkpoint is named by its relative path there."""
+        written: Any = copy.copy(self)
+        tower = getattr(self, "mm_vision_tower", None)
+        if tower is not None:
+            written.mm_vision_tower = movable_tower(tower, save_directory)
+        super(LlavaConfigMixin, written).save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:

@@ -15,6 +15,7 @@ from llava.model.config import VisionSettings
 from llava.model.projector import build_projector
 from llava.model.splice import SplicedBatch, flatten_images, splice
 from llava.model.vision_tower import VisionTower, build_vision_tower
+from llava.model.vision_tower.compare import tower_difference
 from llava.model.zero import is_partitioned
 
 
@@ -65,10 +66,14 @@ class VisionMixin:
         config.mm_vision_select_feature = mm_vision_select_feature
         config.mm_projector_type = mm_projector_type
         config.use_mm_proj = True
-        if self.get_vision_tower() is None or not same_tower(before, VisionSettings.from_config(config)):
+        former = self.get_vision_tower()
+        renewed = former is None or not same_tower(before, VisionSettings.from_config(config))
+        if renewed:
             decoder.vision_tower = build_vision_tower(config, delay_load=True)
         config.mm_hidden_size = None
         self.load_vision_tower()
+        if renewed and former is not None and former.carried_by and same_name(former.name, vision_tower):
+            decoder.vision_tower.load_carried(former.carried_by)  # another layer of the same tower
         fits = before.projector_type == mm_projector_type and before.hidden_size == config.mm_hidden_size
         if not (fits and hasattr(decoder, "mm_projector")):
             decoder.mm_projector = build_projector(config).to(self.vision_home())
@@ -205,29 +210,42 @@ def same_tower(one: VisionSettings, other: VisionSettings) -> bool:
     """Whether two configs name the same features of the same tower, perhaps by different paths."""
     if (one.select_layer, one.select_feature) != (other.select_layer, other.select_feature):
         return False
-    if one.tower is None or other.tower is None or one.tower == other.tower:
+    if one.tower is None or other.tower is None:
         return one.tower == other.tower
-    return os.path.isdir(one.tower) and os.path.isdir(other.tower) and os.path.samefile(one.tower, other.tower)
+    return same_name(one.tower, other.tower)
 
 
-def share_vision_tower(student: Any, teacher: Any) -> None:
+def same_name(one: str, other: str) -> bool:
+    """Whether two names or paths mean the same tower; copies of a tower have different ones."""
+    return one == other or (os.path.isdir(one) and os.path.isdir(other) and os.path.samefile(one, other))
+
+
+def share_vision_tower(student: Any, teacher: Any, names: tuple[str, str] = ("student", "teacher")) -> None:
     """Let the student use the teacher's tower object, so that it is in memory, and run, once.
 
+    Under ZeRO-3 every rank must call it.
+
     Args:
-        student: a model whose own tower need not be loaded.
+        student: a model whose own tower need not be loaded; a loaded one must give the same features (see
+            ``tower_difference``), one that is not loaded must be the same by its name, layer and feature.
         teacher: a model with a loaded tower.
+        names: of the two models, in this order, for the message.
 
     Raises:
-        InputError: the two configs name different towers, layers or features.
+        InputError: the towers differ; the message names both and says in what.
     """
     mine, theirs = VisionSettings.from_config(student.config), VisionSettings.from_config(teacher.config)
-    if not same_tower(mine, theirs):
-        raise InputError(
-            f"student and teacher cannot share a vision tower: the student's is {mine.tower!r} (layer "
-            f"{mine.select_layer}, {mine.select_feature}), the teacher's {theirs.tower!r} (layer "
-            f"{theirs.select_layer}, {theirs.select_feature})"
-        )
-    tower = teacher.get_vision_tower()
+    own, tower = student.get_vision_tower(), teacher.get_vision_tower()
     if tower is None or not tower.is_loaded:
-        raise InputError("the teacher has no loaded vision tower to share")
+        raise InputError(f"the {names[1]} has no loaded vision tower to share")
+    if own is not None and own.is_loaded:
+        difference = tower_difference(own, tower)
+    else:
+        difference = None if same_tower(mine, theirs) else "they have different names, layers or features"
+    if difference is not None:
+        raise InputError(
+            f"{names[0]} and {names[1]} cannot share a vision tower ({difference}): the {names[0]}'s is "
+            f"{mine.tower!r} (layer {mine.select_layer}, {mine.select_feature}), the {names[1]}'s {theirs.tower!r} "
+            f"(layer {theirs.select_layer}, {theirs.select_feature})"
+        )
     student.adopt_vision_tower(tower)

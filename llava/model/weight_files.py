@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from llava.errors import InputError
 
@@ -65,6 +68,27 @@ def model_files(folder: Path) -> list[Path]:
                 raise InputError(f"{index} {_unreadable_index(index)}. Copy or download it again")
             return [folder / name for name in names]
     return []
+
+
+def read_weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Some of a model's weights, in the dtype of their files.
+
+    Args:
+        folder: of a model or a tower; a hub name simply is no folder.
+        wanted: whether a weight of this name is read.
+
+    Returns:
+        Tensors by name; empty if there are none.
+    """
+    weights: dict[str, Tensor] = {}
+    for file in model_files(folder):
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                weights |= {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}
+        else:
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            weights |= {name: tensor for name, tensor in loaded.items() if wanted(name)}
+    return weights
 
 
 def check_weight_files(folder: str | Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
 def is_partitioned(parameters: Iterable[nn.Parameter]) -> bool:
@@ -19,7 +19,7 @@ def whole_size(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def gathered(parameters: Iterable[nn.Parameter], write: bool = False) -> AbstractContextManager:
+def gathered(parameters: Iterable[Tensor], write: bool = False) -> AbstractContextManager:
     """A context in which the parameters are whole, on every rank; all ranks must enter it.
 
     Args:

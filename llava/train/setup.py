@@ -1,21 +1,22 @@
 """From arguments to tokenizer, model and data; shared by the supervised stages and by distillation."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from llava.conversation import get_template
 from llava.data.annotations import open_annotations
 from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
+from llava.model.config import check_own_form
 from llava.model.language import language_model_class
 from llava.model.lora import add_lora
 from llava.model.zero import whole_size
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.tower import attach_tower, chosen_tower, keeps_tower
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,23 @@ def load_tokenizer(path: str, model_max_length: int) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def read_model_config(path: str) -> PreTrainedConfig:
+    """The configuration of a language model or LLaVA checkpoint.
+
+    Args:
+        path: folder or hub name.
+
+    Raises:
+        InputError: there is none, or it is a LLaVA in transformers' own form, which must be imported first.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no model at {path!r} ({error}); expected a model folder or hub name") from error
+    check_own_form(config.model_type, path)
+    return config
+
+
 def compute_dtype(arguments: TrainingArguments) -> torch.dtype:
     """The dtype that --bf16 and --fp16 ask for."""
     return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
@@ -73,24 +91,18 @@ def load_trainable_model(
         InputError: for an unsupported language model, or no tower where one is needed.
     """
     path = model_arguments.model_name_or_path
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no model at {path!r} ({error}); expected a model folder or hub name") from error
+    config = read_model_config(path)
     model_class = language_model_class(config.model_type)
-    tower = model_arguments.vision_tower or getattr(config, "mm_vision_tower", None)
-    if tower is None:
-        raise InputError("--vision_tower is missing: name the SigLIP or CLIP model that sees the images")
+    tower = chosen_tower(model_arguments, config)
     # Trained weights stay in float32 unless DeepSpeed keeps its own float32 copy of them.
     dtype = compute_dtype(arguments) if arguments.deepspeed else torch.float32
-    model = model_class.from_pretrained(path, dtype=dtype, attn_implementation=model_arguments.attn_implementation)
-    model.initialize_vision_modules(
-        str(Path(tower).resolve()) if Path(tower).is_dir() else tower,
-        mm_projector_type=model_arguments.mm_projector_type,
-        mm_vision_select_layer=model_arguments.mm_vision_select_layer,
-        mm_vision_select_feature=model_arguments.mm_vision_select_feature,
-        pretrain_mm_mlp_adapter=model_arguments.pretrain_mm_mlp_adapter,
+    model = model_class.from_pretrained(
+        path,
+        dtype=dtype,
+        attn_implementation=model_arguments.attn_implementation,
+        load_tower=keeps_tower(tower, config),
     )
+    attach_tower(model, tower, model_arguments, str(arguments.output_dir))
     config = model.config
     config.image_aspect_ratio = data_arguments.image_aspect_ratio
     config.mm_patch_merge_type = model_arguments.mm_patch_merge_type

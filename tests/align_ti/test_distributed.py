@@ -1,14 +1,16 @@
 """Two processes give one process's losses and weights: DDP, ZeRO-2, ZeRO-3, a teacher in pieces, packing."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from align_ti import train as distill
+from llava.model.builder import load_pretrained_model
 from llava.train import train as supervised
 from tests.align_ti.conftest import COMMON
 from tests.two_processes import ROOT, two_processes
@@ -99,6 +101,30 @@ def test_float16_keeps_a_small_gradient(world, student, tuned_teacher, tmp_path,
     assert wanted["grad_norm"] > 0
     assert found["iva"] == pytest.approx(wanted["iva"], rel=0.02)
     assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("more", "shared"), [((), True), (("--teacher_zero3", "True"), True), (("--teacher_zero3", "True"), False)]
+)
+@pytest.mark.timeout(300)
+def test_equal_towers_in_pieces_are_shared_and_others_are_not(more, shared, world, student, tuned_teacher, tmp_path):
+    """The teacher's tower is a copy under another path; in the last case one of its numbers is another one."""
+    teacher = Path(shutil.copytree(tuned_teacher, tmp_path / "teacher"))
+    if not shared:
+        file = teacher / "vision_tower/model.safetensors"
+        weights = load_file(file)
+        next(tensor for name, tensor in weights.items() if "layers.1.mlp.fc2.bias" in name)[-1] += 0.01
+        save_file(weights, file, {"format": "pt"})
+    log = two_processes(
+        "align_ti.train",
+        *flags(world, student, teacher, tmp_path / "run", "--per_device_train_batch_size", "4", *MODES["zero3"], *more),
+        "--max_steps", "1",
+    )  # fmt: skip
+    assert ("share one vision tower" in log) == shared
+    assert ("their weights differ, first in encoder.layers.1.mlp.fc2.bias" in log) != shared
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert json.loads((tmp_path / "moved/config.json").read_text())["mm_vision_tower"] == "vision_tower"
+    load_pretrained_model(tmp_path / "moved")
 
 
 @pytest.mark.parametrize("mode", ["ddp", "zero3"])

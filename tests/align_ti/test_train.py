@@ -15,6 +15,7 @@ from align_ti import kl_family
 from align_ti import train as distill
 from align_ti.arguments import DistillArguments
 from llava.errors import InputError
+from llava.model.vision_tower import VisionTower
 from tests.align_ti.conftest import COMMON
 
 
@@ -192,6 +193,26 @@ def test_the_student_learns_from_the_teacher(run, tmp_path):
     rows = steps(run(tmp_path, *flags), *TERMS)
     for column in (1, 2, 4):
         assert rows[-1][column] < 0.7 * rows[0][column]
+
+
+def test_a_copied_tower_runs_once_a_step(run, tmp_path, tuned_teacher, monkeypatch):
+    """The teacher has its own copy of the student's tower, in its folder, under another path."""
+    calls = []
+    forward = VisionTower.forward
+    monkeypatch.setattr(VisionTower, "forward", lambda tower, images: calls.append(tower) or forward(tower, images))
+    flags = ("--per_device_train_batch_size", "8", "--max_steps", "2", "--iva_layer", "1")
+    teacher = Path(shutil.copytree(tuned_teacher, tmp_path / "teacher"))
+    shared = steps(run(tmp_path / "shared", *flags, "--teacher_path", str(teacher)), *TERMS)
+    assert len(calls) == 2 and calls[0] is calls[1]
+
+    weights = load_file(teacher / "vision_tower/model.safetensors")
+    last = next(tensor for name, tensor in weights.items() if "layers.1.mlp.fc2.bias" in name)
+    last[-1] += 1e-6  # another tower, which hardly sees anything else
+    save_file(weights, teacher / "vision_tower/model.safetensors", {"format": "pt"})
+    apart = steps(run(tmp_path / "apart", *flags, "--teacher_path", str(teacher)), *TERMS)
+    assert len(calls) == 2 + 2 * 2
+    for one, other in zip(shared, apart, strict=True):
+        assert other == pytest.approx(one, rel=1e-3)
 
 
 def test_the_teacher_is_left_alone(run, tmp_path, tuned_teacher):

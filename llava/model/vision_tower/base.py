@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,12 +33,15 @@ class VisionTower(nn.Module, ABC):
     """Side of the square picture the tower expects, in pixels (set once loaded)."""
     image_processor: Any
     """Turns PIL pictures into normalised pixels (set once loaded)."""
+    carried_by: str | None
+    """The checkpoint that brought its own weights for the tower; None if they are the tower's."""
 
     def __init__(self, name: str, settings: VisionSettings) -> None:
         super().__init__()
         self.name = name
         self.settings = settings
         self.is_loaded = False
+        self.carried_by: str | None = None
 
     def load_model(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         """Load weights and image processor; a second call only moves the weights.
@@ -51,6 +55,16 @@ class VisionTower(nn.Module, ABC):
             self.eval()
             self.is_loaded = True
         self.to(device=device, dtype=dtype)
+
+    def load_carried(self, checkpoint: str | Path) -> None:
+        """Take the weights that a language model's checkpoint carries for this tower, where it carries any.
+
+        Args:
+            checkpoint: its folder; a hub name carries none.
+
+        Raises:
+            InputError: a weight has another shape than the tower's.
+        """
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -107,6 +121,22 @@ class VisionTower(nn.Module, ABC):
                 f"expected {-depth - 1} to {depth}"
             )
         return layer if layer >= 0 else depth + 1 + layer
+
+    def place(self) -> str:
+        """Where the loaded weights came from; the same for two towers means the same files."""
+        return self.name
+
+    def recipe(self) -> dict[str, Any]:
+        """What the features depend on besides weights and pixels; equal for copies of one tower."""
+        return {
+            "mm_vision_tower": self.name,
+            "mm_vision_select_layer": self.settings.select_layer,
+            "mm_vision_select_feature": self.settings.select_feature,
+        }
+
+    def used_weights(self) -> dict[str, Tensor]:
+        """The weights that the features depend on, by name."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     @abstractmethod
     def _load(self, dtype: torch.dtype | None) -> None:

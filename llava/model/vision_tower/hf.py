@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -16,7 +18,8 @@ from transformers import (
 )
 
 from llava.errors import InputError
-from llava.model.config import VisionSettings
+from llava.model.checkpoint import tower_weights
+from llava.model.config import VisionSettings, is_hub_name
 from llava.model.vision_tower.base import VisionTower
 from llava.model.weight_files import check_weight_files
 from llava.model.zero import gathered
@@ -39,6 +42,14 @@ class ClipTower(CLIPVisionModel):
     _keys_to_ignore_on_load_unexpected = OTHER_HALF
 
 
+NOT_FEATURES = (
+    *("_name_or_path", "architectures", "transformers_version", "dtype", "initializer_range", "initializer_factor"),
+    *("num_hidden_layers", "projection_dim", "vision_use_head"),
+)
+"""Settings of a tower's config.json that its features do not depend on: the layers that run are counted instead."""
+USED = ("embeddings.", "pre_layrnorm.", "encoder.")
+"""Beginnings of the names of weights that the features depend on."""
+
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "siglip": (SiglipTower, SiglipImageProcessorPil),
     "siglip_vision_model": (SiglipTower, SiglipImageProcessorPil),
@@ -56,10 +67,11 @@ def resolve_tower(name: str, checkpoint_folder: str | None = None) -> str:
         checkpoint_folder: where the language model's checkpoint lies, if it is a folder.
 
     Returns:
-        The folder's path, or ``name`` itself when it can only be a hub name.
+        The folder's path (downloaded, if it is one of a checkpoint on the Hub), or ``name`` itself when it can only be
+        a hub name.
 
     Raises:
-        InputError: ``name`` is a path and no such folder exists.
+        InputError: ``name`` is a path and no such folder exists, here or in the checkpoint's repository of the Hub.
     """
     tried = [Path(name).expanduser()]
     if checkpoint_folder and not tried[0].is_absolute() and Path(checkpoint_folder).is_dir():
@@ -68,10 +80,76 @@ def resolve_tower(name: str, checkpoint_folder: str | None = None) -> str:
         if folder.is_dir():
             return str(folder)
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_like_path and checkpoint_folder and is_hub_name(checkpoint_folder):
+        return _part_of_repository(checkpoint_folder, name)
     if looks_like_path:
         places = " and ".join(str(folder) for folder in tried)
-        raise InputError(f"vision tower {name!r} not found: no folder at {places}; set mm_vision_tower to a tower")
+        config = Path(checkpoint_folder or "") / "config.json"
+        raise InputError(
+            f"vision tower {name!r} not found: no folder at {places}; put the tower there, or say where it is: with "
+            f"--vision_tower for the model that is trained, otherwise as mm_vision_tower in {config}"
+        )
     return name
+
+
+def _part_of_repository(repository: str, folder: str) -> str:
+    """The local copy of a folder in a checkpoint's repository of the Hub.
+
+    Raises:
+        InputError: it has no such folder, or cannot be reached.
+    """
+    try:
+        found = Path(snapshot_download(repository, allow_patterns=[f"{folder}/*"])) / folder
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise InputError(f"vision tower {folder!r} of {repository} could not be downloaded: {error}") from error
+    if not found.is_dir():
+        raise InputError(f"vision tower {folder!r} not found: {repository} has no such folder")
+    return str(found)
+
+
+def config_facts(config: Any) -> dict[str, Any]:
+    """The settings of a tower's configuration that its features depend on."""
+    return {key: value for key, value in config.to_dict().items() if key not in NOT_FEATURES}
+
+
+def tower_family(source: str, name: str) -> tuple[Any, Any]:
+    """The model class and the image processor's class of a tower.
+
+    Args:
+        source: its folder or hub name.
+        name: what the user calls it, for the messages.
+
+    Raises:
+        InputError: no readable config.json, or an unknown kind of tower.
+    """
+    try:
+        kind = AutoConfig.from_pretrained(source).model_type
+    except (OSError, ValueError) as error:
+        raise InputError(f"vision tower {name!r} (looked for at {source}): no readable config.json: {error}") from error
+    if kind not in FAMILIES:
+        raise InputError(
+            f"vision tower {name!r} is of model type {kind!r}; expected one of "
+            f"{', '.join(FAMILIES)} (or a tower named timm:NAME or open_clip:NAME)"
+        )
+    return FAMILIES[kind]
+
+
+def read_image_processor(name: str, checkpoint_folder: str | None = None) -> Any:
+    """A tower's image processor, without its weights.
+
+    Args:
+        name: hub name or folder.
+        checkpoint_folder: a relative ``name`` is also looked for here.
+
+    Raises:
+        InputError: the tower cannot be found, or has no image processor.
+    """
+    source = resolve_tower(name, checkpoint_folder)
+    _, processor_class = tower_family(source, name)
+    try:
+        return processor_class.from_pretrained(source)
+    except OSError as error:
+        raise InputError(f"vision tower {name!r} (looked for at {source}): {error}") from error
 
 
 class HFVisionTower(VisionTower):
@@ -93,7 +171,7 @@ class HFVisionTower(VisionTower):
 
     def _load(self, dtype: torch.dtype | None) -> None:
         self.source = resolve_tower(self.name, self.checkpoint_folder)
-        model_class, processor_class = self._family()
+        model_class, processor_class = tower_family(self.source, self.name)
         check_weight_files(self.source)
         try:
             self.vision_tower, report = model_class.from_pretrained(self.source, dtype=dtype, output_loading_info=True)
@@ -116,19 +194,22 @@ class HFVisionTower(VisionTower):
         keeps_class_token = self.has_class_token and self.settings.select_feature == "cls_patch"
         self.num_patches = (config.image_size // config.patch_size) ** 2 + int(keeps_class_token)
 
-    def _family(self) -> tuple[Any, Any]:
-        try:
-            kind = AutoConfig.from_pretrained(self.source).model_type
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"vision tower {self.name!r} (looked for at {self.source}): no readable config.json: {error}"
-            ) from error
-        if kind not in FAMILIES:
-            raise InputError(
-                f"vision tower {self.name!r} is of model type {kind!r}; expected one of "
-                f"{', '.join(FAMILIES)} (or a tower named timm:NAME or open_clip:NAME)"
-            )
-        return FAMILIES[kind]
+    def place(self) -> str:
+        """The folder or hub name that the tower was found at."""
+        return str(Path(self.source).resolve()) if Path(self.source).is_dir() else self.source
+
+    def recipe(self) -> dict[str, Any]:
+        """As in the base class; the name of a tower and the number of its unused layers do not matter."""
+        return {
+            "model_type": self.vision_tower.config.model_type,
+            **config_facts(self.vision_tower.config),
+            "number of layers that run": len(self.core.encoder.layers),
+            "number of visual tokens": self.num_patches,
+        }
+
+    def used_weights(self) -> dict[str, Tensor]:
+        """As in the base class: neither the layers after the selected one nor the pooling head."""
+        return {name: weight for name, weight in self.core.named_parameters() if name.startswith(USED)}
 
     @property
     def core(self) -> Any:
@@ -145,16 +226,12 @@ class HFVisionTower(VisionTower):
             hidden = hidden[:, 1:]
         return hidden
 
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Take weights that a language model's checkpoint carries for this tower.
-
-        Args:
-            weights: tensors by name, with or without the leading ``vision_model.``; layers above the selected
-                one are left out.
-
-        Raises:
-            InputError: a weight has another shape than the tower's.
-        """
+    def load_carried(self, checkpoint: str | Path) -> None:
+        """As in the base class; layers above the selected one are left out."""
+        weights = tower_weights(Path(checkpoint))
+        if not weights:
+            return
+        self.carried_by = str(checkpoint)
         own = dict(self.core.named_parameters())
         with gathered(own.values(), write=True), torch.no_grad():
             for key, tensor in weights.items():

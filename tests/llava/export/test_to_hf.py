@@ -135,7 +135,7 @@ def test_tower_weights_of_the_checkpoint_come_along(checkpoint, tmp_path, pictur
 def _whole(model):
     from llava.export.to_hf import whole_tower
 
-    return {k: v.clone() for k, v in whole_tower(model.get_vision_tower(), "nowhere").core.state_dict().items()}
+    return {k: v.clone() for k, v in whole_tower(model.get_vision_tower()).core.state_dict().items()}
 
 
 def test_dtype(checkpoint, tmp_path):

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model import loss as loss_module
-from llava.model import share_vision_tower
 
 IMG = IMAGE_TOKEN_INDEX
 FAMILIES = ["qwen2", "qwen3", "llama"]
@@ -229,25 +228,6 @@ def test_gradient_checkpointing_leaves_the_gradient_alone(make_model, pictures):
         model(ids, labels=ids, images=pictures(1)).loss.backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
     torch.testing.assert_close(gradients[0], gradients[1])
-
-
-def test_shared_tower(make_model, pictures, tower_folder, tmp_path, monkeypatch):
-    teacher, student = make_model("qwen3"), make_model("qwen2")
-    with torch.no_grad():
-        want = student(torch.tensor([[IMG, 5]]), images=pictures(1)).logits
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "eyes").symlink_to(tower_folder("siglip"))
-    student.config.mm_vision_tower = "eyes"  # another path to the same folder
-    share_vision_tower(student, teacher)
-    assert student.get_vision_tower() is teacher.get_vision_tower()
-    features = teacher.vision_features(pictures(1))
-    with torch.no_grad():
-        torch.testing.assert_close(student(torch.tensor([[IMG, 5]]), vision_features=features).logits, want)
-
-    with pytest.raises(InputError, match="cannot share.*layer -2.*layer -1"):
-        share_vision_tower(make_model(layer=-2), make_model(layer=-1))
-    with pytest.raises(InputError, match="cannot share"):
-        share_vision_tower(make_model(tower="siglip"), make_model(tower="clip"))
 
 
 def test_precomputed_features_in_a_text_only_training_batch(make_model, pictures):

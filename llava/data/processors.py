@@ -1,0 +1,50 @@
+"""Image processors side by side: their settings, and whether they give the same pixels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+SETTINGS = (
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
+)
+"""What an image processor does to a picture, padding aside."""
+
+SHAPES = ((64, 64), (97, 41), (40, 111), (23, 24))
+"""Widths and heights of the pictures on which two processors are compared."""
+
+TOLERANCE = 1e-5
+"""Of normalised pixels: rounding in another order, not another image."""
+
+
+def processor_settings(processor: Any) -> dict[str, Any]:
+    """The settings that an image processor has set; sequences as lists, so that equal settings are equal."""
+    found = processor.to_dict()
+    settings = {key: found[key] for key in SETTINGS if found.get(key) is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
+def pixel_difference(
+    one: Callable[[Image.Image], torch.Tensor], other: Callable[[Image.Image], torch.Tensor]
+) -> str | None:
+    """Compare two ways to prepare pictures on random ones of several shapes.
+
+    Args:
+        one, other: from an RGB picture to its pixel values ``[3, H, W]``.
+
+    Returns:
+        Of the first picture that differs, its size and how much, such as ``64 x 64 (by up to 0.3)``; None if all are
+        the same.
+    """
+    random = np.random.default_rng(0)
+    for width, height in SHAPES:
+        picture = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        first, second = one(picture), other(picture)
+        if first.shape != second.shape:
+            return f"{width} x {height} (in size: {list(first.shape)} here, {list(second.shape)} there)"
+        if not torch.allclose(first, second, atol=TOLERANCE):
+            return f"{width} x {height} (by up to {(first - second).abs().max():.2g})"
+    return None

@@ -1,0 +1,63 @@
+"""The vision tower of a stage: which one it is, and the run's own copy of it."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from llava.errors import InputError
+from llava.model.vision import same_name
+from llava.model.vision_tower import anchor_tower
+from llava.model.vision_tower.keep import keep_tower
+from llava.train.arguments import ModelArguments
+
+
+def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> str:
+    """The tower that a run uses: ``--vision_tower``, or the one that its first checkpoint names.
+
+    Args:
+        model_arguments: ``model_name_or_path`` and ``vision_tower``.
+        config: of the model at ``model_name_or_path``. A tower's path relative to the checkpoint becomes absolute in
+            it.
+
+    Returns:
+        A hub name, ``timm:NAME``, ``open_clip:NAME`` or an absolute path.
+
+    Raises:
+        InputError: neither names a tower.
+    """
+    anchor_tower(config, model_arguments.model_name_or_path)
+    tower = model_arguments.vision_tower or getattr(config, "mm_vision_tower", None)
+    if tower is None:
+        raise InputError("--vision_tower is missing: name the SigLIP or CLIP model that sees the images")
+    return str(Path(tower).resolve()) if Path(tower).is_dir() else tower
+
+
+def keeps_tower(tower: str, config: PreTrainedConfig) -> bool:
+    """Whether the chosen tower is the checkpoint's own, whose weights the checkpoint may carry."""
+    own = getattr(config, "mm_vision_tower", None)
+    return own is not None and same_name(tower, own)
+
+
+def attach_tower(model: Any, tower: str, model_arguments: ModelArguments, output_dir: str) -> None:
+    """Give the model its tower and projector, and the run's folder its copy of a tower that is a local folder.
+
+    Every process must call it; the main process writes.
+
+    Args:
+        model: a language model or LLaVA model.
+        tower: as :func:`chosen_tower` says.
+        model_arguments: projector, layer and feature of the tower.
+        output_dir: the run's folder.
+
+    Raises:
+        InputError: the tower cannot be loaded or copied, or projector weights do not fit.
+    """
+    model.initialize_vision_modules(
+        tower,
+        mm_projector_type=model_arguments.mm_projector_type,
+        mm_vision_select_layer=model_arguments.mm_vision_select_layer,
+        mm_vision_select_feature=model_arguments.mm_vision_select_feature,
+        pretrain_mm_mlp_adapter=model_arguments.pretrain_mm_mlp_adapter,
+    )
+    model.config.mm_vision_tower = keep_tower(model.get_vision_tower(), output_dir)
