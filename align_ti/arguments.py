@@ -21,6 +21,10 @@ class DistillArguments:
     teacher_zero3: bool = field(
         default=False, metadata={"help": "split the teacher over the ranks (DeepSpeed ZeRO-3) instead of copying it"}
     )
+    allow_teacher_mismatch: bool = field(
+        default=False,
+        metadata={"help": "train, with a warning, although the teacher was tuned on other images or another prompt"},
+    )
     losses: str = field(default="sft,kd,iva,tpa", metadata={"help": f"comma-separated subset of {', '.join(LOSSES)}"})
     sft_weight: float = field(default=1.0, metadata={"help": "factor of the supervised loss"})
     kd_weight: float = field(default=1.0, metadata={"help": "factor of the next-token KD loss (Eq. 2)"})

@@ -105,29 +105,25 @@ def check_same_tokenizer(
         )
 
 
-def check_same_template(teacher: PreTrainedModel, template: str) -> None:
-    """Warn when the teacher was tuned on another prompt than the student is about to be."""
-    tuned_on = getattr(teacher.config, "mm_template", None)
-    if tuned_on is not None and tuned_on != template:
-        logger.warning("the teacher was tuned with --version %s, the student uses %s", tuned_on, template)
-
-
 def share_tower(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
-    """Let both models use one frozen tower when their configurations name the same one, so that it runs once a step.
+    """Let the teacher use the student's frozen tower where its own gives the same features: it then runs once a step.
+
+    Under ZeRO-3 every rank must call it.
 
     Returns:
         Whether the tower is shared.
     """
     try:
-        share_vision_tower(teacher, student)
+        share_vision_tower(teacher, student, ("teacher", "student"))
     except InputError as error:
-        logger.info("teacher and student keep their own towers: %s", error)
+        logger.info("both vision towers run in every step: %s", error)
         return False
+    logger.info("teacher and student share one vision tower")
     return True
 
 
 def check_visual_tokens(student: Any, teacher: Any) -> None:
-    """IVA aligns visual token by visual token: both models must have as many.
+    """Every loss compares the two models position by position: both must see an image as equally many tokens.
 
     Raises:
         InputError: with both counts.
@@ -135,8 +131,9 @@ def check_visual_tokens(student: Any, teacher: Any) -> None:
     ours, theirs = student.get_vision_tower().num_patches, teacher.get_vision_tower().num_patches
     if ours != theirs:
         raise InputError(
-            f"an image is {theirs} visual tokens to the teacher and {ours} to the student; IVA aligns them one by one: "
-            "use one tower for both, or leave iva out of --losses"
+            f"an image is {theirs} visual tokens to the teacher and {ours} to the student, and the two models are "
+            "compared position by position: give the student the teacher's vision tower (--vision_tower and "
+            "--mm_vision_select_feature as the teacher was trained with), or choose another teacher"
         )
 
 

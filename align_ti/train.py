@@ -17,11 +17,11 @@ from align_ti.attention import use_align_ti_attention
 from align_ti.forward_kl import check_compiler
 from align_ti.irs import LayerScores, instruction_relevance_scores
 from align_ti.iva import IVA_WEIGHTS
+from align_ti.match import check_input, check_loaded_processors, input_of_run, input_of_teacher
 from align_ti.objective import Objective, ObjectiveSettings
 from align_ti.on_policy import StudentResponses
 from align_ti.ribbon.backends import resolve_backend
 from align_ti.teacher import (
-    check_same_template,
     check_same_tokenizer,
     check_visual_tokens,
     load_teacher,
@@ -97,17 +97,19 @@ def distil(
 ) -> None:
     """Load data and models, and train; what needs no weights is checked first."""
     tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
+    inputs = input_of_run(model_arguments, data_arguments), input_of_teacher(distill.teacher_path)
+    check_input(*inputs, distill.teacher_path, distill.allow_teacher_mismatch)
     data, held_out = build_datasets(tokenizer, model_arguments, data_arguments, arguments)
     teacher_tokenizer, teacher = load_teacher(
         distill.teacher_path, compute_dtype(arguments), arguments.device, distill.teacher_zero3
     )
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
-    check_same_template(teacher, model_arguments.version)
     whose = IVA_WEIGHTS[distill.iva_weights]
     if whose == "teacher":  # a wrong number is refused before the student is loaded
         resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
     set_seed(arguments.seed)  # after the teacher: a new projector must not depend on how that was loaded
     student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
+    check_loaded_processors(student, teacher, *inputs, distill.teacher_path, distill.allow_teacher_mismatch)
     check_visual_tokens(student, teacher)
     shared = share_tower(student, teacher)
     for model in (student, teacher):
