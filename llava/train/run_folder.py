@@ -12,6 +12,8 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from llava.errors import InputError
+from llava.model.config import TOWER_FOLDER
+from llava.model.vision_tower.keep import keep_copy
 from llava.model.weight_files import broken_weight_files
 from llava.train.arguments import TrainingArguments
 from llava.train.run_lock import run_lock
@@ -34,7 +36,7 @@ WRITTEN_BY_A_RUN = (
     "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "mm_projector.bin", "non_lora_trainables.bin",
     "adapter_config.json", "adapter_model.bin", "README.md",
 )  # fmt: skip
-"""What is moved aside when a run starts over in a folder. Logs, the IRS and the tower stay."""
+"""What is moved aside when a run starts over in a folder. Logs and the IRS stay, and so does the tower, copied."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ def set_aside(folder: Path, patterns: Collection[str]) -> None:
     aside.mkdir()
     for path in found:
         path.rename(aside / path.name)
+    if (folder / TOWER_FOLDER).is_dir():  # the models set aside name it by its relative path
+        keep_copy(folder / TOWER_FOLDER, aside / TOWER_FOLDER)
     logger.warning("%s: an earlier run was there; it is in %s now and can be deleted", folder, aside.name)
 
 

@@ -20,6 +20,7 @@ import transformers
 
 from llava.errors import InputError
 from llava.eval.evaluate import fingerprint
+from llava.model.vision_tower.keep import tower_fingerprint
 
 RECORD_FILE = "run_config.json"
 HERE = Path(__file__).resolve().parent
@@ -110,6 +111,9 @@ def describe_run(processes: int, **groups: Any) -> dict[str, Any]:
         record["global_batch"] = per_device * settings.get("gradient_accumulation_steps", 1) * processes
     record["processes"] = processes
     record["contents"] = {name: contents(str(settings[name])) for name in CONTENTS if settings.get(name)}
+    tower = settings.get("vision_tower")
+    if tower and Path(tower).is_dir():  # the run's own copy stands for the tower
+        record["contents"]["vision_tower"] = f"weights {tower_fingerprint(tower)}"
     return record
 
 

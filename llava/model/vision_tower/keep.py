@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import cached_file
@@ -20,13 +24,15 @@ from llava.model.checkpoint import tower_weights
 from llava.model.config import TOWER_FOLDER
 from llava.model.vision_tower.base import VisionTower
 from llava.model.vision_tower.compare import same_values
-from llava.model.vision_tower.hf import OTHER_HALF, HFVisionTower, config_facts, tower_family
-from llava.model.weight_files import broken_weight_files, read_weights
+from llava.model.vision_tower.hf import OTHER_HALF, HFVisionTower, config_facts, read_image_processor, tower_family
+from llava.model.weight_files import broken_weight_files, check_weight_files, read_weights
 from llava.model.zero import is_main_process
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
+SAMPLE = 256
+"""Numbers that are hashed at the beginning, the middle and the end of a weight."""
 PARTIAL = f".{TOWER_FOLDER}.partial"
 """Where a copy is written before it takes its place, so that a kill leaves no half of one."""
 
@@ -52,13 +58,51 @@ def keep_tower(tower: VisionTower, run: str | Path) -> str:
     carried = tower_weights(Path(tower.carried_by)) if tower.carried_by else {}
     source = Path(tower.source)
     if not source.is_dir():
+        if not carried:
+            return tower.name
         source = Path(str(cached_file(tower.source, "config.json"))).parent
-        if not carried or _same_weights(TowerFiles.read(source).weights, TowerFiles.read(source, carried).weights):
+        if _same_weights(TowerFiles.read(source).weights, TowerFiles.read(source, carried).weights):
             return tower.name
     target = Path(run).resolve() / TOWER_FOLDER
     if is_main_process() and (carried or source.resolve() != target.resolve()):
         _write_unless_there(TowerFiles.read(source, carried), target, tower.name)
     return str(target)
+
+
+def keep_copy(folder: Path, target: Path) -> None:
+    """Another name for a tower's files, for checkpoints that are moved away from it; takes no space where links can be.
+
+    Writing the tower anew leaves the files of this copy as they are.
+    """
+
+    def link(source: str, name: str) -> None:
+        try:
+            os.link(source, name)
+        except OSError:
+            shutil.copy2(source, name)
+
+    shutil.copytree(folder, target, copy_function=link)
+
+
+def tower_fingerprint(folder: str | Path) -> str:
+    """Tells towers in local folders apart; the same for a tower, for its vision half and for a copy of either.
+
+    Hashes the configuration, the image processor, and samples of every weight.
+
+    Raises:
+        InputError: no tower there, or one that is cut short.
+    """
+    check_weight_files(folder)
+    found = TowerFiles.read(Path(folder))
+    facts = [config_facts(found.config), processor_settings(found.image_processor)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    weights = {_plain(name): tensor for name, tensor in found.weights.items()}
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        values = tensor.reshape(-1)
+        for start in (0, len(values) // 2, max(0, len(values) - SAMPLE)):
+            digest.update(values[start : start + SAMPLE].view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -78,12 +122,12 @@ class TowerFiles:
     @classmethod
     def read(cls, folder: Path, carried: Mapping[str, Tensor] | None = None) -> TowerFiles:
         """Read a tower's folder; ``carried`` weights take the place of those of the same name."""
-        model_class, processor_class = tower_family(str(folder), str(folder))
+        model_class, _ = tower_family(str(folder), str(folder))
         weights = read_weights(folder, lambda name: not any(re.search(pattern, name) for pattern in OTHER_HALF))
         changed = {_plain(name): tensor for name, tensor in (carried or {}).items()}
         return cls(
             model_class.config_class.from_pretrained(folder),
-            processor_class.from_pretrained(folder),
+            read_image_processor(str(folder)),
             {name: changed.get(_plain(name), tensor) for name, tensor in weights.items()},
         )
 
@@ -94,6 +138,16 @@ class TowerFiles:
         weights = {name: tensor.contiguous() for name, tensor in self.weights.items()}
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
+    def equals(self, other: TowerFiles) -> bool:
+        """Whether both hold the same tower, every number and its dtype."""
+        return (
+            config_facts(self.config) == config_facts(other.config)
+            and processor_settings(self.image_processor) == processor_settings(other.image_processor)
+            and self.weights.keys() == other.weights.keys()
+            and all(tensor.dtype == other.weights[name].dtype for name, tensor in self.weights.items())
+            and _same_weights(self.weights, other.weights)
+        )
+
 
 def _plain(name: str) -> str:
     """A weight's name without the prefix that only some versions of transformers write."""
@@ -101,10 +155,11 @@ def _plain(name: str) -> str:
 
 
 def _write_unless_there(wanted: TowerFiles, target: Path, name: str) -> None:
-    if _holds(target, wanted):
+    found = _read_whole(target)
+    if found is not None and found.equals(wanted):
         return
     trained = sorted(folder.name for folder in target.parent.glob("checkpoint-*"))
-    if target.exists() and trained:
+    if found is not None and trained:
         raise InputError(
             f"{target} is not the vision tower {name!r}, and {', '.join(trained)} beside it were trained with it: give "
             f"--vision_tower {target} to go on with them, or another --output_dir"
@@ -124,21 +179,14 @@ def _write_unless_there(wanted: TowerFiles, target: Path, name: str) -> None:
     logger.info("copied the vision tower %s to %s", name, target)
 
 
-def _holds(folder: Path, wanted: TowerFiles) -> bool:
-    """Whether a folder already holds these contents."""
+def _read_whole(folder: Path) -> TowerFiles | None:
+    """What a copy holds; None if there is none, or one that is broken."""
     if not (folder / WEIGHTS).is_file() or broken_weight_files(folder):
-        return False
+        return None
     try:
-        found = TowerFiles.read(folder)
+        return TowerFiles.read(folder)
     except (InputError, OSError, ValueError):
-        return False
-    return (
-        config_facts(found.config) == config_facts(wanted.config)
-        and processor_settings(found.image_processor) == processor_settings(wanted.image_processor)
-        and found.weights.keys() == wanted.weights.keys()
-        and all(tensor.dtype == wanted.weights[name].dtype for name, tensor in found.weights.items())
-        and _same_weights(found.weights, wanted.weights)
-    )
+        return None
 
 
 def _same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

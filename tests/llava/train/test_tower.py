@@ -145,20 +145,23 @@ def test_another_tower_than_that_of_the_run(run, world, tower, tmp_path):
     save_file({name: tensor * 1.5 for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
 
     out = tmp_path / "run"
-    run(out, "--vision_tower", str(tower), *SHORT)
-    run(out, "--vision_tower", str(other), *SAVING)  # no checkpoint needs the first one
+    run(out, "--vision_tower", str(tower), *SAVING)
+    first = answers(*load(out / "checkpoint-2"), world)
+    with pytest.raises(InputError, match="holds a run with other settings:\n.*vision_tower was .*eyes, now .*other"):
+        run(out, "--vision_tower", str(other), *SAVING)
+    run(out, "--vision_tower", str(other), *SAVING, "--resume", "never")
     assert not list(out.glob(".vision_tower*"))
     copy = load_file(out / "vision_tower/model.safetensors")
     assert all(torch.equal(tensor, weights[name] * 1.5) for name, tensor in copy.items())
-    with pytest.raises(InputError, match=f"{out}/vision_tower is not the vision tower '{tower}'.*another --output_dir"):
-        run(out, "--vision_tower", str(tower), *SAVING)
+    assert torch.equal(answers(*load(out / "earlier-run-1/checkpoint-2"), world), first), "it has kept its own"
 
+    by_hand = (*SHORT, "--max_steps", "3", "--resume", str(out / "checkpoint-1"), "--vision_tower")
+    with pytest.raises(InputError, match=f"{out}/vision_tower is not the vision tower '{tower}'.*another --output_dir"):
+        run(out, *by_hand, str(tower))
     half = out / "vision_tower/model.safetensors"  # not whole: written again
     half.write_bytes(half.read_bytes()[:100])
-    for checkpoint in out.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    run(out, "--vision_tower", str(tower), *SHORT)
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(half).items())
+    run(out, *by_hand, str(other))
+    assert all(torch.equal(tensor, weights[name] * 1.5) for name, tensor in load_file(half).items())
 
 
 def test_an_old_checkpoint_whose_tower_is_gone(run, world, tower, tmp_path):
