@@ -42,7 +42,7 @@ def check(run, teacher: Path, out: Path, message: str, caplog, *flags: str) -> N
     aside = shutil.move(weights, weights.with_suffix(".aside"))
     with pytest.raises(InputError, match=f"(?s)the teacher {teacher} .*{message}.*--allow_teacher_mismatch True"):
         run(out, *flags)
-    assert not out.exists()
+    assert not (out / "run_config.json").exists(), "nothing has begun"
     shutil.move(aside, weights)
     caplog.clear()
     assert steps(run(out, *flags, "--allow_teacher_mismatch", "True"), "kd")
