@@ -2,15 +2,34 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
-from align_ti.iva import IVA_WEIGHTS
-from align_ti.kl_family import get_divergence
+from align_ti.kl_family import PLAIN
 from align_ti.on_policy import OnPolicySettings
-from align_ti.relational import SIMILARITIES
+from align_ti.settings import CHOICES, LOSSES, check_settings
 from llava.errors import InputError
 
-LOSSES = ("sft", "kd", "iva", "tpa", "rel", "pg")
-"""Terms of Eq. 8, in the paper's order of introduction, then those of the methods it compares with."""
+FLAGS = {
+    "divergence": "divergence",
+    "temperature": "kd_temperature",
+    "iva_weights": "iva_weights",
+    "rel_similarity": "rel_similarity",
+    "d": "tpa_d",
+    "sampling": "tpa_sampling",
+    "top_p": "tpa_top_p",
+    "draws_from": "tpa_draws_from",
+    "ribbon": "ribbon",
+    "backend": "ribbon_backend",
+    "merge_draws": "merge_draws",
+    "compile_losses": "compile_losses",
+    "packing": "packing",
+}
+"""Fields of ``ObjectiveSettings`` and their flags; ``weights`` has one a loss."""
+
+
+def choices(field_name: str) -> str:
+    """The values of a field of ``ObjectiveSettings``, as help shows them."""
+    return ", ".join(CHOICES[field_name])
 
 
 @dataclass
@@ -32,12 +51,13 @@ class DistillArguments:
     tpa_weight: float = field(default=1.0, metadata={"help": "factor of the TPA loss (Eq. 7)"})
     rel_weight: float = field(default=1.0, metadata={"help": "factor of the relational loss (LLaVA-KD)"})
     rel_similarity: str = field(
-        default="cosine", metadata={"help": "of two visual tokens' logits: cosine, or product as LLaVA-KD has it"}
+        default="cosine",
+        metadata={"help": f"of two visual tokens' logits, one of {choices('rel_similarity')} (LLaVA-KD's)"},
     )
     pg_weight: float = field(
         default=1.0, metadata={"help": "factor of MiniLLM's policy gradient, on on-policy steps alone"}
     )
-    divergence: str = field(default="forward_kl", metadata={"help": "forward_kl, reverse_kl, jsd or skew_kl"})
+    divergence: str = field(default="forward_kl", metadata={"help": f"one of {', '.join(PLAIN)}"})
     jsd_beta: float | None = field(
         default=None, metadata={"help": "teacher's share of the mixture in --divergence jsd, in (0, 1); 0.5 if absent"}
     )
@@ -56,8 +76,8 @@ class DistillArguments:
     iva_weights: str = field(
         default="teacher",
         metadata={
-            "help": "attention of the teacher (the paper), of the student (Table 8), uniform (Table 6), or "
-            "teacher_mean: the teacher's, spread evenly over the picture"
+            "help": f"whose attention, one of {choices('iva_weights')}: the paper's, Table 8's, Table 6's, and the "
+            "teacher's, spread evenly over the picture"
         },
     )
     irs_inputs: int = field(default=256, metadata={"help": "training samples from which auto estimates the IRS"})
@@ -68,15 +88,15 @@ class DistillArguments:
     on_policy_temperature: float = field(default=1.0, metadata={"help": "temperature of the student's responses"})
     on_policy_max_new_tokens: int = field(default=128, metadata={"help": "longest response of the student, in tokens"})
     tpa_d: int = field(default=4, metadata={"help": "candidate tokens drawn at each step (the paper: 4)"})
-    tpa_sampling: str = field(default="nucleus", metadata={"help": "nucleus, or greedy: the d likeliest tokens"})
+    tpa_sampling: str = field(default="nucleus", metadata={"help": f"how they are drawn, one of {choices('sampling')}"})
     tpa_top_p: float = field(default=0.95, metadata={"help": "probability mass that nucleus sampling draws from"})
-    tpa_draws_from: str = field(default="student", metadata={"help": "student (on-policy) or teacher"})
+    tpa_draws_from: str = field(default="student", metadata={"help": f"whose draws, one of {choices('draws_from')}"})
     ribbon: str = field(
         default="prefix",
-        metadata={"help": "prefix: candidates attend to the main pass's keys; algorithm1: the paper's single pass"},
+        metadata={"help": f"one of {choices('ribbon')}: on the main pass's keys, or the paper's single pass"},
     )
     ribbon_backend: str = field(
-        default="auto", metadata={"help": "attention of the candidate pass: auto, sdpa, flash or flex"}
+        default="auto", metadata={"help": f"attention of the candidate pass, one of {choices('backend')}"}
     )
     merge_draws: bool = field(
         default=True, metadata={"help": "equal draws share one row; draws equal to the label need none"}
@@ -94,31 +114,14 @@ class DistillArguments:
         unknown = sorted(set(chosen) - set(LOSSES))
         if unknown or not chosen or len(set(chosen)) != len(chosen):
             raise InputError(f"--losses {self.losses!r}: expected a comma-separated subset of {', '.join(LOSSES)}")
-        if self.tpa_d < 1:
-            raise InputError(
-                f"--tpa_d is {self.tpa_d}; at least 1 candidate a step is needed (leave tpa out of --losses for none)"
-            )
-        if not 0 < self.tpa_top_p <= 1:
-            raise InputError(f"--tpa_top_p is {self.tpa_top_p}; expected a probability in (0, 1]")
-        for name, choices in (
-            ("tpa_sampling", ("nucleus", "greedy")),
-            ("tpa_draws_from", ("student", "teacher")),
-            ("ribbon", ("prefix", "algorithm1")),
-            ("iva_weights", IVA_WEIGHTS),
-            ("rel_similarity", SIMILARITIES),
-        ):
-            if getattr(self, name) not in choices:
-                raise InputError(f"--{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        if self.packing and self.ribbon == "algorithm1":
-            raise InputError("--packing works with --ribbon prefix; Algorithm 1's dense mask is over padded samples")
+        names = {name: f"--{flag}" for name, flag in FLAGS.items()}
+        names |= {f"weights.{loss}": f"--{loss}_weight" for loss in chosen}
+        check_settings(self.settings, names)
         if not re.fullmatch(r"auto|\d+|(\d{1,2}|100)%", self.iva_layer, re.ASCII):
             raise InputError(
                 f"--iva_layer {self.iva_layer!r}: expected a layer number from 0, a depth from 0% to 100%, or auto"
             )
-        get_divergence(self.divergence_name)
         self._check_on_policy()
-        if self.kd_temperature <= 0:
-            raise InputError(f"--kd_temperature is {self.kd_temperature}; expected a positive number")
         if self.irs_inputs < 2 or self.irs_pairs < 1:
             raise InputError("--irs_inputs must be at least 2 and --irs_pairs at least 1")
 
@@ -183,6 +186,16 @@ class DistillArguments:
                 )
             name = f"{base}:{value!r}"
         return name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of ``ObjectiveSettings`` that flags decide.
+
+        Raises:
+            InputError: see ``divergence_name``.
+        """
+        flags = {name: getattr(self, flag) for name, flag in FLAGS.items()}
+        return {**flags, "weights": self.weights, "divergence": self.divergence_name}
 
     @property
     def weights(self) -> dict[str, float]:

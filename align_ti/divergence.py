@@ -78,7 +78,7 @@ def linear_divergence(
     row_ce_weights = _row_vector(ce_weights, rows, student_hidden, "ce_weights")
     has_divergence, has_ce = row_weights != 0, row_ce_weights != 0
     _check(student_hidden, student_weight, teacher_hidden, teacher_weight, has_divergence, targets, has_ce)
-    if temperature <= 0:
+    if not temperature > 0:
         raise InputError(f"temperature must be above 0, got {temperature}")
     vocabulary = student_weight.shape[0]
     if chunk_rows is None:

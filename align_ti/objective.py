@@ -24,6 +24,7 @@ from align_ti.sampling import draw_candidates
 from align_ti.settings import ObjectiveSettings
 from align_ti.terms import Counts, LossTerms, MicroBatch, Passes
 from align_ti.tpa import transitions
+from llava.errors import InputError
 from llava.model.head import with_weight
 from llava.model.splice import SplicedBatch
 
@@ -68,7 +69,11 @@ class Objective:
         Returns:
             ``loss`` (differentiable; the weighted sum), the detached unweighted terms by name, and with TPA
             ``candidate_rows``, the rows that ran, over ``tokens``. Sums over all micro-batches are the batch's values.
+
+        Raises:
+            InputError: the model whose attention weighs IVA has no such layer.
         """
+        self.check_layer(student)
         student_inputs, teacher_inputs = self.splice(student, batch)
         supervised = supervised_tokens(student_inputs.labels, student_inputs.attention_mask)
         noise = None
@@ -94,6 +99,15 @@ class Objective:
         counts = Counts(tokens, iva_samples, iva_samples if image_samples is None else image_samples)
         on_policy = bool(batch.get(ON_POLICY, False))
         return self.losses(student, MicroBatch(student_inputs, supervised, counts, packing, on_policy), passes)
+
+    def check_layer(self, student: PreTrainedModel) -> None:
+        """Raise ``InputError`` if the model whose attention weighs IVA does not have the layer."""
+        whose, layer = self.settings.maps_of, self.settings.iva_layer
+        if whose is None or layer is None:
+            return
+        layers = (student if whose == "student" else self.teacher).config.num_hidden_layers
+        if layer >= layers:
+            raise InputError(f"iva_layer is {layer}, but the {whose} has {layers} layers, 0 to {layers - 1}")
 
     def splice(self, student: Any, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
         """Both models' inputs; a shared tower runs once."""

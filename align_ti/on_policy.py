@@ -10,6 +10,7 @@ Whether a step is on-policy depends on the seed and the step, and a sample's dra
 agree, and neither resuming nor another split into micro-batches changes a response.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class OnPolicySettings:
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:
             raise InputError(f"--on_policy_fraction is {self.fraction}; expected a probability, 0 to 1")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise InputError(f"--on_policy_temperature is {self.temperature}; expected a positive number")
         if self.max_new_tokens < 1:
             raise InputError(f"--on_policy_max_new_tokens is {self.max_new_tokens}; expected at least 1")

@@ -138,5 +138,5 @@ def _check(d: int, method: str, top_p: float, temperature: float) -> None:
         raise InputError(f"unknown sampling method {method!r}; there are {', '.join(METHODS)}")
     if not 0 < top_p <= 1:
         raise InputError(f"top_p must be above 0 and at most 1, got {top_p}")
-    if temperature <= 0:
+    if not temperature > 0:
         raise InputError(f"temperature must be above 0, got {temperature}")

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from align_ti.attention import AttentionCapture
 from align_ti.ribbon.layout import CandidateLayout
 from align_ti.ribbon.prefix import candidate_pass
-from align_ti.rows import WeightedRows
 
 
 class Transitions(NamedTuple):
@@ -49,10 +48,3 @@ def transitions(
     teacher_prefix.release()
     student_hidden = candidate_pass(student, student_prefix, layout, attention_mask, backend, bounds)
     return Transitions(student_hidden, teacher_hidden)
-
-
-def main_path_rows(layout: CandidateLayout) -> WeightedRows:
-    """The main path's share of Eq. 7: rows whose draws equalled the label, weighted by count over ``d``."""
-    weight = layout.main_weight.flatten()
-    index = weight.nonzero().flatten()
-    return WeightedRows(index, weight[index])

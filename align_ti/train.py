@@ -153,21 +153,8 @@ def build_settings(
 ) -> ObjectiveSettings:
     """The objective's settings from the command line."""
     return ObjectiveSettings(
-        weights=distill.weights,
+        **distill.settings,
         iva_layer=layer,
-        iva_weights=distill.iva_weights,
-        rel_similarity=distill.rel_similarity,
-        divergence=distill.divergence_name,
-        temperature=distill.kd_temperature,
-        d=distill.tpa_d,
-        sampling=distill.tpa_sampling,
-        top_p=distill.tpa_top_p,
-        draws_from=distill.tpa_draws_from,
-        ribbon=distill.ribbon,
-        backend=distill.ribbon_backend,
-        merge_draws=distill.merge_draws,
-        compile_losses=distill.compile_losses,
-        packing=distill.packing,
         end_of_turn_ids=end_of_turn_ids(tokenizer, template),
         seed=seed,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from align_ti.arguments import LOSSES
+from align_ti.settings import LOSSES
 from llava.errors import InputError, run_cli
 
 TITLES = {

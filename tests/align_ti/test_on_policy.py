@@ -234,6 +234,7 @@ def test_a_killed_run_resumes_to_the_same_responses(run, tmp_path):  # noqa: F81
     [
         ({"fraction": 1.5}, "--on_policy_fraction is 1.5.*0 to 1"),
         ({"fraction": 0.5, "temperature": 0.0}, "--on_policy_temperature is 0.0"),
+        ({"fraction": 0.5, "temperature": math.nan}, "--on_policy_temperature is nan"),
         ({"fraction": 0.5, "max_new_tokens": 0}, "--on_policy_max_new_tokens is 0"),
     ],
 )
