@@ -1,30 +1,26 @@
 """Random numbers for the draws that belong to the samples, not to the process that happens to hold them.
 
 A sample gets the same draws in a step however the batch is split over ranks and accumulation steps, and after
-resuming: its numbers come from a generator seeded by the run's seed, the step and the sample's own tokens.
+resuming: its numbers come from a generator seeded by the run's seed, the step and the sample's number in the data set.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 
 
 def draw_noise(
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    per_sample: Sequence[int],
-    d: int,
-    seed: int,
-    step: int,
-    purpose: bytes = b"",
-) -> Tensor:
+    batch: Mapping[str, Any], per_sample: Sequence[int], d: int, seed: int, step: int, purpose: bytes = b""
+) -> torch.Tensor:
     """Uniform numbers in [0, 1) for ``d`` draws at each supervised token.
 
     Args:
-        input_ids: ``[B, T]``.
-        attention_mask: bool ``[B, T]``; padding does not enter the seed.
+        batch: of the collator, ``B`` samples; their numbers are its ``sample_index``, long ``[B]``. Without them, the
+            tokens (``input_ids``, ``attention_mask``, ``[B, T]``) stand in, together with how often they came before in
+            the batch.
         per_sample: supervised tokens of each sample, ``B`` numbers with sum ``L``.
         d: draws a token.
         seed: of the run.
@@ -34,13 +30,26 @@ def draw_noise(
     Returns:
         ``[L, d]`` float64 on the CPU, in the order of the samples.
     """
-    ids, mask = input_ids.cpu(), attention_mask.cpu().bool()
     generator = torch.Generator()
     noise = []
-    for row, real, count in zip(ids, mask, per_sample, strict=True):
-        generator.manual_seed(_key(row[real].numpy().tobytes(), seed, step, purpose))
+    for sample, count in zip(_samples(batch), per_sample, strict=True):
+        generator.manual_seed(_key(sample, seed, step, purpose))
         noise.append(torch.rand(count, d, generator=generator, dtype=torch.float64))
     return torch.cat(noise)
+
+
+def _samples(batch: Mapping[str, Any]) -> list[bytes]:
+    """What tells the samples of a batch apart, one after the other."""
+    index = batch.get("sample_index")
+    if index is not None:
+        return [b"number" + number.to_bytes(8, "little", signed=True) for number in index.tolist()]
+    before: Counter[bytes] = Counter()
+    samples = []
+    for row, real in zip(batch["input_ids"].cpu(), batch["attention_mask"].cpu().bool(), strict=True):
+        text = row[real].numpy().tobytes()
+        samples.append(b"text" + before[text].to_bytes(8, "little") + text)
+        before[text] += 1
+    return samples
 
 
 def step_noise(seed: int, step: int, purpose: bytes) -> float:

@@ -62,7 +62,7 @@ class Objective:
             batch: as the collator makes it, or with the student's responses (``align_ti.on_policy``).
             tokens: supervised tokens of the global batch: the denominator of ``sft``, ``kd`` and ``tpa``.
             iva_samples: samples of the global batch with an image and an instruction: the denominator of ``iva``.
-            step: number of the optimizer step; with the samples themselves it fixes the draws.
+            step: number of the optimizer step; with the samples' numbers it fixes the draws.
             image_samples: samples of the global batch with an image: the denominator of ``rel``, and of ``iva`` with
                 equal weights; ``iva_samples`` if absent.
 
@@ -79,14 +79,8 @@ class Objective:
         noise = None
         if "tpa" in self.settings.weights and self.settings.sampling != "greedy":
             per_sample = torch.bincount(supervised.sample, minlength=len(student_inputs.labels)).tolist()
-            noise = draw_noise(
-                batch["input_ids"],
-                batch["attention_mask"],
-                per_sample,
-                self.settings.d,
-                self.settings.seed,
-                step,
-            ).to(supervised.label.device)
+            noise = draw_noise(batch, per_sample, self.settings.d, self.settings.seed, step)
+            noise = noise.to(supervised.label.device)
         packing = None
         if self.settings.packing:
             student_inputs, packing = pack(student_inputs)

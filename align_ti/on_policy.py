@@ -6,8 +6,8 @@ everything before it, and stands in its place; what follows it stays. Earlier tu
 compares the models on the student's own tokens alone. The cross-entropy (``sft``) is about the data's answers and takes
 no part in these steps.
 
-Whether a step is on-policy depends on the seed and the step, and a sample's draws on these and its own tokens: ranks
-agree, and neither resuming nor another split into micro-batches changes a response.
+Whether a step is on-policy depends on the seed and the step, and a sample's draws on these and its number in the data
+set: ranks agree, and neither resuming nor another split into micro-batches changes a response.
 """
 
 import math
@@ -147,7 +147,7 @@ class StudentResponses:
         """One response a sample, the token that ends it included: long ``[n]`` each, ``n >= 1``."""
         ids, mask = batch["input_ids"], batch["attention_mask"]
         longest = self.settings.max_new_tokens
-        noise = draw_noise(ids, mask, [longest] * len(ids), 1, self.settings.seed, step, b"on-policy draws")
+        noise = draw_noise(batch, [longest] * len(ids), 1, self.settings.seed, step, b"on-policy draws")
         sampler = InverseSampler(
             noise.view(len(ids), longest).to(ids.device), self.settings.temperature, self.vocabulary
         )

@@ -19,9 +19,10 @@ class ConversationCollator:
     The attention mask comes from the samples' lengths, never from comparing ids with the padding id, which
     may be a token of the text as well (Qwen pads with its end-of-turn token).
 
-    A batch ``[B, T]`` has ``input_ids``, ``labels``, ``instruction_mask``, ``attention_mask`` (bool), and
-    ``images`` (float ``[N, 3, H, W]``, all images of the batch in reading order; the key is absent when there
-    are none). Bad samples are left out, and ``skipped`` says how many there were; the key is absent when
+    A batch ``[B, T]`` has ``input_ids``, ``labels``, ``instruction_mask``, ``attention_mask`` (bool),
+    ``sample_index`` (long ``[B]``, the samples' numbers in the data set; the key is absent when a sample has
+    none), and ``images`` (float ``[N, 3, H, W]``, all images of the batch in reading order; the key is absent
+    when there are none). Bad samples are left out, and ``skipped`` says how many there were; the key is absent when
     there was none. When all samples of a batch are bad, the batch is one row of a single padding token that
     is attended to and is not a target, so that this rank takes part in the step like every other.
 
@@ -57,6 +58,8 @@ class ConversationCollator:
                 [torch.ones(len(sample["input_ids"]), dtype=torch.bool) for sample in good], False
             ),
         }
+        if all("sample_index" in sample for sample in good):
+            batch["sample_index"] = torch.stack([sample["sample_index"] for sample in good])
         images = [sample["images"] for sample in good if len(sample["images"])]
         if images:
             batch["images"] = torch.cat(images)

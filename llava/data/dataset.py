@@ -37,10 +37,10 @@ class ConversationDataset(Dataset):
     """Map-style dataset over conversation entries.
 
     An item is a dictionary of ``input_ids``, ``labels``, ``instruction_mask``, ``end_of_turn_mask`` (all
-    ``[T]``, see ``TokenizedSample``) and ``images`` (float ``[n, 3, H, W]``, ``n`` is 0 for text only), or a
-    :class:`BadSample` with ``on_bad_sample="skip"``. A sample is bad when its entry is malformed, an image is
-    missing or unreadable, or the limit on length would cut away an image or every target. No sample ever gets
-    another one's image.
+    ``[T]``, see ``TokenizedSample``), ``images`` (float ``[n, 3, H, W]``, ``n`` is 0 for text only) and
+    ``sample_index`` (long scalar, the item's number), or a :class:`BadSample` with ``on_bad_sample="skip"``. A
+    sample is bad when its entry is malformed, an image is missing or unreadable, or the limit on length would cut
+    away an image or every target. No sample ever gets another one's image.
 
     Args:
         annotations: the entries.
@@ -135,7 +135,11 @@ class ConversationDataset(Dataset):
             preprocess_image(load_image(folder / path), self.image_processor, self.image_aspect_ratio)
             for path in entry["image"]
         ]
-        return {**vars(tokens), "images": torch.stack(images) if images else torch.empty(0, 3, 0, 0)}
+        return {
+            **vars(tokens),
+            "images": torch.stack(images) if images else torch.empty(0, 3, 0, 0),
+            "sample_index": torch.tensor(index),
+        }
 
     def _bad(self, reason: str, error: InputError) -> BadSample:
         if self.on_bad_sample == "error":

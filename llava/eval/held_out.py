@@ -7,7 +7,7 @@ The data are LLaVA's conversations, as for training; the answers are given, none
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,8 +82,8 @@ def measure(
     for start in tqdm(range(0, len(data), batch_size), desc="held out", unit="batch", leave=False):
         indices = range(start, min(start + batch_size, len(data)))
         items = [cast(dict[str, torch.Tensor], data[index]) for index in indices]  # bad samples are errors here
-        pixels = [images for item in items if len(images := item.pop("images"))]
-        samples = [TokenizedSample(**item) for item in items]
+        pixels = [item["images"] for item in items if len(item["images"])]
+        samples = [TokenizedSample(*(item[field.name] for field in fields(TokenizedSample))) for item in items]
         sizes = [int((sample.labels[1:] != IGNORE_INDEX).sum()) for sample in samples]
         losses = answer_losses(model, samples, torch.cat(pixels) if pixels else None)
         nats += sum(loss * size for (loss, _), size in zip(losses, sizes, strict=True))

@@ -166,6 +166,7 @@ class LlavaTrainer(Trainer):
         Returns:
             The micro-batch's share of the loss, its named terms, and the outputs that evaluation asks for.
         """
+        inputs.pop("sample_index", None)  # for losses that draw; no model reads it
         outputs = model(**inputs, num_items_in_batch=counts[0])
         return outputs.loss, {"sft": outputs.loss}, outputs
 

@@ -37,14 +37,15 @@ KINDS = ("sIiisrrr", "siisrrsIisrrrrs", "siisr", "sIisrrsii", "sIiiii", "sIisrIi
 def samples(seed=0):
     torch.manual_seed(seed)
     made = []
-    for kind in KINDS:
+    for index, kind in enumerate(KINDS):
         ids = torch.randint(3, 300, (len(kind),))
         image, target = (torch.tensor([letter == which for letter in kind]) for which in "Ir")
         ids[image] = IMAGE_TOKEN_INDEX
         labels = torch.where(target, ids, -100)
         instruction = torch.tensor([letter == "i" for letter in kind])
         images = torch.randn(int(image.sum()), 3, 32, 32, dtype=torch.float64)
-        made.append({"input_ids": ids, "labels": labels, "instruction_mask": instruction, "images": images})
+        tensors = {"input_ids": ids, "labels": labels, "instruction_mask": instruction, "images": images}
+        made.append({**tensors, "sample_index": torch.tensor(index)})
     return made
 
 
@@ -76,8 +77,8 @@ def sampled_plainly(loaded, sample, prompt, temperature, vocabulary, stop):
     """One sample, one token after the other, the whole sequence anew each time."""
     _, model = loaded
     ids, labels = sample["input_ids"], []
-    mask = torch.ones(1, len(ids), dtype=torch.bool)
-    noise = draw_noise(ids[None], mask, [LONGEST], 1, 5, 3, b"on-policy draws")[:, 0]
+    number = {"sample_index": sample["sample_index"][None]}
+    noise = draw_noise(number, [LONGEST], 1, 5, 3, b"on-policy draws")[:, 0]
     images = sample["images"][: int((ids[:prompt] == IMAGE_TOKEN_INDEX).sum())]
     for number in noise:
         sequence = torch.cat([ids[:prompt], torch.tensor(labels, dtype=torch.long)])[None]
@@ -114,6 +115,7 @@ def test_the_new_batch(loaded):
     batch = ConversationCollator(0)(made)
     new = responses_of(loaded)(loaded[1], batch, step=3)
     assert new[ON_POLICY] and torch.equal(new["images"], batch["images"])
+    assert torch.equal(new["sample_index"], torch.arange(len(made)))
     assert new["attention_mask"].dtype == new["instruction_mask"].dtype == torch.bool
     for row, sample in enumerate(made):
         real = new["attention_mask"][row]
@@ -138,6 +140,15 @@ def test_a_response_belongs_to_its_sample(loaded):
         alone = responses(loaded[1], collator([sample]), step=3)
         for name in ("input_ids", "labels", "instruction_mask"):
             assert torch.equal(alone[name][0], whole[name][row][whole["attention_mask"][row]])
+
+
+def test_samples_of_one_text_are_answered_each_by_itself(loaded):
+    first = samples()[2]
+    twins = [{**first, "sample_index": torch.tensor(number)} for number in (4, 9)]
+    responses = responses_of(loaded, temperature=30.0)
+    labels = responses(loaded[1], ConversationCollator(0)(twins), step=3)["labels"]
+    one, other = (row[row != -100].tolist() for row in labels)
+    assert one != other
 
 
 def test_a_response_ends_where_the_turn_ends(loaded):
@@ -173,7 +184,8 @@ def test_how_often():
 def test_draws_for_two_purposes_are_independent():
     ids = torch.arange(12).view(2, 6)
     other, same, draws = (
-        draw_noise(ids, torch.ones_like(ids), [3, 4], 2, 5, 3, purpose) for purpose in (b"one", b"", b"")
+        draw_noise({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, [3, 4], 2, 5, 3, purpose)
+        for purpose in (b"one", b"", b"")
     )
     assert torch.equal(same, draws) and not (other == draws).any()
 

@@ -71,6 +71,22 @@ def test_a_batch_of_bad_samples_is_one_idle_row(side, caplog):
     }
 
 
+def numbered(length, index):
+    return {**sample(length), "sample_index": torch.tensor(index)}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_samples_keep_their_numbers(side):
+    """Those that are left out included."""
+    batch = ConversationCollator(PAD, side)([numbered(3, 40), BadSample("x"), numbered(5, 7), numbered(4, 1000)])
+    assert batch["sample_index"].tolist() == [40, 7, 1000] and batch["sample_index"].dtype == torch.long
+    assert batch["attention_mask"].sum(1).tolist() == [3, 5, 4]
+
+
+def test_a_sample_without_a_number_leaves_none():
+    assert "sample_index" not in ConversationCollator(PAD)([numbered(3, 4), sample(2)])
+
+
 def test_wrong_arguments():
     with pytest.raises(InputError, match="'middle', expected 'right' or 'left'"):
         ConversationCollator(PAD, "middle")

@@ -53,7 +53,7 @@ def test_items_are_tokens_and_pixels(make, entries, pictures, qwen_tokenizer, si
         tokens = tokenize_conversation(entries[index]["conversations"], qwen_tokenizer, dataset.template, len(names))
         for name, tensor in vars(tokens).items():
             assert torch.equal(item[name], tensor)
-        assert len(item["images"]) == len(names)
+        assert len(item["images"]) == len(names) and item["sample_index"].tolist() == index
         for pixels, name in zip(item["images"], names, strict=True):
             assert pixels.shape == (3, 32, 32) and pixels.dtype == torch.float32
             assert torch.equal(pixels, preprocess_image(load_image(pictures / name), siglip_processor, "pad"))
@@ -210,6 +210,7 @@ def test_workers_give_the_same_batches(make, entries, qwen_tokenizer):
     dataset = make(entries * 2)
     collator = ConversationCollator(qwen_tokenizer.pad_token_id)
     here = list(DataLoader(dataset, batch_size=2, collate_fn=collator))
+    assert torch.cat([batch["sample_index"] for batch in here]).tolist() == list(range(6))
     there = list(DataLoader(dataset, batch_size=2, collate_fn=collator, num_workers=1, multiprocessing_context="fork"))
     for expected, batch in zip(here, there, strict=True):
         assert expected.keys() == batch.keys()

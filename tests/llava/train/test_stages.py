@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import wraps
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llava.errors import InputError
+from llava.model import language_model_class
 
 
 def losses(log: list[dict]) -> list[float]:
@@ -157,6 +159,25 @@ def test_bad_samples_are_errors_or_skipped_and_counted(run, tmp_path, world):
         run(tmp_path / "a", "--per_device_train_batch_size", "8", data=data)
     log = run(tmp_path / "b", "--per_device_train_batch_size", "8", "--on_bad_sample", "skip", data=data)
     assert max(entry.get("bad_samples", 0) for entry in log) == 1
+
+
+def test_the_model_gets_what_it_reads_and_no_more(run, tmp_path, world, monkeypatch):
+    """In training and in evaluation; what is in a batch for others, such as the samples' numbers, stays outside."""
+    model_class = language_model_class("qwen2")
+    forward, seen = model_class.forward, set()
+
+    @wraps(forward)
+    def recorded(self, *arguments, **inputs):
+        assert not arguments
+        seen.update(inputs)
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(model_class, "forward", recorded)
+    run(
+        tmp_path, "--per_device_train_batch_size", "8", "--max_steps", "1", "--eval_strategy", "steps",
+        "--eval_steps", "1", "--eval_data_path", str(world.data),
+    )  # fmt: skip
+    assert seen == {"input_ids", "attention_mask", "labels", "instruction_mask", "images", "num_items_in_batch"}
 
 
 def test_old_flag_names_are_accepted(run, tmp_path, world):
