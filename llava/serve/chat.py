@@ -1,5 +1,6 @@
 """A conversation with one model about one picture: what was said, and the prompt of the next answer."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +16,7 @@ from llava.mm_utils import process_images, tokenizer_image_token
 from llava.serve.model import ChatModel
 from llava.serve.sampling import Sampling
 from llava.serve.streaming import AnswerStream
+from llava.serve.timing import Timing
 
 
 class Chat:
@@ -24,12 +26,14 @@ class Chat:
     Attributes:
         exchanges: ``(question, answer)`` pairs so far.
         finish: how the last answer ended: ``stop``, ``length`` or ``interrupted``.
+        timing: How fast the last answer came; None before the first, and if no token was generated.
     """
 
     def __init__(self, model: ChatModel, picture: Image.Image | None = None) -> None:
         self.model, self.picture = model, picture
         self.exchanges: list[tuple[str, str]] = []
         self.finish = ""
+        self.timing: Timing | None = None
         self._features: Tensor | None = None
         self._stream: AnswerStream | None = None
         self._halted = False
@@ -43,18 +47,19 @@ class Chat:
         Raises:
             InputError: an empty question, an ``<image>`` without a picture, or no room left in the context.
         """
+        asked = time.perf_counter()
         self._halted = False
         question = self.clean(question)
         ids = self.ids(self.segments(question))
         sampling = self._within_context(ids, sampling)
-        self._stream = stream = AnswerStream(self.model, ids, self.features(), sampling)
+        self._stream = stream = AnswerStream(self.model, ids, self.features(), sampling, asked)
         if self._halted:  # while the picture was prepared
             stream.stop()
         try:
             with closing(iter(stream)) as pieces:  # type: ignore[type-var]
                 yield from pieces
         finally:
-            self.finish, self._stream = stream.finish, None
+            self.finish, self.timing, self._stream = stream.finish, stream.timing, None
             if stream.text or stream.finish in ("stop", "length"):
                 self.exchanges.append((question, stream.text))
 

@@ -5,26 +5,41 @@ from collections.abc import Sequence
 import gradio as gr
 
 from llava.serve import look
+from llava.serve.examples import EXAMPLES
 from llava.serve.model import ChatModel
+from llava.serve.opening import Opening
 from llava.serve.sampling import Sampling
 from llava.serve.uploads import UploadLimits
 
 
 class Widgets:
-    """What a visitor sees, made inside an open ``gr.Blocks``. For every model there is one of ``chats``, ``maps``,
-    ``layers`` and ``legends``."""
+    """What a visitor sees, made inside an open ``gr.Blocks``. For every model there is one of ``chats``, ``timings``,
+    ``maps``, ``layers`` and ``legends``, for every example a button.
 
-    def __init__(self, models: Sequence[ChatModel], sampling: Sampling, limits: UploadLimits) -> None:
+    Args:
+        models: One, or teacher and student.
+        openings: The layer at which each model's maps open.
+        sampling: What the sliders of the answers start with.
+        limits: Limits of an upload.
+    """
+
+    def __init__(
+        self, models: Sequence[ChatModel], openings: Sequence[Opening], sampling: Sampling, limits: UploadLimits
+    ) -> None:
         self.chats: list[gr.Chatbot] = []
+        self.timings: list[gr.HTML] = []
         self.maps: list[gr.Image] = []
         self.layers: list[gr.Slider] = []
         self.legends: list[gr.HTML] = []
+        self.examples: list[gr.Button] = []
         gr.HTML(look.title(len(models)), elem_id="title")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=3, min_width=280):
+        with gr.Row(equal_height=False, elem_id="main"):
+            with gr.Column(scale=3, min_width=280, elem_id="picture"):
                 self._lay_out_picture(sampling, limits)
             with gr.Column(scale=4 * len(models), min_width=340):
-                self._lay_out_models(models)
+                self._lay_out_answers(models)
+                self._lay_out_question()
+                self._lay_out_maps(models, openings)
 
     def _lay_out_picture(self, sampling: Sampling, limits: UploadLimits) -> None:
         self.upload = gr.Image(
@@ -37,8 +52,16 @@ class Widgets:
             elem_id="upload",
             placeholder="Drop a picture here or click to upload",
         )
-        gr.HTML(f'<p class="hint">{limits}. A new picture begins a new conversation.</p>')
-        self.notice = gr.HTML(elem_id="notice", padding=False)
+        self.upload_notice = gr.HTML(elem_id="upload-notice", padding=False)
+        gr.HTML(f'<p class="hint">{limits}. A new picture begins a new conversation.</p>', padding=False)
+        with gr.Column(elem_id="examples"):
+            for number, example in enumerate(EXAMPLES):
+                self.examples.append(
+                    gr.Button(example.question, icon=example.path, size="sm", elem_id=f"example-{number}")
+                )
+        self.pictureless = gr.Checkbox(
+            label="Allow questions without a picture", container=False, elem_id="pictureless"
+        )
         self.new = gr.Button("New conversation", elem_id="new", size="sm")
         with gr.Accordion("How answers are chosen", open=False):
             self.temperature = gr.Slider(
@@ -48,12 +71,11 @@ class Widgets:
             largest = max(1024, sampling.max_new_tokens)
             self.limit = gr.Slider(1, largest, sampling.max_new_tokens, step=1, label="Longest answer, in tokens")
 
-    def _lay_out_models(self, models: Sequence[ChatModel]) -> None:
-        roles = ("",) if len(models) == 1 else ("Teacher: ", "Student: ")
-        with gr.Row():
-            for number, (model, role) in enumerate(zip(models, roles, strict=True)):
-                with gr.Column(min_width=300):
-                    gr.HTML(look.model_name(model, role))
+    def _lay_out_answers(self, models: Sequence[ChatModel]) -> None:
+        with gr.Row(elem_classes="side-by-side"):
+            for number, (model, role) in enumerate(zip(models, _roles(models), strict=True)):
+                with gr.Column(elem_classes="one-model rows-3"):
+                    gr.HTML(look.model_name(model, role), padding=False)
                     # Plain text: an answer is a model's words, never a page's.
                     self.chats.append(
                         gr.Chatbot(
@@ -68,6 +90,10 @@ class Widgets:
                             allow_file_downloads=False,
                         )
                     )
+                    self.timings.append(gr.HTML(look.timing(None), elem_id=f"timing-{number}", padding=False))
+
+    def _lay_out_question(self) -> None:
+        self.notice = gr.HTML(elem_id="notice", padding=False)
         with gr.Row(equal_height=True):
             self.question = gr.Textbox(
                 show_label=False,
@@ -78,12 +104,14 @@ class Widgets:
                 elem_id="question",
                 label="Question",
             )
-            self.ask = gr.Button("Ask", variant="primary", scale=1, min_width=90, elem_id="ask")
-            self.stop = gr.Button("Stop", scale=1, min_width=90, interactive=False, elem_id="stop")
-        with gr.Row():
-            for number, model in enumerate(models):
-                with gr.Column(min_width=300):
-                    gr.HTML('<p class="hint">Where the question looks</p>')
+            self.ask = gr.Button("Ask", variant="primary", scale=1, min_width=64, elem_id="ask")
+            self.stop = gr.Button("Stop", scale=1, min_width=64, interactive=False, elem_id="stop")
+
+    def _lay_out_maps(self, models: Sequence[ChatModel], openings: Sequence[Opening]) -> None:
+        with gr.Row(elem_classes="side-by-side"):
+            for number, (model, role, opening) in enumerate(zip(models, _roles(models), openings, strict=True)):
+                with gr.Column(elem_classes="one-model rows-4"):
+                    gr.HTML(look.map_heading(role), padding=False)
                     self.maps.append(
                         gr.Image(
                             label="Where the question looks",
@@ -99,11 +127,17 @@ class Widgets:
                         gr.Slider(
                             0,
                             max(model.layers - 1, 1),
-                            model.layers - 1,
+                            opening.layer,
                             step=1,
-                            label="Layer",
+                            label=look.layer_label(opening.layer, model.layers, opening),
                             elem_id=f"layer-{number}",
                             interactive=model.layers > 1,
                         )
                     )
-                    self.legends.append(gr.HTML(look.legend(None, None, 0, ""), elem_id=f"legend-{number}"))
+                    self.legends.append(
+                        gr.HTML(look.legend(None, None, 0, ""), elem_id=f"legend-{number}", padding=False)
+                    )
+
+
+def _roles(models: Sequence[ChatModel]) -> tuple[str, ...]:
+    return ("",) if len(models) == 1 else ("Teacher", "Student")

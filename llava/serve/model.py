@@ -17,11 +17,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model that can be talked to; holds nothing of any conversation, so conversations may share it."""
+    """A model that can be talked to; holds nothing of any conversation, so conversations may share it.
+
+    Attributes:
+        loaded: The model, its tokenizer and its image processor.
+        template: The prompt template it answers in.
+        end: Where its answers end.
+        path: Checkpoint folder or hub name it was loaded from; None if that is not known.
+    """
 
     loaded: LoadedModel
     template: Template
     end: EndOfTurn
+    path: str | None = None
 
     @classmethod
     def load(
@@ -64,17 +72,17 @@ class ChatModel:
             load_8bit=load_8bit,
             load_4bit=load_4bit,
         )
-        return cls.of(LoadedModel(*parts, model_id=name), template)
+        return cls.of(LoadedModel(*parts, model_id=name), template, path)
 
     @classmethod
-    def of(cls, loaded: LoadedModel, template: str | None = None) -> "ChatModel":
-        """A model that is already loaded.
+    def of(cls, loaded: LoadedModel, template: str | None = None, path: str | None = None) -> "ChatModel":
+        """A model that is already loaded, from ``path`` if that is known.
 
         Raises:
             InputError: an unknown template, or one that cannot hold a conversation.
         """
         found = chat_template(loaded.model.config, template)
-        return cls(loaded, found, EndOfTurn.of(found, loaded.tokenizer, loaded.model))
+        return cls(loaded, found, EndOfTurn.of(found, loaded.tokenizer, loaded.model), path)
 
     @property
     def name(self) -> str:

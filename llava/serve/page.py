@@ -10,8 +10,10 @@ from gradio.utils import get_upload_folder
 
 from llava.errors import InputError
 from llava.serve import look
+from llava.serve.examples import EXAMPLES
 from llava.serve.layout import Widgets
 from llava.serve.model import ChatModel
+from llava.serve.opening import openings
 from llava.serve.sampling import Sampling
 from llava.serve.sessions import Column, Session, Sessions
 from llava.serve.uploads import UploadLimits, uploaded_picture
@@ -21,6 +23,10 @@ WAITING = 16
 """Questions that may wait in line; more are turned away with a message."""
 
 LOST = "the server has forgotten this conversation; upload the picture again"
+NO_PICTURE = (
+    "there is no picture to ask about: upload one, or click an example (to chat without a picture, tick “Allow "
+    "questions without a picture”)"
+)
 
 Update = dict[Any, Any]
 
@@ -30,16 +36,18 @@ class Page:
 
     def __init__(self, models: Sequence[ChatModel], sampling: Sampling, limits: UploadLimits) -> None:
         self.models, self.limits = models, limits
+        self.openings = openings([(model.path, model.layers) for model in models])
         self.sessions = Sessions(models)
         with gr.Blocks(title="Align-TI", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as blocks:
             self.blocks = blocks
-            self.widgets = Widgets(models, sampling, limits)
+            self.widgets = Widgets(models, self.openings, sampling, limits)
             self._connect()
         blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
     def _connect(self) -> None:
-        columns = [*self.widgets.chats, *self.widgets.maps, *self.widgets.legends]
-        controls = [self.widgets.question, self.widgets.ask, self.widgets.stop, self.widgets.notice]
+        columns = [*self.widgets.chats, *self.widgets.timings, *self.widgets.maps, *self.widgets.legends]
+        notices = [self.widgets.notice, self.widgets.upload_notice]
+        controls = [self.widgets.question, self.widgets.ask, self.widgets.stop, *notices]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         gr.on(
             [self.widgets.ask.click, self.widgets.question.submit],
@@ -47,6 +55,7 @@ class Page:
             [
                 self.widgets.upload,
                 self.widgets.question,
+                self.widgets.pictureless,
                 self.widgets.temperature,
                 self.widgets.top_p,
                 self.widgets.limit,
@@ -69,40 +78,67 @@ class Page:
             preprocess=False,
             **now,
         )
+        for number in range(len(EXAMPLES)):
+            self._connect_example(number, columns, controls, now)
         for number in range(len(self.models)):
             self._connect_column(number, columns, controls, now)
         self.blocks.unload(self._left)
 
+    def _connect_example(self, number: int, columns: list[Any], controls: list[Any], now: dict[str, Any]) -> None:
+        button, example = self.widgets.examples[number], EXAMPLES[number]
+
+        def chosen(request: gr.Request, *layers: Any) -> Update:
+            session = self._session(request, layers)
+            session.show(example.picture())
+            return {
+                **self._fresh(session),
+                self.widgets.upload: button.icon["path"],  # the copy that the server gives out
+                self.widgets.question: example.question,
+            }
+
+        button.click(chosen, self.widgets.layers, [self.widgets.upload, *columns, *controls], **now)
+
     def _connect_column(self, number: int, columns: list[Any], controls: list[Any], now: dict[str, Any]) -> None:
         def layer_changed(request: gr.Request, layer: Any) -> Update:
-            return self._map(self.sessions.of(request.session_hash), number, layer)
+            session = self.sessions.of(request.session_hash)
+            session.layers[number] = shown = self._layer(number, layer)
+            label = look.layer_label(shown, self.models[number].layers, self.openings[number])
+            return {**self._shown(session, number), self.widgets.layers[number]: gr.update(label=label)}
 
         def selected(request: gr.Request, event: gr.SelectData, *layers: Any) -> Update:
-            session = self.sessions.of(request.session_hash)
+            session = self._session(request, layers)
             index = event.index[0] if isinstance(event.index, list | tuple) else event.index
             session.select(number, int(index) // 2)
-            return self._all_maps(session, layers)
+            return self._all_shown(session)
 
+        answer = [self.widgets.maps[number], self.widgets.legends[number], self.widgets.timings[number]]
         self.widgets.layers[number].change(
             layer_changed,
             [self.widgets.layers[number]],
-            [self.widgets.maps[number], self.widgets.legends[number]],
+            [*answer, self.widgets.layers[number]],
             **now,
         )
-        self.widgets.chats[number].select(
-            selected, self.widgets.layers, [*self.widgets.maps, *self.widgets.legends], **now
-        )
+        every = [*self.widgets.maps, *self.widgets.legends, *self.widgets.timings]
+        self.widgets.chats[number].select(selected, self.widgets.layers, every, **now)
         self.widgets.chats[number].clear(self._begun, self.widgets.layers, [*columns, *controls], **now)
 
     # What happens
 
     def _asked(
-        self, request: gr.Request, upload: Any, question: Any, temperature: Any, top_p: Any, limit: Any, *layers: Any
+        self,
+        request: gr.Request,
+        upload: Any,
+        question: Any,
+        pictureless: Any,
+        temperature: Any,
+        top_p: Any,
+        limit: Any,
+        *layers: Any,
     ) -> Iterator[Update]:
         try:
-            session = self.sessions.of(request.session_hash)
-            if upload is not None and session.picture is None:
-                raise InputError(LOST)
+            session = self._session(request, layers)
+            if session.picture is None and (upload is not None or pictureless is not True):
+                raise InputError(LOST if upload is not None else NO_PICTURE)
             sampling = Sampling(_number(temperature), _number(top_p), int(_number(limit)))
             answers = session.answer(str(question or ""), sampling)
             columns = session.columns
@@ -115,16 +151,18 @@ class Page:
                 update = self._said(columns)
                 for number in fresh:
                     drawn[number] = len(columns[number].maps)
-                    update |= self._map(session, number, layers[number])
+                    update |= self._shown(session, number)
                 if not started:
                     started = True
-                    update |= {self.widgets.question: "", **self._busy(True), self.widgets.notice: ""}
+                    update |= {self.widgets.question: "", **self._busy(True), **self._no_notices()}
+                    update |= dict.fromkeys(self.widgets.timings, look.timing(None))
                 last = time.monotonic()
                 yield update
             if session.columns is columns:
                 problems = [f"{c.chat.model.name}: {c.problem}" for c in columns if c.problem]
                 yield {
                     **self._said(columns),
+                    **self._timings(columns),
                     **self._busy(False),
                     self.widgets.notice: look.notice("; ".join(problems)),
                 }
@@ -132,24 +170,24 @@ class Page:
             yield {**self._busy(False), self.widgets.notice: look.notice(str(error))}
 
     def _uploaded(self, request: gr.Request, upload: Any, *layers: Any) -> Update:
-        session = self.sessions.of(request.session_hash)
+        session = self._session(request, layers)
         try:
             path = upload.get("path") if isinstance(upload, dict) else None
             picture = uploaded_picture(Path(path), get_upload_folder(), self.limits) if path else None
         except InputError as error:
             session.show(None)
             return {
-                **self._fresh(session, layers),
+                **self._fresh(session),
                 self.widgets.upload: None,
-                self.widgets.notice: look.notice(str(error)),
+                self.widgets.upload_notice: look.notice(str(error)),
             }
         session.show(picture)
-        return self._fresh(session, layers)
+        return self._fresh(session)
 
     def _begun(self, request: gr.Request, *layers: Any) -> Update:
-        session = self.sessions.of(request.session_hash)
+        session = self._session(request, layers)
         session.begin()
-        return self._fresh(session, layers)
+        return self._fresh(session)
 
     def _stopped(self, request: gr.Request) -> None:
         self.sessions.of(request.session_hash).stop()
@@ -157,38 +195,58 @@ class Page:
     def _left(self, request: gr.Request) -> None:
         self.sessions.forget(request.session_hash)
 
+    def _session(self, request: gr.Request, layers: Sequence[Any]) -> Session:
+        """The visitor's session, with the layers that the sliders show."""
+        session = self.sessions.of(request.session_hash)
+        session.layers = [self._layer(number, layer) for number, layer in enumerate(layers)]
+        return session
+
+    def _layer(self, number: int, layer: Any) -> int:
+        return min(max(int(_number(layer)), 0), self.models[number].layers - 1)
+
     # What is shown
 
     def _said(self, columns: Sequence[Column]) -> Update:
         return {chat: _messages(column.messages()) for chat, column in zip(self.widgets.chats, columns, strict=True)}
 
-    def _map(self, session: Session, number: int, layer: Any) -> Update:
-        column = session.columns[number]
-        chosen = min(max(int(_number(layer)), 0), self.models[number].layers - 1)
+    def _shown(self, session: Session, number: int) -> Update:
+        """Map, legend and timing of the answer that is selected in a column."""
+        column, layer = session.columns[number], session.layers[number]
         maps = column.maps[column.shown] if 0 <= column.shown < len(column.maps) else None
         question = column.messages()[column.shown][0] if maps is not None else ""
-        drawn = maps.picture(session.picture, chosen) if maps is not None and session.picture is not None else None
+        drawn = maps.picture(session.picture, layer) if maps is not None and session.picture is not None else None
         return {
             self.widgets.maps[number]: drawn,
-            self.widgets.legends[number]: look.legend(maps, session.picture, chosen, question),
+            self.widgets.legends[number]: look.legend(maps, session.picture, layer, question),
+            self.widgets.timings[number]: _timing(column),
         }
 
-    def _all_maps(self, session: Session, layers: Sequence[Any]) -> Update:
+    def _all_shown(self, session: Session) -> Update:
         update: Update = {}
-        for number, layer in enumerate(layers):
-            update |= self._map(session, number, layer)
+        for number in range(len(self.models)):
+            update |= self._shown(session, number)
         return update
 
-    def _fresh(self, session: Session, layers: Sequence[Any]) -> Update:
+    def _timings(self, columns: Sequence[Column]) -> Update:
+        return {html: _timing(column) for html, column in zip(self.widgets.timings, columns, strict=True)}
+
+    def _fresh(self, session: Session) -> Update:
         return {
             **self._said(session.columns),
-            **self._all_maps(session, layers),
+            **self._all_shown(session),
             **self._busy(False),
-            self.widgets.notice: "",
+            **self._no_notices(),
         }
+
+    def _no_notices(self) -> Update:
+        return {self.widgets.notice: "", self.widgets.upload_notice: ""}
 
     def _busy(self, busy: bool) -> Update:
         return {self.widgets.ask: gr.update(interactive=not busy), self.widgets.stop: gr.update(interactive=busy)}
+
+
+def _timing(column: Column) -> str:
+    return look.timing(column.timings[column.shown] if 0 <= column.shown < len(column.timings) else None)
 
 
 def _messages(exchanges: Sequence[tuple[str, str]]) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from llava.serve.chat import Chat
 from llava.serve.maps import AnswerMaps, measure
 from llava.serve.model import ChatModel
 from llava.serve.sampling import Sampling
+from llava.serve.timing import Timing
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +29,15 @@ class Column:
     Attributes:
         chat: the conversation; its exchanges are the finished answers.
         maps: one entry for every exchange; None where there is no picture.
+        timings: How fast each answer came.
         live: question and answer so far, while the model answers.
-        shown: which exchange's map is on the page.
+        shown: which exchange's map and timing are on the page.
         problem: why the last question got no answer or no map.
     """
 
     chat: Chat
     maps: list[AnswerMaps | None] = field(default_factory=list)
+    timings: list[Timing | None] = field(default_factory=list)
     live: tuple[str, str] | None = None
     shown: int = -1
     problem: str = ""
@@ -59,6 +62,7 @@ class Column:
             self.problem = "something went wrong; the server's log says what"
         finally:
             if len(self.chat.exchanges) > asked:
+                self.timings.append(self.chat.timing)
                 self.maps.append(maps)
                 self.shown = len(self.maps) - 1
             self.live = None
@@ -66,12 +70,19 @@ class Column:
 
 class Session:
     """One visitor. A new picture or ``begin`` starts new conversations; what an answer still in work says after
-    that is dropped."""
+    that is dropped.
+
+    Attributes:
+        picture: What is talked about.
+        columns: The conversations, one a model.
+        layers: The layer of each model whose map is on the page.
+    """
 
     def __init__(self, models: Sequence[ChatModel]) -> None:
         self.models = models
         self.picture: Image.Image | None = None
         self.columns: list[Column] = []
+        self.layers = [0] * len(models)
         self.begin()
 
     def begin(self) -> None:

@@ -1,6 +1,7 @@
 """An answer that arrives piece by piece and can be stopped."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStr
 from llava.eval.stopping import EndOfTurn
 from llava.serve.model import ChatModel
 from llava.serve.sampling import Sampling
+from llava.serve.timing import Timing
 
 
 class AnswerStream:
@@ -22,18 +24,23 @@ class AnswerStream:
     Attributes:
         text: what was said, stripped; complete once the iteration is over.
         finish: ``stop``, ``length`` or ``interrupted``; empty before the end.
+        timing: How fast it came; None before the end, and if no token was generated.
     """
 
-    def __init__(self, model: ChatModel, ids: list[int], features: Tensor | None, sampling: Sampling) -> None:
+    def __init__(
+        self, model: ChatModel, ids: list[int], features: Tensor | None, sampling: Sampling, asked: float
+    ) -> None:
         """
         Args:
             model: who answers.
             ids: the prompt, -200 for each picture.
             features: of the pictures, ``[N, Nv, Dv]``.
             sampling: how to choose tokens, and how many at most.
+            asked: When the question was asked, on the clock ``time.perf_counter``.
         """
-        self.model, self.ids, self.features, self.sampling = model, ids, features, sampling
+        self.model, self.ids, self.features, self.sampling, self.asked = model, ids, features, sampling, asked
         self.text, self.finish = "", ""
+        self.timing: Timing | None = None
         self._stopped = False  # no Event: its lock must not be taken in a signal handler
 
     def stop(self) -> None:
@@ -58,6 +65,9 @@ class AnswerStream:
             self._stopped = True
             thread.join()
             self.finish = "interrupted" if interrupted else streamer.finish
+            if streamer.times:
+                first, last = (moment - self.asked for moment in (streamer.times[0], streamer.times[-1]))
+                self.timing = Timing(first, last, len(streamer.tokens))
         if failures:
             raise failures[0]
         if not interrupted:
@@ -97,6 +107,7 @@ class _SettledText(TextIteratorStreamer):
         super().__init__(end.tokenizer, skip_prompt=True)
         self.end_of_turn, self.max_new_tokens = end, max_new_tokens
         self.tokens: list[int] = []
+        self.times: list[float] = []  # when each token came
         self.text, self.finish, self.shown = "", "", ""
 
     def put(self, value: Tensor) -> None:
@@ -105,6 +116,7 @@ class _SettledText(TextIteratorStreamer):
             self.next_tokens_are_prompt = False
             return
         self.tokens += value.flatten().tolist()
+        self.times.append(time.perf_counter())
         self._read()
         self._show(self._settled(), stream_end=False)
 

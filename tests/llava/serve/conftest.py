@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
+from align_ti import train as distillation
 from align_ti.attention import NAME
 from llava.model import language_model_class
 from llava.model.builder import load_pretrained_model
 from llava.serve.model import ChatModel
+from tests.align_ti.conftest import COMMON
 
 SIDE = 3
 """Visual tokens along a side: the tower reads 26 pixels with patches of 8, so two pixels are never seen."""
@@ -72,6 +74,35 @@ def talkative(checkpoints, tmp_path_factory) -> Path:
         model.get_input_embeddings().weight[tokenizer.eos_token_id] = 0  # tied: its logit is 0, others' are above
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def silent(checkpoints, tmp_path_factory) -> Path:
+    """A checkpoint whose answers are empty."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "silent"
+    tokenizer, model, _, _ = load_pretrained_model(checkpoints["student"])
+    assert tokenizer.eos_token_id == 0
+    with torch.no_grad():
+        model.model.norm.weight.zero_()  # all logits are 0, and the first token is the likeliest
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def distilled(world, tower, checkpoints, tmp_path_factory) -> Path:
+    """A student that ``teacher`` taught for one step, IVA's layer chosen by IRS: the folder of a real run."""
+    folder = tmp_path_factory.mktemp("runs") / "distilled"
+    flags = [
+        "--teacher_path", str(checkpoints["teacher"]), "--model_name_or_path", str(world.student_lm),
+        "--vision_tower", str(tower), "--image_aspect_ratio", "pad", "--data_path", str(world.data),
+        "--image_folder", str(world.images), "--output_dir", str(folder), "--per_device_train_batch_size", "8",
+        "--max_steps", "1", "--irs_inputs", "8", "--irs_pairs", "20",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train", *COMMON, *flags])
+        distillation.main()
     return folder
 
 
