@@ -86,13 +86,15 @@ class Page:
 
     def _connect_example(self, number: int, columns: list[Any], controls: list[Any], now: dict[str, Any]) -> None:
         button, example = self.widgets.examples[number], EXAMPLES[number]
+        assert button.icon is not None
+        served = button.icon["path"]  # the copy that the server gives out
 
         def chosen(request: gr.Request, *layers: Any) -> Update:
             session = self._session(request, layers)
             session.show(example.picture())
             return {
                 **self._fresh(session),
-                self.widgets.upload: button.icon["path"],  # the copy that the server gives out
+                self.widgets.upload: served,
                 self.widgets.question: example.question,
             }
 
@@ -137,6 +139,8 @@ class Page:
     ) -> Iterator[Update]:
         try:
             session = self._session(request, layers)
+            if upload is None and session.picture is not None:  # removed, and asked before the server was told
+                session.show(None)
             if session.picture is None and (upload is not None or pictureless is not True):
                 raise InputError(LOST if upload is not None else NO_PICTURE)
             sampling = Sampling(_number(temperature), _number(top_p), int(_number(limit)))

@@ -17,6 +17,7 @@ from llava.model import language_model_class
 from llava.model.builder import load_pretrained_model
 from llava.serve.model import ChatModel
 from tests.align_ti.conftest import COMMON
+from tests.llava.serve.pages import Visitors
 
 SIDE = 3
 """Visual tokens along a side: the tower reads 26 pixels with patches of 8, so two pixels are never seen."""
@@ -147,6 +148,16 @@ def browser() -> Iterator[Any]:
             pytest.skip(f"{path} does not start here: {str(error).splitlines()[0]}")
         yield running
         running.close()
+
+
+@pytest.fixture
+def visitors(browser) -> Iterator[Visitors]:
+    """Visitors of pages, who leave at the end."""
+    visitors = Visitors(browser)
+    yield visitors
+    for context in visitors.contexts:
+        context.close()
+    assert visitors.strangers == []
 
 
 @pytest.fixture

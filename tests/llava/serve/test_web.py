@@ -1,10 +1,10 @@
 """The page in a real headless browser, and its server without one."""
 
 import json
-import re
 import threading
 import urllib.error
 import urllib.request
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -14,129 +14,81 @@ gradio = pytest.importorskip("gradio", reason="gradio is not installed (the serv
 
 from llava.errors import InputError  # noqa: E402
 from llava.serve import web  # noqa: E402
-from llava.serve.chat import Chat  # noqa: E402
 from llava.serve.maps import measure  # noqa: E402
 from llava.serve.sampling import Sampling  # noqa: E402
 from llava.serve.sessions import Session, Sessions  # noqa: E402
-from llava.serve.uploads import UploadLimits  # noqa: E402
-
-GREEDY = Sampling(max_new_tokens=16)
-LIMITS = UploadLimits(max_bytes=50_000, max_pixels=100_000)
-MINUTE = 60_000
+from tests.llava.serve.pages import (  # noqa: E402
+    GREEDY,
+    LIMITS,
+    ask,
+    finished,
+    last_answer,
+    move_slider,
+    reference,
+    says,
+    served,
+    shown_map,
+    squeezed,
+    upload,
+)
 
 
 @pytest.fixture(scope="module")
-def address(models, tmp_path_factory):
-    """The page with teacher and student, on a free port of this machine."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GRADIO_TEMP_DIR", "")
-        environment.setenv("GRADIO_ANALYTICS_ENABLED", "")
-        web.prepare_gradio(str(tmp_path_factory.mktemp("uploads")))
-        from llava.serve.page import Page
+def both(models):
+    return [models["teacher"], models["student"]]
 
-        page = Page([models["teacher"], models["student"]], GREEDY, LIMITS)
-        yield web.launch(page, "127.0.0.1", 0, block=False).rstrip("/")
-        page.blocks.close()
+
+@pytest.fixture(scope="module")
+def address(both, tmp_path_factory):
+    """The page with teacher and student."""
+    with served(both, tmp_path_factory.mktemp("uploads")) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(browser, address):
-    """``visit()``: a new visitor's page; no request may leave this machine."""
-    contexts, strangers = [], []
-
-    def open_page():
-        contexts.append(browser.new_context(viewport={"width": 1400, "height": 1100}))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(MINUTE)
-        page.on(
-            "request", lambda r: strangers.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else 0
-        )
-        page.goto(address)
-        page.wait_for_selector("#question textarea")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert strangers == []
+def visit(visitors, address):
+    """``visit()``: a new visitor's page."""
+    return lambda: visitors.open(address)
 
 
-def upload(page, path: Path) -> None:
-    page.set_input_files("#upload input[type=file]", str(path))
-    page.wait_for_selector("#upload img")
-
-
-def ask(page, question: str) -> None:
-    page.fill("#question textarea", question)
-    page.click("#ask")
-
-
-def finished(page, question: str) -> None:
-    for number in range(2):
-        page.wait_for_selector(f"#map-{number} img")
-        page.wait_for_function(
-            "([id, text]) => document.querySelector(id).innerText.includes(text)", arg=[f"#legend-{number}", question]
-        )
-    page.wait_for_selector("#ask:not([disabled])")
-
-
-def last_answer(page, number: int) -> str:
-    return page.locator(f"#chat-{number} [data-testid=bot]").last.inner_text()
-
-
-def squeezed(text: str) -> str:
-    """Text as a browser shows it, more or less: the tiny models utter control characters and runs of blanks."""
-    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufffd]+", "", text)
-
-
-def reference(models, picture, *questions: str):
-    """Conversations without the page."""
-    chats = [Chat(models[name], picture) for name in ("teacher", "student")]
-    for chat in chats:
-        for question in questions:
-            list(chat.ask(question, GREEDY))
-    return chats
-
-
-def test_upload_ask_see_answer_and_map(visit, models, wide, save, tmp_path):
+def test_upload_ask_see_answer_and_map(visit, both, wide, save):
     page = visit()
     upload(page, save(wide, "wide.png"))
     ask(page, "What is this?")
     finished(page, "What is this?")
-    chats = reference(models, wide, "What is this?")
+    chats = reference(both, wide, "What is this?")
     for number, chat in enumerate(chats):
         assert squeezed(last_answer(page, number)) == squeezed(chat.exchanges[0][1])
-        shown = tmp_path / f"{number}.png"
-        source = page.locator(f"#map-{number} img").get_attribute("src")
-        shown.write_bytes(page.request.get(source).body())
-        layer = models["teacher" if number == 0 else "student"].layers - 1
-        expected = measure(chat).picture(wide, layer)
-        assert Image.open(shown).convert("RGB").tobytes() == expected.tobytes()
+        layer = both[number].layers // 2  # no run names a better one
+        assert picture_of(page, number) == measure(chat).picture(wide, layer).tobytes()
         legend = page.inner_text(f"#legend-{number}")
         assert f"Layer {layer}:" in legend and "on the padding" in legend
+        assert "l*" not in page.inner_text(f"#layer-{number}")
     before = page.locator("#map-0 img").get_attribute("src")
-    page.locator("#layer-0 input[type=number]").fill("0")
-    page.locator("#layer-0 input[type=number]").press("Tab")
-    page.wait_for_function("document.querySelector('#legend-0').innerText.includes('Layer 0:')")
+    move_slider(page, 0, 0)
+    says(page, "#legend-0", "Layer 0:")
+    says(page, "#layer-0", "Layer 0 of 3")
     page.wait_for_function("src => document.querySelector('#map-0 img').src != src", arg=before)
-    shown.write_bytes(page.request.get(page.locator("#map-0 img").get_attribute("src")).body())
-    assert Image.open(shown).convert("RGB").tobytes() == measure(chats[0]).picture(wide, 0).tobytes()
+    assert picture_of(page, 0) == measure(chats[0]).picture(wide, 0).tobytes()
 
     ask(page, "Is it red?")  # a second turn sees the first
     finished(page, "Is it red?")
-    for number, chat in enumerate(reference(models, wide, "What is this?", "Is it red?")):
+    for number, chat in enumerate(reference(both, wide, "What is this?", "Is it red?")):
         assert squeezed(last_answer(page, number)) == squeezed(chat.exchanges[1][1])
     page.locator("#chat-1 [data-testid=bot]").first.click()  # back to the first answer's maps
     for number in range(2):
-        page.wait_for_function(
-            "id => document.querySelector(id).innerText.includes('What is this?')", arg=f"#legend-{number}"
-        )
+        says(page, f"#legend-{number}", "What is this?")
     page.click("#new")
     page.wait_for_selector("#chat-0 [data-testid=bot]", state="detached")
     assert "No map yet" in page.inner_text("#legend-1")
 
 
-def test_two_visitors_at_a_time_do_not_mix(visit, models, wide, save):
+def picture_of(page, number: int) -> bytes:
+    """The pixels of a column's map."""
+    return Image.open(BytesIO(shown_map(page, number))).convert("RGB").tobytes()
+
+
+def test_two_visitors_at_a_time_do_not_mix(visit, both, wide, save):
     pages = [visit(), visit()]
     pictures = [wide, wide.rotate(90, expand=True)]
     questions = ["What is on the left?", "Is there a goat or a dog?"]
@@ -146,7 +98,7 @@ def test_two_visitors_at_a_time_do_not_mix(visit, models, wide, save):
         ask(page, question)
     for page, picture, question in zip(pages, pictures, questions, strict=True):
         finished(page, question)
-        for number, chat in enumerate(reference(models, picture, question)):
+        for number, chat in enumerate(reference(both, picture, question)):
             assert squeezed(last_answer(page, number)) == squeezed(chat.exchanges[0][1])
             assert page.locator(f"#chat-{number} [data-testid=bot]").count() == 1
 
@@ -161,10 +113,11 @@ def test_refused_uploads_say_why(visit, save):
         if path.suffix == ".gif":
             path = path.rename(path.with_suffix(".png"))
         page.set_input_files("#upload input[type=file]", str(path))
-        page.wait_for_function("text => document.querySelector('#notice').innerText.includes(text)", arg=reason)
+        says(page, "#upload-notice", reason)
         page.wait_for_selector("#upload input[type=file]", state="attached")  # the picture is gone again
+    page.check("#pictureless input")
     ask(page, "<image> What?")
-    page.wait_for_function("document.querySelector('#notice').innerText.includes('no picture is loaded')")
+    says(page, "#notice", "no picture is loaded")
 
 
 def answered(request: urllib.request.Request | str) -> tuple[int, str]:
@@ -221,11 +174,11 @@ def test_sessions_are_separate_and_limited(models):
         sessions.of(None)
 
 
-def test_sessions_answer_concurrently_without_mixing(models, wide):
+def test_sessions_answer_concurrently_without_mixing(both, wide):
     """Without the page's queue in between: four at once, each equal to its answer alone."""
     pictures = [wide, wide.rotate(180), wide.rotate(90, expand=True), None]
-    expected = [[c.exchanges for c in reference(models, picture, "What?", "Where?")] for picture in pictures]
-    sessions = [Session([models["teacher"], models["student"]]) for _ in pictures]
+    expected = [[c.exchanges for c in reference(both, picture, "What?", "Where?")] for picture in pictures]
+    sessions = [Session(both) for _ in pictures]
 
     def talk(session: Session, picture: Image.Image | None) -> None:
         session.show(picture)
@@ -239,7 +192,7 @@ def test_sessions_answer_concurrently_without_mixing(models, wide):
     for thread in threads:
         thread.join()
     assert [[column.chat.exchanges for column in session.columns] for session in sessions] == expected
-    assert all(len(column.maps) == 2 for session in sessions for column in session.columns)
+    assert all(len(column.maps) == len(column.timings) == 2 for session in sessions for column in session.columns)
 
 
 def test_a_new_conversation_ends_the_answer_in_work(models, wide):
