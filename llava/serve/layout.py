@@ -56,9 +56,10 @@ class Widgets:
         gr.HTML(f'<p class="hint">{limits}. A new picture begins a new conversation.</p>', padding=False)
         with gr.Column(elem_id="examples"):
             for number, example in enumerate(EXAMPLES):
-                self.examples.append(
-                    gr.Button(example.question, icon=example.path, size="sm", elem_id=f"example-{number}")
-                )
+                button = gr.Button(example.question, icon=example.path, size="sm", elem_id=f"example-{number}")
+                assert button.icon is not None
+                button.keep_in_cache.add(button.icon["path"])  # other served files are deleted after an hour
+                self.examples.append(button)
         self.pictureless = gr.Checkbox(
             label="Allow questions without a picture", container=False, elem_id="pictureless"
         )

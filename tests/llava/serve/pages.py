@@ -20,15 +20,21 @@ MINUTE = 60_000
 
 
 @contextmanager
-def served(models: Sequence[ChatModel], uploads: Path, sampling: Sampling = GREEDY) -> Iterator[str]:
-    """A page on a free port of this machine; gives its address."""
+def built(models: Sequence[ChatModel], uploads: Path, sampling: Sampling = GREEDY) -> Iterator[Any]:
+    """A page that nobody serves yet."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GRADIO_TEMP_DIR", "")
         environment.setenv("GRADIO_ANALYTICS_ENABLED", "")
         web.prepare_gradio(str(uploads))
         from llava.serve.page import Page
 
-        page = Page(models, sampling, LIMITS)
+        yield Page(models, sampling, LIMITS)
+
+
+@contextmanager
+def served(models: Sequence[ChatModel], uploads: Path, sampling: Sampling = GREEDY) -> Iterator[str]:
+    """A page on a free port of this machine; gives its address."""
+    with built(models, uploads, sampling) as page:
         yield web.launch(page, "127.0.0.1", 0, block=False).rstrip("/")
         page.blocks.close()
 

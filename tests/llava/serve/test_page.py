@@ -2,6 +2,7 @@
 
 import re
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from llava.serve.project import PAPER  # noqa: E402
 from llava.serve.sampling import Sampling  # noqa: E402
 from tests.llava.serve.pages import (  # noqa: E402
     ask,
+    built,
     finished,
     last_answer,
     move_slider,
@@ -70,6 +72,14 @@ def test_an_example_opens_at_ivas_layer(visitors, address, pair):
     page.click("#example-2")  # another picture, another conversation
     page.wait_for_selector("#chat-0 [data-testid=bot]", state="detached")
     assert page.input_value("#question textarea") == EXAMPLES[2].question
+
+
+def test_example_pictures_outlive_the_cleaning_of_the_cache(pair, tmp_path):
+    with built(pair, tmp_path / "uploads") as page:
+        gradio.route_utils.delete_files_created_by_app(page.blocks, age=None)
+        for button, example in zip(page.widgets.examples, EXAMPLES, strict=True):
+            assert Path(button.icon["path"]).read_bytes() == example.path.read_bytes()
+            assert Path(button.icon["path"]).is_relative_to(tmp_path)
 
 
 def test_the_speed_of_the_selected_answer_is_shown(visitors, address, wide, save):
