@@ -57,7 +57,7 @@ def setting(world, tuned_teacher, mini_data, tmp_path) -> Setting:
         "CHECKPOINTS": str(checkpoints), "TEACHERS": " ".join(f"{name}={path}" for name, path in teachers.items()),
         "STUDENT_LM": str(world.student_lm), "VISION_TOWER": str(world.tower), "NUM_GPUS": "0", "JOBS": "2",
         "STUDENT_FINETUNE_DATA": str(world.data), "STUDENT_FINETUNE_IMAGES": str(world.images), "TEMPLATE": "qwen",
-        "CPU_PROCESSES": "1", "FINETUNE_BATCH": "8",
+        "CPU_PROCESSES": "1", "FINETUNE_BATCH": "8", "ASPECT_RATIO": "square",  # as the teacher was tuned
     }  # fmt: skip
     return Setting(checkpoints, tmp_path / "out", teachers, environment)
 
