@@ -16,6 +16,7 @@ from llava.data.images import ASPECT_RATIOS, preprocess_image
 from llava.data.processors import pixel_difference, processor_settings
 from llava.errors import InputError
 from llava.model.builder import read_checkpoint_config
+from llava.model.config import OPTIONAL_TOWERS
 from llava.model.vision_tower.hf import read_image_processor, resolve_tower
 from llava.model.zero import is_main_process
 from llava.train.arguments import DataArguments, ModelArguments
@@ -67,7 +68,7 @@ def input_of_run(model_arguments: ModelArguments, data_arguments: DataArguments)
 
 def _tower(name: str, checkpoint: str) -> tuple[str, Any]:
     """A tower's absolute path or name, and its image processor if that can be had without loading it."""
-    if name.startswith(("timm:", "open_clip:")):
+    if name.startswith(OPTIONAL_TOWERS):
         return name, None
     place = resolve_tower(name, checkpoint)
     return place, read_image_processor(place)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 
 from llava.errors import InputError
 from llava.model.builder import CARRIED_KEYS
-from llava.model.config import TOWER_FOLDER, VisionSettings
+from llava.model.config import OPTIONAL_TOWERS, TOWER_FOLDER, VisionSettings
 from llava.model.language import LANGUAGE_MODELS, language_model_class
 
 PROJECTOR = "mlp2x_gelu"
@@ -31,7 +31,7 @@ def check_exportable(settings: VisionSettings, path: str) -> None:
     Raises:
         InputError: a tower of timm or open_clip, or another projector than ``mlp2x_gelu``.
     """
-    if settings.tower and settings.tower.startswith(("timm:", "open_clip:")):
+    if settings.tower and settings.tower.startswith(OPTIONAL_TOWERS):
         raise InputError(
             f"{path} has the vision tower {settings.tower!r}, which needs the package of that name; transformers' "
             "LLaVA runs SigLIP and CLIP towers only. Use the checkpoint with this package, or train with one of those"

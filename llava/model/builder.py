@@ -15,11 +15,12 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import InputError
 from llava.model.checkpoint import has_weights, load_projector
-from llava.model.config import VisionSettings, check_own_form, to_llava_spelling
+from llava.model.config import OPTIONAL_TOWERS, VisionSettings, check_own_form, to_llava_spelling
 from llava.model.language import LANGUAGE_MODELS, language_model_class
 from llava.model.lora import ADAPTER_CONFIG, base_of, merge_lora
 from llava.model.quantization import quantization_config
 from llava.model.vision_tower import anchor_tower
+from llava.model.vision_tower.hf import resolve_tower
 from llava.model.weight_files import PROJECTOR_FILE
 
 logger = logging.getLogger(__name__)
@@ -187,6 +188,8 @@ def _attach_vision(model: Any, folder: Path, model_class: Any) -> None:
     """Tower and projector as the configuration in a folder says, and what else it adds to the base model's."""
     config = model_class.config_class.from_pretrained(folder)
     anchor_tower(config, folder)
+    if not config.mm_vision_tower.startswith(OPTIONAL_TOWERS):
+        resolve_tower(config.mm_vision_tower, str(folder))  # its message names this folder, not the base model's
     for key, value in config.to_dict().items():
         if key.startswith(CARRIED_KEYS):
             setattr(model.config, key, value)

@@ -14,6 +14,9 @@ from llava.errors import InputError
 AUTHORS_KEYS = {"mm_image_tower": "mm_vision_tower", "image_projector_type": "mm_projector_type"}
 """Config keys of the Align-TI authors' released checkpoints, and LLaVA's name for the same thing."""
 
+OPTIONAL_TOWERS = ("timm:", "open_clip:")
+"""Beginnings of the names of towers that other packages load."""
+
 SELECT_FEATURES = ("patch", "cls_patch")
 
 TOWER_FOLDER = "vision_tower"

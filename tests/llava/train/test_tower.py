@@ -92,6 +92,9 @@ def test_a_moved_projector_and_a_moved_adapter(run, world, tower, tmp_path):
         for place in (folder, folder / "checkpoint-2"):
             assert torch.equal(answers(*load(place, world.student_lm), world), want[name])
         merge_to_llava(str(folder), tmp_path / f"whole {name}", str(world.student_lm))
+        shutil.rmtree(folder / "vision_tower")
+        with pytest.raises(InputError, match=f"'vision_tower' not found.*{folder}/config.json"):
+            load(folder, world.student_lm)
         shutil.rmtree(folder)
         whole = answers(*load(tmp_path / f"whole {name}"), world)
         torch.testing.assert_close(whole, want[name], rtol=1e-3, atol=1e-3)  # an adapter is rounded into the weights
