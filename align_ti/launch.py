@@ -1,4 +1,4 @@
-"""Start a training on the devices of this machine, or of several: ``python -m align_ti.launch ... -- FLAGS``.
+"""Start a training on the devices of this machine, or of several: ``python -m align_ti.launch OPTIONS -- FLAGS``.
 
 The scripts call this with the module to run, the global batch and the samples per process; the rest comes from the
 environment (``Machine``). It counts devices, computes gradient accumulation, checks what would otherwise train another
