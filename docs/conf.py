@@ -46,7 +46,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 # Optional packages: mocked only where they are not installed.
-OPTIONAL = ("gradio", "starlette", "bitsandbytes", "flash_attn", "open_clip", "timm", "lmms_eval")
+OPTIONAL = ("gradio", "starlette", "bitsandbytes", "flash_attn", "open_clip", "timm", "lmms_eval", "scipy")
 autodoc_mock_imports = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

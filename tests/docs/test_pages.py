@@ -174,7 +174,7 @@ def message_patterns() -> list[re.Pattern[str]]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
                 parts = [node.value]
             if sum(len(part) for part in parts if part is not None) >= 30:
-                pattern = "".join(".+?" if part is None else re.escape(part) for part in parts)
+                pattern = "".join(".*?" if part is None else re.escape(part) for part in parts)
                 found.append(re.compile(re.sub(r"(\\?\s)+", r"\\s+", pattern)))
     return found
 
