@@ -59,7 +59,10 @@ logger = logging.getLogger(__name__)
 
 IRS_FILE = "irs.json"
 
-FREE_TO_CHANGE = ("ribbon", "ribbon_backend", "merge_draws", "packing", "compile_losses", "teacher_zero3")
+FREE_TO_CHANGE = (
+    *("ribbon", "ribbon_backend", "merge_draws", "packing", "compile_losses", "teacher_zero3"),
+    "allow_teacher_mismatch",
+)
 """Settings that a resumed run may change beside those of ``llava.train.run_record``: they give the same losses."""
 
 

@@ -60,6 +60,8 @@ def test_another_prompt(run, teacher, tmp_path, caplog):  # noqa: F811
     caplog.clear()
     run(tmp_path / "c", "--teacher_path", str(teacher), "--version", "qwen_2", *FLAGS)
     assert "mismatch" not in caplog.text and "does not say" not in caplog.text
+    again = ("--version", "qwen_2", *FLAGS, "--allow_teacher_mismatch", "True")  # no other run than before
+    assert run(tmp_path / "c", "--teacher_path", str(teacher), *again)
 
 
 def test_another_aspect_ratio(run, teacher, tmp_path, caplog):  # noqa: F811
