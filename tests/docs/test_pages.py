@@ -23,7 +23,7 @@ from llava.train.plan import PlanArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.M | re.S)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PATH = re.compile(r"(?<![\w/.-])(?:\.ci|\.github|align_ti|docs|llava|playground|scripts|tests)/[\w./*-]*")
 MODULE = re.compile(r"(?<![\w/.-])(?:align_ti|llava|playground)(?:\.\w+)+")
@@ -158,6 +158,37 @@ def test_variables_are_read_somewhere(page: Path) -> None:
     code += text(ROOT / "llava/train/run_record.py")
     for first, second in VARIABLE.findall(text(page)):
         assert re.search(rf"(?<!\w){first or second}(?!\w)", code), first or second
+
+
+def test_the_recipes_page_has_every_preset_with_its_models() -> None:
+    page = text(ROOT / "docs/recipes.md").partition("## Write your own")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    presets = {path.stem: text(path) for path in (ROOT / "scripts/presets").glob("[!_]*.sh")}
+    named = {name: row for row in rows for name in INLINE.findall(row[0]) if name in presets}
+    assert named.keys() == presets.keys()
+    for name, row in named.items():
+        if not name.startswith("mini"):
+            teacher, student, template = row[1], row[2], row[3].strip("`")
+            assert f"TEACHER_LM:-{teacher}}}" in presets[name] and f"STUDENT_LM:-{student}}}" in presets[name]
+            assert (f"TEMPLATE:-{template}}}" in presets[name]) == (template != "qwen")
+
+
+def test_the_recipes_page_has_the_values_that_presets_share() -> None:
+    shared = text(ROOT / "scripts/presets/_paper.sh")
+    checked = 0
+    for line in text(ROOT / "docs/recipes.md").splitlines():
+        names, *rest = (cell.strip() for cell in line.strip("|").split(" | ")) if line.startswith("| `") else ("", "")
+        values = [value.strip("` ") for value in rest[0].split(",")]
+        pairs = list(zip(re.findall(r"`([A-Z_]+)`", names), values, strict=False))
+        for name, value in pairs if len(pairs) == len(values) and re.match(r"[\w./-]+$", values[0]) else []:
+            if value in ("ZeRO-2", "ZeRO-3"):
+                value = f"scripts/deepspeed/{value.lower().replace('-', '')}.json"
+            if value != "checkpoints/PRESET":
+                assert f"{name}=${{{name}:-{value}}}" in shared, name
+                checked += 1
+    assert checked >= 12
 
 
 def message_patterns() -> list[re.Pattern[str]]:
