@@ -44,7 +44,7 @@ autosummary_generate_overwrite = True
 autosummary_ignore_module_all = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 # Optional packages: mocked only where they are not installed.
 OPTIONAL = ("gradio", "starlette", "bitsandbytes", "flash_attn", "open_clip", "timm", "lmms_eval", "scipy")
 autodoc_mock_imports = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
