@@ -30,16 +30,23 @@ def _backward_flops(grad: Shape, query: Shape, key: Shape, value: Shape, *_: Any
     return 2 * batch * heads * rows * key[2] * (3 * width + 2 * value[3])
 
 
-CPU_ATTENTION = {
+def _in_place_flops(total: tuple[int, int], left: tuple[int, int], *_: Any, **__: Any) -> int:
+    """``total [M, N] += left [M, K] @ right``: the head's gradient is summed so."""
+    return 2 * total[0] * total[1] * left[1]
+
+
+NOT_COUNTED = {
     aten._scaled_dot_product_flash_attention_for_cpu: _forward_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
+    aten.addmm_: _in_place_flops,
 }
-"""PyTorch's counter knows the attention kernels of GPUs alone. A causal mask is counted as full, here as there."""
+"""What PyTorch's counter leaves out: attention kernels of a CPU, and products that are added in place. A causal mask is
+counted as full, here as there."""
 
 
 def flop_counter() -> FlopCounterMode:
     """A counter of the FLOPs of products and of attention on any device."""
-    return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+    return FlopCounterMode(display=False, custom_mapping=NOT_COUNTED)
 
 
 class LiveBytes(TorchDispatchMode):

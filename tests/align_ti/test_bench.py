@@ -40,6 +40,9 @@ def test_flops_of_a_product_and_of_attention():
     with flop_counter() as counter:
         (x @ w).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 3 * 5 * 7
+    with flop_counter() as counter:
+        torch.zeros(3, 7).addmm_(torch.ones(3, 5), torch.ones(5, 7))
+    assert counter.get_total_flops() == 2 * 3 * 5 * 7
     q, k = torch.randn(1, 4, 10, 8, requires_grad=True), torch.randn(1, 4, 6, 8, requires_grad=True)
     with flop_counter() as counter:
         torch.nn.functional.scaled_dot_product_attention(q, k, k).sum().backward()
