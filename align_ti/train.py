@@ -20,6 +20,7 @@ from align_ti.iva import IVA_WEIGHTS
 from align_ti.match import check_input, check_loaded_processors, input_of_run, input_of_teacher
 from align_ti.objective import Objective, ObjectiveSettings
 from align_ti.on_policy import StudentResponses
+from align_ti.plan_facts import planned_method
 from align_ti.ribbon.backends import resolve_backend
 from align_ti.teacher import (
     check_same_tokenizer,
@@ -70,7 +71,7 @@ def main() -> None:
     """Distil a teacher into a student; everything that can be wrong is checked before the first step."""
     if plan_asked_for():
         planned, model_arguments, data_arguments, distill = parse_plan(DistillArguments)
-        print(plan(model_arguments, data_arguments, planned, distill.teacher_path, distill.teacher_zero3))
+        print(plan(model_arguments, data_arguments, planned, planned_method(distill, planned)))
         return
     distill, model_arguments, data_arguments, arguments = parse_arguments(
         DistillArguments, ModelArguments, DataArguments, TrainingArguments

@@ -1,12 +1,19 @@
-"""Shapes of the models that the recipes name, for plans made where no model hub can be reached.
+"""Configurations of models, for plans: read where they lie, published ones of well-known models built in.
 
-Facts of the models' published ``config.json`` files; a configuration that can be read always comes first.
+What is built in are facts of the models' published ``config.json`` files. A folder or a copy in the hub's cache comes
+first, then what is built in, and last the hub, so that a plan of a known model never waits for a network.
 """
 
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
+import httpx
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoConfig,
+    CLIPVisionConfig,
     LlamaConfig,
     PreTrainedConfig,
     Qwen2Config,
@@ -15,6 +22,13 @@ from transformers import (
 )
 
 from llava.errors import InputError
+from llava.train.optional_towers import optional_tower_config, vision_config
+
+Source = Literal["read", "published", "unknown"]
+"""Where a configuration comes from: a file, the table here, or nowhere."""
+
+PROBE_SECONDS = 3.0
+"""How long the hub may take to answer at all."""
 
 
 def _qwen2(hidden: int, layers: int, heads: int, kv: int, wide: int, rows: int, tied: bool) -> PreTrainedConfig:
@@ -63,14 +77,12 @@ SHAPES: dict[str, Any] = {
     "Qwen/Qwen3-0.6B": lambda: _qwen3(1024, 28, 16, 3072, True),
     "lmsys/vicuna-7b-v1.5": lambda: _llama(4096, 32, 32, 11008),
     "mtgv/MobileLLaMA-1.4B-Chat": lambda: _llama(2048, 24, 16, 5632),
-    "google/siglip-so400m-patch14-384": lambda: SiglipVisionConfig(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_hidden_layers=27,
-        num_attention_heads=16,
-        image_size=384,
-        patch_size=14,
-    ),
+    "google/siglip-so400m-patch14-384": lambda: vision_config(SiglipVisionConfig, "so400m", 384, 14),
+    "google/siglip-large-patch16-384": lambda: vision_config(SiglipVisionConfig, "large", 384, 16),
+    "google/siglip-base-patch16-224": lambda: vision_config(SiglipVisionConfig, "base", 224, 16),
+    "openai/clip-vit-large-patch14-336": lambda: vision_config(CLIPVisionConfig, "large", 336, 14),
+    "openai/clip-vit-large-patch14": lambda: vision_config(CLIPVisionConfig, "large", 224, 14),
+    "openai/clip-vit-base-patch16": lambda: vision_config(CLIPVisionConfig, "base", 224, 16),
 }
 SAME_SHAPE = {
     "Qwen/Qwen2-7B-Instruct": "Qwen/Qwen2-7B",
@@ -87,15 +99,60 @@ SAME_SHAPE = {
 KNOWN: dict[str, Any] = {**SHAPES, **{name: SHAPES[other] for name, other in SAME_SHAPE.items()}}
 
 
-def read_config(name: str) -> tuple[PreTrainedConfig, bool]:
-    """A model's configuration, and whether it comes from the table above because it could not be read.
+@cache
+def hub_answers() -> bool:
+    """Whether the model hub can be reached; asked once a process, and with little patience.
+
+    Its own client tries six times over, half a minute for each file.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        return httpx.head(constants.ENDPOINT, timeout=PROBE_SECONDS, follow_redirects=True).status_code < 500
+    except (httpx.HTTPError, httpx.InvalidURL, OSError):
+        return False
+
+
+def read_config(name: str) -> tuple[PreTrainedConfig, Source]:
+    """A model's configuration, and where it comes from.
+
+    Args:
+        name: Folder or hub name.
 
     Raises:
-        InputError: it can neither be read nor is it known here.
+        InputError: It can neither be read nor is it built in.
     """
+    if Path(name).is_dir():
+        return _from_pretrained(name), "read"
     try:
-        return AutoConfig.from_pretrained(name), False
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError as error:
+        raise InputError(f"no configuration of {name!r}: there is no such folder, and it is no hub name") from error
+    if isinstance(cached, str):
+        return _from_pretrained(str(Path(cached).parent)), "read"
+    if name in KNOWN:
+        return KNOWN[name](), "published"
+    if not hub_answers():
+        raise InputError(
+            f"no configuration of {name!r}: it is no folder, not in the hub's cache, {constants.ENDPOINT} cannot be "
+            f"reached, and its shape is not among those known ({', '.join(KNOWN)})"
+        )
+    return _from_pretrained(name), "read"
+
+
+def _from_pretrained(name: str) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        if name in KNOWN:
-            return KNOWN[name](), True
-        raise InputError(f"no configuration of {name!r} ({error}), and its shape is not among those known") from error
+        raise InputError(f"no configuration of {name!r} ({error}); expected a model folder or hub name") from error
+
+
+def read_tower_config(name: str) -> tuple[PreTrainedConfig | None, Source]:
+    """A vision tower's configuration, and where it comes from; None for a timm or open_clip tower of unknown sizes.
+
+    Raises:
+        InputError: A tower of transformers whose configuration can neither be read nor is built in.
+    """
+    if name.startswith(("timm:", "open_clip:")):
+        return optional_tower_config(name)
+    return read_config(name)

@@ -1,0 +1,271 @@
+"""Memory of one GPU: what is alive at each moment of a step, by part. The peak is the moment with the most.
+
+To what is there all the time (``llava.train.plan.standing``) a step adds what the teacher, the student, TPA's
+candidates, the heads, the backward and the optimizer keep, and what they need while they run
+(``llava.train.plan.layers``). Fragments of the allocator are not counted.
+"""
+
+import math
+from typing import NamedTuple
+
+from llava.model.loss import CHUNK
+from llava.train.plan.deepspeed_json import read_zero
+from llava.train.plan.layers import (
+    Precision,
+    adapters_kept,
+    layer_busy,
+    layer_grads,
+    layer_kept,
+    repeated_keys,
+    tower_busy,
+)
+from llava.train.plan.method import Method
+from llava.train.plan.run import Run
+from llava.train.plan.sizes import DecoderShape
+from llava.train.plan.standing import Parts, standing
+
+MAP_ROWS = 256
+"""Instruction tokens whose attention to a whole sample is made at once (IVA)."""
+
+
+class Moment(NamedTuple):
+    """A moment of a step.
+
+    Attributes:
+        when: In words.
+        parts: Bytes that are alive, by part.
+    """
+
+    when: str
+    parts: Parts
+
+    @property
+    def total(self) -> float:
+        """Bytes that are alive."""
+        return sum(self.parts.values())
+
+
+def peak(run: Run) -> Moment:
+    """The moment with the most memory."""
+    return max(moments(run), key=lambda moment: moment.total)
+
+
+def moments(run: Run) -> list[Moment]:
+    """All moments of a step that may be the peak.
+
+    Raises:
+        InputError: ``--deepspeed`` names no DeepSpeed JSON.
+    """
+    return _Moments(run).all()
+
+
+class _Moments:
+    def __init__(self, run: Run) -> None:
+        arguments = run.arguments
+        self.run, self.arguments, self.batch = run, arguments, run.batch
+        self.student, self.teacher, self.method = run.student, run.teacher, run.method
+        self.shape = run.student.shape
+        self.zero = read_zero(arguments.deepspeed, self.shape.hidden)
+        self.precision = Precision(arguments.number, arguments.autocast)
+        self.teacher_precision = Precision(arguments.number)
+        self.prefix = self.method is not None and self.method.candidates > 0 and not self.method.interleaved
+        self.interleaved = self.method is not None and self.method.candidates > 0 and self.method.interleaved
+        self.head = self.shape.vocabulary * self.shape.hidden if run.trains_language else 0
+        self.standing = standing(run, self.zero)
+
+    def all(self) -> list[Moment]:
+        found = []
+        if self.method is not None:
+            found += self.distillation(self.method)
+        else:
+            kept = self.student_kept()
+            loss = 12.0 * min(CHUNK, self.batch.supervised) * self.shape.vocabulary
+            found.append(self.moment("the loss of the responses", kept, {"logits": loss}))
+            found.append(self.moment("the backward", kept, self.backward(self.batch.places)))
+        found.append(self.moment("the end of the backward", {"gradients": self.gradients()}, self.last_gradients()))
+        found.append(self.moment("the optimizer's step", {"gradients": self.gradients()}, self.step()))
+        tower = self.batch.samples * tower_busy(self.student.tower, self.precision.number)
+        return [*found, self.moment("the vision tower", {"vision tower, while it runs": tower})]
+
+    def moment(self, when: str, *parts: Parts) -> Moment:
+        """A moment with what always stands and ``parts``, of which the last has the say."""
+        together = dict(self.standing)
+        for part in parts:
+            together |= part
+        return Moment(when, {name: float(value) for name, value in together.items() if value})
+
+    # ---- the moments of a distillation ----
+
+    def distillation(self, method: Method) -> list[Moment]:
+        assert self.teacher is not None
+        batch, theirs = self.batch, self.teacher.shape
+        inputs = batch.places * theirs.hidden * self.teacher_precision.number
+        embeds = {"student activations": self.embeds_kept()}
+        busy = layer_busy(theirs, self.teacher_precision)
+        places = batch.places + (batch.candidates if self.interleaved else 0)
+        keys = self.keys_kept(theirs.layers, theirs.keys) if self.prefix else 0.0
+        running = inputs + busy * places + self.mask_busy(theirs) + self.map_busy(method)
+        found = [
+            self.moment(
+                "the teacher's pass", embeds, {"teacher activations": running, "teacher's keys and values": keys}
+            )
+        ]
+        kept = self.student_kept()
+        hidden = {"teacher activations": inputs + places * theirs.hidden * self.teacher_precision.number}
+        if self.prefix:
+            copies = self.copies(method) * self.keys_kept(1, theirs.keys) + self.ribbon_masks(method, theirs)
+            run = {"teacher activations": hidden["teacher activations"] + busy * batch.candidates + copies}
+            found.append(self.moment("the teacher's candidates", kept, {"teacher's keys and values": keys}, run))
+            kept |= self.candidates_kept(method)
+        heads = self.heads(method)
+        found.append(self.moment("the losses", kept, hidden, heads))
+        row_grads = {"heads": self.head * self.arguments.weight + self.used_rows() * self.shape.hidden * self.stream}
+        if self.prefix:  # candidates go first and leave a gradient for every kept key and value
+            found.append(self.moment("the candidates' backward", kept, row_grads, self.backward(batch.candidates)))
+            grads = {"candidates": self.keys_kept(self.shape.layers, self.shape.keys)}
+            found.append(self.moment("the backward", kept, row_grads, grads, self.backward(batch.places)))
+        else:
+            found.append(self.moment("the backward", kept, row_grads, self.backward(places)))
+        if method.on_policy:
+            found.append(self.moment("the student's responses", self.generation(method)))
+        return found
+
+    @property
+    def stream(self) -> int:
+        return self.precision.stream
+
+    def embeds_kept(self) -> float:
+        """The projector's inputs and results, and the spliced sequence."""
+        tower, hidden = self.student.tower, self.shape.hidden
+        projector = self.batch.pictures * (tower.width + 3 * hidden) * self.precision.number
+        return projector + self.batch.places * (hidden * self.stream + hidden)
+
+    def student_kept(self) -> Parts:
+        """What the student's pass keeps for the backward."""
+        shape, batch = self.shape, self.batch
+        places = batch.places + (batch.candidates if self.interleaved else 0)
+        kept = self.embeds_kept() + self.final_norm(places) + self.layers_kept(places, self.interleaved)
+        if self.interleaved:
+            # The sequence with the candidates in it, and its results taken apart again.
+            kept += places * shape.hidden * 2 * self.stream + batch.samples * self.longest**2
+            if not self.arguments.gradient_checkpointing:
+                kept += shape.layers * self.mask_numbers()
+        parts = {"student activations": kept}
+        if self.arguments.autocast:
+            parts["half-precision copies of weights"] = 2.0 * (self.student.layers + self.student.projector)
+        if self.prefix and self.arguments.gradient_checkpointing:
+            parts["student's keys and values"] = self.keys_kept(shape.layers, shape.keys)
+        return parts
+
+    def layers_kept(self, places: float, masked: bool = False) -> float:
+        """What all layers keep of so many rows."""
+        if self.arguments.gradient_checkpointing:
+            return places * self.shape.layers * self.shape.hidden * self.stream
+        return places * self.shape.layers * self.layer_kept(masked)
+
+    def layer_kept(self, masked: bool = False) -> float:
+        kept = layer_kept(self.shape, self.precision, self.run.trains_language, masked)
+        if self.arguments.lora_enable:
+            kept += adapters_kept(self.shape, self.precision, self.arguments.lora_r, cuda=not self.arguments.use_cpu)
+        return kept
+
+    def final_norm(self, places: float) -> float:
+        return places * self.shape.hidden * (4 + 2 * self.stream)
+
+    def candidates_kept(self, method: Method) -> Parts:
+        """What the student's candidate pass keeps: its rows, and in each layer the keys they read."""
+        rows = self.batch.candidates
+        kept = self.layers_kept(rows) + self.final_norm(rows) + rows * self.shape.hidden * self.stream
+        if not self.arguments.gradient_checkpointing:
+            kept += self.copies(method) * self.keys_kept(self.shape.layers, self.shape.keys)
+        return {"candidates": kept + self.ribbon_masks(method, self.shape)}
+
+    def ribbon_masks(self, method: Method, shape: DecoderShape) -> float:
+        """Masks of blocks of candidates, made once for all layers: which keys each row of a group of heads sees."""
+        if method.ribbon_block is None:
+            return 0.0
+        groups = shape.heads // shape.kv_heads
+        return self.batch.candidates * groups * (self.batch.tokens + method.ribbon_block) * self.precision.number
+
+    def copies(self, method: Method) -> int:
+        """How often the candidate pass copies a sample's keys in each layer."""
+        if method.ribbon_block is None:
+            return 1
+        return max(1, math.ceil(self.batch.response * self.batch.rows / method.ribbon_block))
+
+    def keys_kept(self, layers: int, width: int) -> float:
+        """Keys and values of all places in so many layers."""
+        return 2.0 * layers * width * self.batch.places * self.precision.number
+
+    @property
+    def longest(self) -> float:
+        """Places of a sample with its candidates in between."""
+        return self.batch.tokens + self.batch.response * self.batch.rows
+
+    def mask_numbers(self) -> float:
+        """Bytes of Algorithm 1's mask as numbers that a layer adds to its scores."""
+        return self.batch.samples * self.longest**2 * self.precision.number
+
+    def mask_busy(self, shape: DecoderShape) -> float:
+        """Bytes of Algorithm 1's mask, and of keys and values repeated for every query head, in one layer."""
+        if not self.interleaved:
+            return 0.0
+        repeated = 2 * repeated_keys(shape) * self.precision.number * self.batch.samples * self.longest
+        return self.batch.samples * self.longest**2 + self.mask_numbers() + repeated
+
+    def map_busy(self, method: Method) -> float:
+        """Bytes of the attention of one sample's instruction tokens, in float32: scores, masked ones, softmax."""
+        if not method.attention_map or self.teacher is None:
+            return 0.0
+        rows = min(MAP_ROWS, max(0.0, self.batch.tokens - self.batch.visual - self.batch.response))
+        return self.batch.tokens * 4 * (3 * rows * self.teacher.shape.heads + self.teacher.shape.keys)
+
+    def used_rows(self) -> float:
+        """Rows that go through the heads."""
+        assert self.method is not None
+        rows = self.batch.candidates
+        rows += self.batch.supervised if self.method.response_rows else 0
+        return rows + (self.batch.pictures if self.method.visual_rows else 0)
+
+    def heads(self, method: Method) -> Parts:
+        """The losses: rows of both models, the gradients of the student's, one chunk of logits, the head's gradient."""
+        assert self.teacher is not None
+        shape, theirs, number = self.shape, self.teacher.shape, self.precision.number
+        rows = self.used_rows()
+        held = rows * (2 * shape.hidden * self.stream + theirs.hidden * self.teacher_precision.number)
+        if method.relations:
+            held += 5 * 4 * self.batch.samples * self.batch.visual**2 + 4 * (shape.hidden**2 + theirs.hidden**2)
+        chunk = min(rows, method.chunk_rows(shape.vocabulary)) * shape.vocabulary * (3 * number + 16)
+        cast = shape.vocabulary * shape.hidden * 2 if self.arguments.autocast else 0
+        after = self.head * self.arguments.weight if self.arguments.weight < 4 else 0
+        return {"heads": held + 4 * self.head + max(chunk + cast, after)}
+
+    def generation(self, method: Method) -> Parts:
+        """The student's pass over the prompts, and its keys and values of prompts and responses."""
+        width = 2 * self.shape.layers * self.shape.keys * self.precision.number
+        cache = width * (self.batch.places + self.batch.samples * method.new_tokens)
+        busy = self.batch.places * (layer_busy(self.shape, self.precision) + self.shape.hidden * self.stream)
+        return {"student's keys and values": cache, "student activations": busy}
+
+    # ---- backward and optimizer ----
+
+    def backward(self, rows: float) -> Parts:
+        """What passes through one layer of so many rows, which with checkpointing is first run again."""
+        passing = rows * layer_grads(self.shape, self.precision)
+        if self.arguments.gradient_checkpointing:
+            passing += rows * self.layer_kept(self.interleaved) + (self.mask_numbers() if self.interleaved else 0)
+        return {"backward, one layer": passing}
+
+    def gradients(self) -> float:
+        """Gradients at the end of the backward."""
+        return self.run.trained * self.arguments.weight / (self.arguments.plan_gpus if self.zero.stage >= 2 else 1)
+
+    def last_gradients(self) -> Parts:
+        """Of a tied head and the embedding, which come last."""
+        return {"heads": self.head * self.arguments.weight * (2 if self.shape.tied else 1)}
+
+    def step(self) -> Parts:
+        """DeepSpeed casts the gradients of its share to float32."""
+        if not self.arguments.deepspeed or self.zero.offloads_optimizer:
+            return {}
+        return {"optimizer's gradients": 4 * self.run.trained / (self.arguments.plan_gpus if self.zero.stage else 1)}
