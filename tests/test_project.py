@@ -176,7 +176,8 @@ def test_what_is_imported_is_a_dependency_or_an_extra() -> None:
     declared = {canonicalize_name(re.split(r"[<>=;]", line)[0].strip()) for line in lines}
     # lmms-eval loads our model, not the other way round; starlette is what gradio's pages are made of.
     known = {*sys.stdlib_module_names, "align_ti", "llava", "playground", "lmms_eval", "starlette"}
-    distributions = packages_distributions()
+    # An extra that may not be installed, with another name than its package's.
+    distributions = {"open_clip": ["open_clip_torch"], **packages_distributions()}
     missing = {
         f"{path.relative_to(ROOT)}: {name}"
         for package in ("align_ti", "llava", "playground")

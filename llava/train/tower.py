@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from llava.errors import InputError
@@ -10,6 +11,7 @@ from llava.model.vision import same_name
 from llava.model.vision_tower import anchor_tower
 from llava.model.vision_tower.keep import keep_tower
 from llava.train.arguments import ModelArguments
+from llava.train.survival import free_space
 
 
 def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> str:
@@ -60,4 +62,10 @@ def attach_tower(model: Any, tower: str, model_arguments: ModelArguments, output
         mm_vision_select_feature=model_arguments.mm_vision_select_feature,
         pretrain_mm_mlp_adapter=model_arguments.pretrain_mm_mlp_adapter,
     )
-    model.config.mm_vision_tower = keep_tower(model.get_vision_tower(), output_dir)
+    try:
+        model.config.mm_vision_tower = keep_tower(model.get_vision_tower(), output_dir)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the copy of the vision tower in {output_dir} could not be written ({error}); "
+            f"{free_space(Path(output_dir))}. Make room, or choose another --output_dir"
+        ) from error

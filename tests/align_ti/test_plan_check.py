@@ -1,18 +1,23 @@
 """The plan against real runs: memory of the real trainer, FLOPs counted by PyTorch, and the recorded comparison."""
 
+import json
+import math
+from pathlib import Path
+
 import pytest
 
 from align_ti.arguments import DistillArguments
 from align_ti.bench.geometry import Decoder, Geometry
 from align_ti.bench.measure import flop_counter
 from align_ti.bench.methods import METHODS, Bench
-from align_ti.bench.plan_check import bench_run, check_memory
+from align_ti.bench.plan_check import CASES, bench_run, check_memory
 from align_ti.plan_facts import planned_method
 from llava.train.plan import PlanArguments
 from llava.train.plan.flops import micro_batch_flops
-from llava.train.plan.text import MEMORY_ERROR
+from llava.train.plan.text import MEMORY_ERROR, TIME_ERROR
 from tests.align_ti.test_bench import CPU
 
+RECORDED = Path(__file__).parents[2] / "docs/results/plan_check.json"
 GEOMETRY = Geometry(
     teacher=Decoder(128, 3, 4, 4, 768, 160),
     student=Decoder(64, 2, 4, 2, 384, 150, tied=True),
@@ -40,6 +45,16 @@ def test_memory_of_real_runs(tmp_path):
     """A distillation with all losses, whose parts come from everywhere; the others are in docs/results."""
     for name, row in check_memory(tmp_path, ["all four"]).items():
         assert abs(row["error"]) < MEMORY_ERROR, f"{name}: {row}"
+
+
+def test_error_bars_are_those_recorded():
+    """Rounded up to whole 5 %, from all commands and methods."""
+    recorded = json.loads(RECORDED.read_text())
+    assert set(recorded["memory"]) == set(CASES) and set(recorded["flops"]) == set(METHODS)
+    worst = max(abs(row["error"]) for row in recorded["memory"].values())
+    assert recorded["memory_error"] == worst
+    for name, error in (("memory_error", MEMORY_ERROR), ("time_error", TIME_ERROR)):
+        assert error == pytest.approx(math.ceil(20 * recorded[name]) / 20)
 
 
 # ---- a method as the plan sees it ----

@@ -17,7 +17,7 @@ GIB = 2**30
 MEMORY_ERROR = 0.1
 """The largest error of a plan's memory in docs/results/plan_check.md, rounded up to whole 5 %."""
 
-TIME_ERROR = 0.2
+TIME_ERROR = 0.15
 """The same of the times of methods relative to vanilla KD's."""
 
 ROOM = 0.9

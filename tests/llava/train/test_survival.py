@@ -28,13 +28,23 @@ def flags(world, output, *more):
     ]  # fmt: skip
 
 
-def test_a_disk_that_takes_no_more(world, tmp_path):
-    """A limit on the size of files stands in for the full disk: the same call fails, at the same place."""
-    done = subprocess.run(
-        [sys.executable, "-m", "llava.train.train", *flags(world, tmp_path / "run")],
+def train_with_small_files(world, output, limit: int) -> subprocess.CompletedProcess[str]:
+    """A limit on the size of files, in bytes, stands in for the full disk: the same call fails, at the same place."""
+    return subprocess.run(
+        [sys.executable, "-m", "llava.train.train", *flags(world, output)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
+
+
+def test_a_disk_that_takes_no_tower(world, tmp_path):
+    done = train_with_small_files(world, tmp_path / "run", 60_000)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "the copy of the vision tower" in done.stderr and "GiB free on its disk" in done.stderr
+
+
+def test_a_disk_that_takes_no_more(world, tmp_path):
+    done = train_with_small_files(world, tmp_path / "run", 100_000)
     assert done.returncode == 2, done.stderr[-3000:]
     assert "checkpoint-2 could not be written" in done.stderr and "GiB free on its disk" in done.stderr
     assert "Kept: none" in done.stderr and "goes on from the newest whole checkpoint" in done.stderr
