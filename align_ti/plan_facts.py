@@ -29,6 +29,7 @@ def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Metho
         ribbon_block=None if flash else BLOCK,
         attention_map="iva" in losses and IVA_WEIGHTS[distill.iva_weights] is not None,
         relations="rel" in losses,
+        packing=distill.packing,
         on_policy=distill.on_policy_fraction,
         new_tokens=distill.on_policy_max_new_tokens,
     )

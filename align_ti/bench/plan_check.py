@@ -54,11 +54,13 @@ LAYER = ("--iva_layer", "4")
 
 
 class Case(NamedTuple):
-    """A command whose memory is measured: flags, and losses if it is a distillation; how many processes."""
+    """A command whose memory is measured: flags, losses if it is a distillation, how many processes, and whether the
+    samples are of two lengths, so that batches are padded."""
 
     flags: tuple[str, ...] = ()
     losses: str | None = None
     processes: int = 1
+    padded: bool = False
 
 
 CHECKPOINTED = ("--gradient_checkpointing", "True")
@@ -76,6 +78,8 @@ CASES = {
     "KD + TPA, Algorithm 1": Case(ALGORITHM1, "sft,kd,tpa"),
     "all four": Case(losses=ALL),
     "GKD": Case(ON_POLICY, "kd"),
+    "SFT, padded": Case(padded=True),
+    "all four, padded": Case(losses=ALL, padded=True),
     "SFT, checkpointing": Case(CHECKPOINTED),
     "vanilla KD, checkpointing": Case(CHECKPOINTED, "sft,kd"),
     "Algorithm 1, checkpointing": Case((*CHECKPOINTED, *ALGORITHM1), "sft,kd,tpa"),
@@ -102,6 +106,8 @@ def check_memory(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
         out = folder / f"run-{len(results)}"
         flags = [*common, "--model_name_or_path", str(world.student_lm), "--output_dir", str(out)]
         flags += ["--per_device_train_batch_size", "4", *case.flags]
+        if case.padded:
+            flags += ["--data_path", str(world.mixed_data)]
         if case.losses is not None:
             flags += ["--teacher_path", str(teacher), "--losses", case.losses, *LAYER]
         measured = _train("llava.train.train" if case.losses is None else "align_ti.train", flags, case.processes)
@@ -129,7 +135,7 @@ def plan_of(world: PlanWorld, flags: list[str], case: Case, rows: float) -> Run:
         arguments, model, _, distill = parse_plan(DistillArguments, argv=argv)
         method = planned_method(distill, arguments)
     tokens, response = sample_lengths(world, LONGEST)
-    batch = Batch(arguments.per_device_train_batch_size, tokens, visual_tokens(), response, rows)
+    batch = Batch(arguments.per_device_train_batch_size, tokens, visual_tokens(), response, rows, case.padded)
     return replace(planned_run(model, arguments, method), batch=batch)
 
 

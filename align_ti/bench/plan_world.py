@@ -23,19 +23,21 @@ from llava.data.annotations import open_annotations
 from llava.data.dataset import ConversationDataset
 
 SAMPLES = 16
+SHORTER = 3
 
 TEACHER = {"hidden": 384, "layers": 8, "heads": 6, "kv_heads": 2, "intermediate": 1152, "vocabulary": 8192}
-STUDENT = {"hidden": 160, "layers": 8, "heads": 5, "kv_heads": 1, "intermediate": 480, "vocabulary": 8064, "tied": True}
+STUDENT = {"hidden": 192, "layers": 8, "heads": 6, "kv_heads": 2, "intermediate": 512, "vocabulary": 8064, "tied": True}
 TOWER = {"hidden": 96, "layers": 3, "heads": 4, "intermediate": 288, "image": 224, "patch": 14}
 
 
 class PlanWorld(NamedTuple):
-    """Folders and files."""
+    """Folders and files; in ``mixed_data`` every other sample is shorter by ``SHORTER`` words of its answer."""
 
     teacher_lm: Path
     student_lm: Path
     tower: Path
     data: Path
+    mixed_data: Path
     images: Path
 
 
@@ -49,7 +51,12 @@ def make_world(folder: Path, prompt: int = 24, response: int = 100) -> PlanWorld
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     world = PlanWorld(
-        folder / "teacher-lm", folder / "student-lm", folder / "tower", folder / "data.json", folder / "images"
+        folder / "teacher-lm",
+        folder / "student-lm",
+        folder / "tower",
+        folder / "data.json",
+        folder / "mixed.json",
+        folder / "images",
     )
     for place, shape in ((world.teacher_lm, TEACHER), (world.student_lm, STUDENT)):
         language_model(shape, tokenizer.eos_token_id).save_pretrained(place)
@@ -67,13 +74,18 @@ def make_world(folder: Path, prompt: int = 24, response: int = 100) -> PlanWorld
     SiglipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(world.tower)
     world.images.mkdir(exist_ok=True)
     Image.new("RGB", (side, side), (90, 120, 200)).save(world.images / "picture.png")
+    for file, shorter in ((world.data, 0), (world.mixed_data, SHORTER)):
+        entries = [_entry(index, prompt, response - shorter * (index % 2)) for index in range(SAMPLES)]
+        file.write_text(json.dumps(entries))
+    return world
+
+
+def _entry(index: int, prompt: int, response: int) -> dict[str, Any]:
     turns = [
         {"from": "human", "value": "<image>\n" + " ".join(["what"] * prompt)},
         {"from": "gpt", "value": " ".join(["apple"] * response)},
     ]
-    entries = [{"id": str(index), "image": "picture.png", "conversations": turns} for index in range(SAMPLES)]
-    world.data.write_text(json.dumps(entries))
-    return world
+    return {"id": str(index), "image": "picture.png", "conversations": turns}
 
 
 def language_model(shape: dict[str, Any], end: int) -> Qwen2ForCausalLM:

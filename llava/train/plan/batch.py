@@ -21,7 +21,7 @@ ASKED = 2000
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch of one GPU, all samples alike.
+    """One micro-batch of one GPU, all samples about alike.
 
     Attributes:
         samples: Number of samples.
@@ -29,6 +29,7 @@ class Batch:
         visual: Visual tokens of a sample.
         response: Supervised tokens of a sample.
         rows: Candidates that run at each supervised token (TPA).
+        padded: Whether some samples are a little shorter: attention then has a mask.
     """
 
     samples: int
@@ -36,6 +37,7 @@ class Batch:
     visual: float
     response: float
     rows: float = 0.0
+    padded: bool = False
 
     @property
     def places(self) -> float:
@@ -59,8 +61,8 @@ class Batch:
 
 
 def longest_batch(arguments: PlanArguments, method: Method | None, visual: int) -> Batch:
-    """Samples as long as ``--model_max_length`` allows, all of the text but a short prompt supervised, and as many
-    candidates as there can be: one for each draw."""
+    """Samples as long as ``--model_max_length`` allows, some a little shorter, all of the text but a short prompt
+    supervised, and as many candidates as there can be: one for each draw."""
     length = arguments.model_max_length
     rows = 0.0
     if method is not None and method.candidates:
@@ -71,6 +73,7 @@ def longest_batch(arguments: PlanArguments, method: Method | None, visual: int) 
         visual=min(visual, length),
         response=max(1, length - visual - TEXT_PROMPT),
         rows=rows,
+        padded=arguments.per_device_train_batch_size > 1 and not (method is not None and method.packing),
     )
 
 

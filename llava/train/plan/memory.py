@@ -70,6 +70,7 @@ class _Moments:
         self.teacher_precision = Precision(arguments.number)
         self.prefix = self.method is not None and self.method.candidates > 0 and not self.method.interleaved
         self.interleaved = self.method is not None and self.method.candidates > 0 and self.method.interleaved
+        self.masked = self.interleaved or self.batch.padded
         self.head = self.shape.vocabulary * self.shape.hidden if run.trains_language else 0
         self.standing = standing(run, self.zero)
 
@@ -80,7 +81,7 @@ class _Moments:
         else:
             kept = self.student_kept()
             loss = 12.0 * min(CHUNK, self.batch.supervised) * self.shape.vocabulary
-            found.append(self.moment("the loss of the responses", kept, {"logits": loss}))
+            found.append(self.moment("the loss of the responses", kept, self.hidden_states(), {"logits": loss}))
             found.append(self.moment("the backward", kept, self.backward(self.batch.places)))
         found.append(self.moment("the end of the backward", {"gradients": self.gradients()}, self.last_gradients()))
         found.append(self.moment("the optimizer's step", {"gradients": self.gradients()}, self.step()))
@@ -118,7 +119,7 @@ class _Moments:
             found.append(self.moment("the teacher's candidates", kept, {"teacher's keys and values": keys}, run))
             kept |= self.candidates_kept(method)
         heads = self.heads(method)
-        found.append(self.moment("the losses", kept, hidden, heads))
+        found.append(self.moment("the losses", kept, self.hidden_states(), hidden, heads))
         row_grads = {"heads": self.head * self.arguments.weight + self.used_rows() * self.shape.hidden * self.stream}
         if self.prefix:  # candidates go first and leave a gradient for every kept key and value
             found.append(self.moment("the candidates' backward", kept, row_grads, self.backward(batch.candidates)))
@@ -144,18 +145,23 @@ class _Moments:
         """What the student's pass keeps for the backward."""
         shape, batch = self.shape, self.batch
         places = batch.places + (batch.candidates if self.interleaved else 0)
-        kept = self.embeds_kept() + self.final_norm(places) + self.layers_kept(places, self.interleaved)
-        if self.interleaved:
-            # The sequence with the candidates in it, and its results taken apart again.
-            kept += places * shape.hidden * 2 * self.stream + batch.samples * self.longest**2
+        kept = self.embeds_kept() + self.final_norm(places) + self.layers_kept(places, self.masked)
+        if self.masked:
+            kept += batch.samples * self.longest**2
             if not self.arguments.gradient_checkpointing:
                 kept += shape.layers * self.mask_numbers()
         parts = {"student activations": kept}
         if self.arguments.autocast:
             parts["half-precision copies of weights"] = 2.0 * (self.student.layers + self.student.projector)
-        if self.prefix and self.arguments.gradient_checkpointing:
+        repeated = self.masked and repeated_keys(shape) > shape.keys  # attention then keeps others than the prefix
+        if self.prefix and (self.arguments.gradient_checkpointing or repeated):
             parts["student's keys and values"] = self.keys_kept(shape.layers, shape.keys)
         return parts
+
+    def hidden_states(self) -> Parts:
+        """The student's last hidden states, until the losses have read them; Algorithm 1's are taken apart once more."""
+        rows = self.batch.places + self.batch.candidates
+        return {"student hidden states": rows * self.shape.hidden * self.stream * (2 if self.interleaved else 1)}
 
     def layers_kept(self, places: float, masked: bool = False) -> float:
         """What all layers keep of so many rows."""
@@ -170,7 +176,7 @@ class _Moments:
         return kept
 
     def final_norm(self, places: float) -> float:
-        return places * self.shape.hidden * (4 + 2 * self.stream)
+        return places * self.shape.hidden * (4 + self.stream)
 
     def candidates_kept(self, method: Method) -> Parts:
         """What the student's candidate pass keeps: its rows, and in each layer the keys they read."""
@@ -199,16 +205,16 @@ class _Moments:
 
     @property
     def longest(self) -> float:
-        """Places of a sample with its candidates in between."""
-        return self.batch.tokens + self.batch.response * self.batch.rows
+        """Places of a sample, in Algorithm 1 with its candidates in between."""
+        return self.batch.tokens + (self.batch.response * self.batch.rows if self.interleaved else 0)
 
     def mask_numbers(self) -> float:
-        """Bytes of Algorithm 1's mask as numbers that a layer adds to its scores."""
+        """Bytes of a mask as numbers that a layer adds to its scores; PyTorch makes them anew in each."""
         return self.batch.samples * self.longest**2 * self.precision.number
 
     def mask_busy(self, shape: DecoderShape) -> float:
-        """Bytes of Algorithm 1's mask, and of keys and values repeated for every query head, in one layer."""
-        if not self.interleaved:
+        """Bytes of a mask, and of keys and values repeated for every query head, in one layer."""
+        if not self.masked:
             return 0.0
         repeated = 2 * repeated_keys(shape) * self.precision.number * self.batch.samples * self.longest
         return self.batch.samples * self.longest**2 + self.mask_numbers() + repeated
@@ -253,7 +259,7 @@ class _Moments:
         """What passes through one layer of so many rows, which with checkpointing is first run again."""
         passing = rows * layer_grads(self.shape, self.precision)
         if self.arguments.gradient_checkpointing:
-            passing += rows * self.layer_kept(self.interleaved) + (self.mask_numbers() if self.interleaved else 0)
+            passing += rows * self.layer_kept(self.masked) + (self.mask_numbers() if self.masked else 0)
         return {"backward, one layer": passing}
 
     def gradients(self) -> float:

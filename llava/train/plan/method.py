@@ -24,6 +24,7 @@ class Method:
         ribbon_block: Candidates of a sample that share one copy of its keys in each layer; None: all of them.
         attention_map: Whether the teacher's attention weighs the visual tokens.
         relations: Whether the visual tokens of an image are compared with each other.
+        packing: Whether samples lie one after the other, without padding.
         on_policy: Share of the steps whose responses the student samples first.
         new_tokens: Longest such response.
     """
@@ -42,5 +43,6 @@ class Method:
     ribbon_block: int | None = None
     attention_map: bool = False
     relations: bool = False
+    packing: bool = False
     on_policy: float = 0.0
     new_tokens: int = 0

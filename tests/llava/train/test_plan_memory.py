@@ -186,19 +186,31 @@ def test_prefix_keeps_keys_and_values_of_both_models():
     assert parts["teacher's keys and values"] == 2 * 28 * 4 * 128 * 7040 * 2 == pytest.approx(404e6, rel=0.01)
     assert parts["student's keys and values"] == 2 * 24 * 2 * 64 * 7040 * 2 == pytest.approx(86e6, rel=0.01)
     assert "teacher's keys and values" not in parts_at(run, "the losses")  # released before the student's candidates
-    whole = small(arguments(gradient_checkpointing=False), method(candidates=4))
+    whole = replace(run, arguments=arguments(gradient_checkpointing=False))
     assert "student's keys and values" not in parts_at(whole, "the teacher's candidates")  # among its activations
+    padded = replace(whole, batch=replace(run.batch, padded=True))  # which then hold repeated ones
+    assert parts_at(padded, "the teacher's candidates")["student's keys and values"] == 2 * 24 * 2 * 64 * 7040 * 2
+
+
+def test_padding_makes_masks_and_repeats_keys():
+    """Without checkpointing every layer keeps its mask as numbers, and keys and values of 14 heads instead of 2."""
+    run = replace(small(arguments(gradient_checkpointing=False)), batch=Batch(4, 1000, 729, 200))
+    padded = replace(run, batch=replace(run.batch, padded=True))
+    kept = [parts_at(one, "the loss of the responses")["student activations"] for one in (padded, run)]
+    assert kept[0] - kept[1] == 4 * 1000**2 + 24 * (4 * 1000**2 * 2 + 2 * (14 - 2) * 64 * 4000 * 2)
 
 
 def test_algorithm_1_is_one_longer_sequence_under_a_mask():
     batch = Batch(2, 900, 729, 100, 4.0)
-    plain = replace(small(arguments(), method()), batch=batch)
+    plain = replace(small(arguments(), method()), batch=replace(batch, rows=0.0))
     run = replace(small(arguments(), method(candidates=4, interleaved=True)), batch=batch)
     length = 900 + 400
     more = parts_at(run, "the losses")["student activations"] - parts_at(plain, "the losses")["student activations"]
     rows = 2 * 400
-    inputs, norm, copies = 24 * 896 * 2, 896 * (4 + 4), 896 * 2 * 2
-    assert more == rows * (inputs + norm) + 2 * length * copies + 2 * length**2
+    inputs, norm = 24 * 896 * 2, 896 * (4 + 2)
+    assert more == rows * (inputs + norm) + 2 * length**2
+    hidden = [parts_at(one, "the losses")["student hidden states"] for one in (run, plain)]
+    assert hidden == [2 * 2 * length * 896 * 2, 2 * 900 * 896 * 2]  # once more, taken apart
     numbers = 2 * length**2 * 2
     open_run = replace(run, arguments=arguments(gradient_checkpointing=False))
     flat = replace(plain, arguments=arguments(gradient_checkpointing=False))
@@ -231,9 +243,11 @@ def test_relations_of_visual_tokens():
 
 
 def test_the_longest_batch():
-    """All of the text but a short prompt supervised, one row for each draw."""
+    """All of the text but a short prompt supervised, one row for each draw; a little padding if there are several."""
     batch = longest_batch(arguments(), method(candidates=4), 729)
-    assert batch == Batch(4, 2048, 729, 2048 - 729 - 51, 4)
+    assert batch == Batch(4, 2048, 729, 2048 - 729 - 51, 4, padded=True)
+    assert not longest_batch(arguments(), method(packing=True), 729).padded
+    assert not longest_batch(arguments(per_device_train_batch_size=1), None, 729).padded
     assert longest_batch(arguments(plan_candidate_rows=1.5), method(candidates=4), 729).rows == 1.5
     assert longest_batch(arguments(), method(), 729).rows == 0
 
