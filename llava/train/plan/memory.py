@@ -159,7 +159,7 @@ class _Moments:
         return parts
 
     def hidden_states(self) -> Parts:
-        """The student's last hidden states, until the losses have read them; Algorithm 1's are taken apart once more."""
+        """The student's last hidden states, until the losses have read them; Algorithm 1's exist twice, taken apart."""
         rows = self.batch.places + self.batch.candidates
         return {"student hidden states": rows * self.shape.hidden * self.stream * (2 if self.interleaved else 1)}
 

@@ -14,10 +14,10 @@ from llava.train.plan.sizes import ModelSize, model_size, teacher_size
 
 GIB = 2**30
 
-MEMORY_ERROR = 0.1
+MEMORY_ERROR = 0.05
 """The largest error of a plan's memory in docs/results/plan_check.md, rounded up to whole 5 %."""
 
-TIME_ERROR = 0.15
+TIME_ERROR = 0.2
 """The same of the times of methods relative to vanilla KD's."""
 
 ROOM = 0.9
