@@ -1,70 +1,21 @@
 """Start a training on the devices of this machine, or of several: ``python -m align_ti.launch OPTIONS -- FLAGS``.
 
 The scripts call this with the module to run, the global batch and the samples per process; the rest comes from the
-environment (``Machine``). It counts devices, computes gradient accumulation, checks what would otherwise train another
-model without a word, and runs ``python``, ``torchrun`` or ``deepspeed``.
+environment (``align_ti/machine.py``). It counts devices, computes gradient accumulation, checks what would otherwise
+train another model without a word, and runs ``python``, ``torchrun`` or ``deepspeed``.
 """
 
 import argparse
 import os
 import shlex
-import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from align_ti.machine import Machine, are_numbers, check_hostfile, free_port, visible_gpus
 from align_ti.supervise import run_supervised
 from llava.errors import InputError, run_cli
-
-LAUNCHERS = ("deepspeed", "torchrun", "python")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a training runs, read from the environment.
-
-    Attributes:
-        gpus: GPUs per node (``NUM_GPUS``); None: all that torch sees.
-        cpu_processes: processes where there are no GPUs (``CPU_PROCESSES``); None: not asked for.
-        nodes: number of nodes (``NUM_NODES``).
-        launcher: ``deepspeed``, ``torchrun`` or ``python`` (``LAUNCHER``); None: chosen by the devices.
-        visible: devices that ``CUDA_VISIBLE_DEVICES`` leaves; None: the variable is not set.
-        hostfile: DeepSpeed's host file (``HOSTFILE``).
-        master_addr, master_port: where the processes meet (``MASTER_ADDR``, ``MASTER_PORT``).
-    """
-
-    gpus: int | None = None
-    cpu_processes: int | None = None
-    nodes: int = 1
-    launcher: str | None = None
-    visible: tuple[str, ...] | None = None
-    hostfile: str | None = None
-    master_addr: str | None = None
-    master_port: int | None = None
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Machine":
-        """Read the variables; an empty one counts as not set, but for ``CUDA_VISIBLE_DEVICES``.
-
-        Raises:
-            InputError: a number is none, or out of range, or the launcher is unknown.
-        """
-        visible = environment.get("CUDA_VISIBLE_DEVICES")
-        launcher = environment.get("LAUNCHER") or None
-        if launcher is not None and launcher not in LAUNCHERS:
-            raise InputError(f"LAUNCHER is {launcher!r}; expected {', '.join(LAUNCHERS)}")
-        return cls(
-            gpus=_number(environment, "NUM_GPUS", 0),
-            cpu_processes=_number(environment, "CPU_PROCESSES", 1),
-            nodes=_number(environment, "NUM_NODES", 1) or 1,
-            launcher=launcher,
-            visible=None if visible is None else tuple(part.strip() for part in visible.split(",") if part.strip()),
-            hostfile=environment.get("HOSTFILE") or None,
-            master_addr=environment.get("MASTER_ADDR") or None,
-            master_port=_number(environment, "MASTER_PORT", 1),
-        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +66,7 @@ def build_command(job: Job, machine: Machine, present: int | None = None) -> tup
         flags += ["--use_cpu", "True"]
     if job.deepspeed_config and launcher != "python":
         flags += ["--deepspeed", job.deepspeed_config]
-    if launcher == "deepspeed" and machine.nodes == 1 and not _are_numbers(machine.visible):
+    if launcher == "deepspeed" and machine.nodes == 1 and not are_numbers(machine.visible):
         launcher = "torchrun"  # DeepSpeed's launcher knows devices by number only, and CUDA_VISIBLE_DEVICES has names
     if launcher == "python":
         return [sys.executable, "-m", job.module, *flags], environment
@@ -209,13 +160,8 @@ def torchrun_flags(machine: Machine, per_node: int) -> list[str]:
             f"NUM_NODES is {machine.nodes} and LAUNCHER is torchrun, but MASTER_ADDR is not set: the nodes cannot find "
             "each other. Set MASTER_ADDR to the first node's address, and give the same command on every node"
         )
-    return [
-        *count,
-        "--rdzv_backend",
-        "c10d",
-        "--rdzv_endpoint",
-        f"{machine.master_addr}:{machine.master_port or 29500}",
-    ]
+    endpoint = f"{machine.master_addr}:{machine.master_port or 29500}"
+    return [*count, "--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint]
 
 
 def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
@@ -239,54 +185,13 @@ def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
         )
     hosts = check_hostfile(machine.hostfile, machine.nodes, gpus)
     devices = ["--num_gpus", str(gpus)]
-    if machine.visible is not None and _are_numbers(machine.visible):
+    if machine.visible is not None and are_numbers(machine.visible):
         chosen = ",".join(machine.visible[:gpus])
         devices = ["--include", "@".join(f"{host}:{chosen}" for host in hosts)]
     return [
         "--hostfile", machine.hostfile, *devices,
         "--master_addr", machine.master_addr, "--master_port", str(machine.master_port or 29500),
     ]  # fmt: skip
-
-
-def check_hostfile(path: str, nodes: int, gpus: int) -> list[str]:
-    """Compare DeepSpeed's host file with what is asked for; a missing one would make it train on this node alone.
-
-    Returns:
-        The hosts.
-
-    Raises:
-        InputError: no such file, a line that cannot be read, another number of hosts, or too few slots.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"HOSTFILE={path}: no such file; expected one line per node, like `node1 slots={gpus}`")
-    slots: dict[str, int] = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        if len(words) != 2 or not words[1].startswith("slots=") or not words[1][6:].isdigit():
-            raise InputError(f"HOSTFILE={path}, line {number}: {line.strip()!r}; expected `node1 slots={gpus}`")
-        slots[words[0]] = int(words[1][6:])
-    if len(slots) != nodes:
-        raise InputError(f"HOSTFILE={path} names {len(slots)} hosts ({', '.join(slots)}), but NUM_NODES is {nodes}")
-    few = [f"{host} has {count}" for host, count in slots.items() if count < gpus]
-    if few:
-        raise InputError(f"HOSTFILE={path}: NUM_GPUS is {gpus} per node, but {', '.join(few)} slots")
-    return list(slots)
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on now, so that two trainings on one machine do not meet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def visible_gpus() -> int:
-    """GPUs that torch sees; it respects ``CUDA_VISIBLE_DEVICES``."""
-    import torch  # takes seconds: only where GPUs are counted
-
-    return torch.cuda.device_count()
 
 
 def plan_command(job: Job, machine: Machine, memory_gib: str) -> list[str]:
@@ -364,19 +269,6 @@ def _given(flags: Sequence[str], name: str) -> str | None:
         if flag.startswith("--") and flag[2:].replace("-", "_") == name:
             value = text if equals else next(iter(flags[index + 1 : index + 2]), "")
     return value
-
-
-def _number(environment: Mapping[str, str], name: str, least: int) -> int | None:
-    value = environment.get(name)
-    if not value:
-        return None
-    if not value.isdecimal() or int(value) < least:
-        raise InputError(f"{name} is {value!r}; expected a whole number, {least} or more")
-    return int(value)
-
-
-def _are_numbers(visible: tuple[str, ...] | None) -> bool:
-    return visible is None or all(part.isdecimal() for part in visible)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -45,7 +44,7 @@ from llava.train.arguments import (
 )
 from llava.train.parsing import parse_arguments
 from llava.train.plan import parse_plan, plan, plan_asked_for
-from llava.train.run_folder import RunStart, begin_run
+from llava.train.run_folder import RunStart, begin_run, of_the_main_process
 from llava.train.setup import (
     build_collator,
     build_datasets,
@@ -219,10 +218,10 @@ def choose_iva_layer(
     known_by = [fingerprint(path), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]
     marker = file.with_suffix(".key")
-    found: list[Any] = [None]
+    scores = None
     if arguments.process_index == 0 and marker.exists() and marker.read_text() == key and file.exists():
-        found = [LayerScores.load(file)]
-    scores = _of_the_main_process(found, arguments)
+        scores = LayerScores.load(file)
+    scores = of_the_main_process(scores, arguments)
     if scores is None:
         if whose == "student" and is_partitioned(model.parameters()):
             raise InputError(
@@ -245,15 +244,10 @@ def choose_iva_layer(
             file.parent.mkdir(parents=True, exist_ok=True)
             scores.save(file)
             marker.write_text(key)
-        scores = _of_the_main_process([scores], arguments)
+        scores = of_the_main_process(scores, arguments)
     logger.info("IRS by layer: %s", ", ".join(f"{layer}: {score:.3f}" for layer, score in enumerate(scores.scores)))
     logger.info("IVA takes its weights from layer %d of the %s", scores.layer, whose)
     return scores.layer
-
-
-def _of_the_main_process(values: list[Any], arguments: TrainingArguments) -> Any:
-    """The single entry of the main process's list, on all processes."""
-    return broadcast_object_list(values, from_process=0)[0] if arguments.world_size > 1 else values[0]
 
 
 def irs_batches(data: Any, collator: Any, inputs: int, arguments: TrainingArguments) -> Iterator[Any]:

@@ -1,7 +1,5 @@
 """Commands that run beside each other and end together."""
 
-import errno
-import fcntl
 import logging
 import os
 import signal
@@ -14,14 +12,12 @@ from pathlib import Path
 
 from align_ti.facts import REPOSITORY
 from llava.errors import InputError
+from llava.train.run_lock import take
 
 logger = logging.getLogger(__name__)
 
 GRACE = 600.0
 """Seconds that a command is given to save what it has. Launchers give less to their workers: DeepSpeed's 30."""
-
-UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What file systems say that have no locks."""
 
 
 class Ended(Exception):
@@ -107,10 +103,10 @@ def only_here(folder: Path, commands: Commands) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _take(handle):
+        if not take(handle):
             owner = os.pread(handle, 32, 0).decode().strip() or "unknown"
             logger.info("%s is worked on by process %s or what it started; waiting for it", folder, owner)
-            while not _take(handle):
+            while not take(handle):
                 time.sleep(0.5)
                 commands.check()
         os.ftruncate(handle, 0)
@@ -118,18 +114,6 @@ def only_here(folder: Path, commands: Commands) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
-
-
-def _take(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        logger.warning("the file system has no locks (%s); see to it that no other table works here", error.strerror)
-    return True
 
 
 def _wait_for_group(group: int) -> None:

@@ -4,10 +4,10 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate.utils import broadcast_object_list
 
@@ -30,6 +30,7 @@ from llava.train.run_record import (
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
+T = TypeVar("T")
 
 WRITTEN_BY_A_RUN = (
     "checkpoint-*", RECORD_FILE, STATE_FILE, "training_args.bin", "config.json", "generation_config.json",
@@ -73,27 +74,23 @@ def begin_run(arguments: TrainingArguments, also_free: Collection[str] = (), **g
         InputError: the folder is in use, or holds a run that was made with other settings, or a checkpoint asked for is
             not whole.
     """
-    main = arguments.process_index == 0
-    decision: list[Any] = [None]
-    lock = run_lock(str(arguments.output_dir)) if main else nullcontext()
-    failed = None
-    try:
-        lock.__enter__()
-    except InputError as error:
-        failed, lock = str(error), nullcontext()
-    try:
-        if main and failed is None:
+    problem, start = "", None
+    with ExitStack() as held:
+        if arguments.process_index == 0:
             try:
-                decision = [_decide(arguments, also_free, groups)]
+                held.enter_context(run_lock(str(arguments.output_dir)))
+                start = _decide(arguments, also_free, groups)
             except InputError as error:
-                failed = str(error)
-        if arguments.world_size > 1:
-            failed, decision = broadcast_object_list([failed, decision], from_process=0)
-        if failed is not None:
-            raise InputError(failed)
-        yield decision[0]
-    finally:
-        lock.__exit__(None, None, None)
+                problem = str(error)
+        problem, start = of_the_main_process((problem, start), arguments)
+        if start is None:
+            raise InputError(problem)
+        yield start
+
+
+def of_the_main_process(value: T, arguments: TrainingArguments) -> T:
+    """What the main process passes, on all processes. Every process must call it."""
+    return broadcast_object_list([value], from_process=0)[0] if arguments.world_size > 1 else value
 
 
 def _decide(arguments: TrainingArguments, also_free: Collection[str], groups: dict[str, Any]) -> RunStart:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from align_ti.launch import Job, Machine, batch_flags, build_command, check_hostfile, count_gpus
+from align_ti.launch import Job, batch_flags, build_command, count_gpus
+from align_ti.machine import Machine, check_hostfile
 from llava.errors import InputError
 from tests.align_ti.conftest import COMMON
 

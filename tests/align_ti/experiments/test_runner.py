@@ -18,6 +18,7 @@ from align_ti.experiments.commands import Commands, Ended, only_here
 from align_ti.experiments.runner import Work, run_trial, run_trials
 from align_ti.experiments.trial import plan_trials
 from llava.errors import InputError
+from llava.train import run_lock
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     def refuse(*of):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(commands.fcntl, "flock", refuse)
+    monkeypatch.setattr(run_lock.fcntl, "flock", refuse)
     with only_here(tmp_path / "trial", Commands()):
         pass
     assert "the file system has no locks (Function not implemented)" in caplog.text
