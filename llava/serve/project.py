@@ -9,12 +9,16 @@ PREFERRED = ("homepage", "repository", "source")
 
 def project_url() -> str | None:
     """The project's address from ``pyproject.toml``'s project URLs, as installed: its home page or repository before
-    others; None if it has no address or is not installed."""
+    others; None if it has no address but the paper's, or is not installed."""
     try:
         entries = metadata("align-ti").get_all("Project-URL") or []
     except PackageNotFoundError:
         return None
     split = [entry.partition(",") for entry in entries]
     found = {label.strip().lower(): address.strip() for label, _, address in split}
-    web = {label: address for label, address in found.items() if address.startswith(("https://", "http://"))}
+    web = {
+        label: address
+        for label, address in found.items()
+        if address.startswith(("https://", "http://")) and address != PAPER
+    }
     return next((web[label] for label in (*PREFERRED, *web) if label in web), None)

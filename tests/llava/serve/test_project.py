@@ -39,6 +39,7 @@ def installed(tmp_path, monkeypatch):
         (["Documentation, https://a.org/docs", "Repository, https://a.org/code"], "https://a.org/code"),
         (["repository, https://a.org/code", "Homepage, https://a.org/"], "https://a.org/"),
         (["Paper, https://a.org/paper"], "https://a.org/paper"),
+        ([f"Paper, {PAPER}"], None),
         (["Homepage, javascript:alert(1)"], None),
     ],
 )
