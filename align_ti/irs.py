@@ -17,8 +17,8 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from align_ti.attention import AttentionCapture, require_align_ti_attention
-from align_ti.attention_maps import MapRequest
+from align_ti.attention.interface import AttentionCapture, require_align_ti_attention
+from align_ti.attention.maps import MapRequest
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 

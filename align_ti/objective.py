@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align_ti.attention import AttentionCapture, anything_4d
-from align_ti.attention_maps import MapRequest
-from align_ti.noise import draw_noise
-from align_ti.on_policy import ON_POLICY
-from align_ti.packing import Packing, pack, packed_attention
-from align_ti.ribbon.algorithm1 import single_pass
-from align_ti.ribbon.backends import attention_dtype, resolve_backend
-from align_ti.ribbon.layout import CandidateLayout, SupervisedTokens, candidate_layout, supervised_tokens
-from align_ti.sampling import draw_candidates
-from align_ti.settings import ObjectiveSettings
-from align_ti.terms import Counts, LossTerms, MicroBatch, Passes
-from align_ti.tpa import transitions
+from align_ti.attention.interface import AttentionCapture, anything_4d
+from align_ti.attention.maps import MapRequest
+from align_ti.attention.packing import Packing, pack, packed_attention
+from align_ti.attention.ribbon.backends import attention_dtype, resolve_backend
+from align_ti.candidates.algorithm1 import single_pass
+from align_ti.candidates.layout import CandidateLayout, SupervisedTokens, candidate_layout, supervised_tokens
+from align_ti.candidates.noise import draw_noise
+from align_ti.candidates.sampling import draw_candidates
+from align_ti.config import ObjectiveSettings
+from align_ti.losses.terms import Counts, LossTerms, MicroBatch, Passes
+from align_ti.losses.tpa import transitions
+from align_ti.training.on_policy import ON_POLICY
 from llava.errors import InputError
 from llava.model.head import with_weight
 from llava.model.splice import SplicedBatch
@@ -59,7 +59,7 @@ class Objective:
 
         Args:
             student: the model being trained, with the ``align_ti`` attention.
-            batch: as the collator makes it, or with the student's responses (``align_ti.on_policy``).
+            batch: as the collator makes it, or with the student's responses (``align_ti.training.on_policy``).
             tokens: supervised tokens of the global batch: the denominator of ``sft``, ``kd`` and ``tpa``.
             iva_samples: samples of the global batch with an image and an instruction: the denominator of ``iva``.
             step: number of the optimizer step; with the samples' numbers it fixes the draws.

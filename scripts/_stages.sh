@@ -45,7 +45,7 @@ distill() {
     local teacher=$TEACHER
     if [[ -n ${DRY_RUN:-} && ! -e $teacher ]]; then teacher=$TEACHER_LM; fi  # a plan can be made before there is one
     stage_two_start student "$STUDENT_LM"
-    launch FINETUNE_BATCH DISTILL_PER_DEVICE align_ti.train \
+    launch FINETUNE_BATCH DISTILL_PER_DEVICE align_ti.training.train \
         --teacher_path "$teacher" --losses "$losses" \
         "${START[@]}" --version "$TEMPLATE" \
         --data_path "$STUDENT_FINETUNE_DATA" --image_folder "$STUDENT_FINETUNE_IMAGES" --group_by_modality_length True \

@@ -2,7 +2,7 @@
 
 In a page::
 
-    ```{flags} align_ti.arguments.DistillArguments
+    ```{flags} align_ti.training.arguments.DistillArguments
     ```
 
 gives a row for every field that the class itself defines (not those it inherits): flag, default and help. And::

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from style import CANDIDATE, COLUMN, HIDDEN, INK, INSTRUCTION, RESPONSE, VISUAL, save
 
-from align_ti.ribbon.algorithm1 import ribbon_sequence
-from align_ti.ribbon.geometry import ribbon_geometry
-from align_ti.ribbon.layout import CandidateLayout, candidate_layout, supervised_tokens
-from align_ti.ribbon.sdpa import SdpaRibbon
+from align_ti.attention.ribbon.geometry import ribbon_geometry
+from align_ti.attention.ribbon.sdpa import SdpaRibbon
+from align_ti.candidates.algorithm1 import ribbon_sequence
+from align_ti.candidates.layout import CandidateLayout, candidate_layout, supervised_tokens
 from llava.constants import IGNORE_INDEX
 
 VISUAL_TOKENS, INSTRUCTION_TOKENS, STEPS = 3, 2, 3

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from llava.conversation import Template
-from llava.data.annotations import Annotations
+from llava.data.annotations.table import Annotations
 from llava.data.images import ASPECT_RATIOS, load_image, preprocess_image
 from llava.data.tokenize import tokenize_conversation
 from llava.errors import InputError

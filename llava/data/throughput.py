@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from llava.conversation import get_template
-from llava.data.annotations import open_annotations
+from llava.data.annotations.table import open_annotations
 from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.data.images import load_image, preprocess_image

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Segment, Template
-from llava.data.entry import MALFORMED_CONVERSATION, EntryError, check_conversation
+from llava.data.annotations.entry import MALFORMED_CONVERSATION, EntryError, check_conversation
 from llava.errors import InputError
 
 IMAGE_CUT = "image cut away"

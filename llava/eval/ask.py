@@ -32,8 +32,8 @@ from llava.eval.evaluate import Checkpoint, ask
 from llava.eval.questions import read_questions
 from llava.eval.records import Answer, Question, chunk
 from llava.flags import add_device_flags, add_flag
+from llava.inference.sampling import Sampling
 from llava.serve.options import add_sampling_flags
-from llava.serve.sampling import Sampling
 
 if TYPE_CHECKING:
     from llava.eval.draws import Draws

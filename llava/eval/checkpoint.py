@@ -8,7 +8,7 @@ from llava.eval.evaluate import Checkpoint, fingerprint, own_template
 from llava.flags import resolve_device
 
 if TYPE_CHECKING:
-    from llava.eval.generate import LoadedModel
+    from llava.inference.generate import LoadedModel
 
 
 def open_checkpoint(
@@ -40,7 +40,7 @@ def open_checkpoint(
 
     @cache
     def load_model() -> "LoadedModel":
-        from llava.eval.generate import LoadedModel
+        from llava.inference.generate import LoadedModel
         from llava.model.builder import load_pretrained_model
 
         parts = load_pretrained_model(

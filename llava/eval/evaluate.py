@@ -17,7 +17,7 @@ from llava.eval.registry import BENCHMARKS
 
 if TYPE_CHECKING:
     from llava.eval.draws import Draws
-    from llava.eval.generate import LoadedModel
+    from llava.inference.generate import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def ask(
         if not todo:
             logger.info("%s: all %d answers are there", description, len(share))
             return 0
-        from llava.eval.generate import generate_answers  # here, since scoring needs neither torch nor a model
+        from llava.inference.generate import generate_answers  # here, since scoring needs neither torch nor a model
 
         generate_answers(
             load_model(),

@@ -17,14 +17,14 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IGNORE_INDEX
 from llava.conversation import Template, get_template
-from llava.data.annotations import Annotations, open_annotations
+from llava.data.annotations.table import Annotations, open_annotations
 from llava.data.dataset import ConversationDataset
 from llava.data.tokenize import TokenizedSample
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import own_template
-from llava.eval.generate import load
 from llava.eval.likelihood import answer_losses
 from llava.flags import add_device_flags, add_flag
+from llava.inference.generate import load
 
 
 @dataclass(frozen=True)

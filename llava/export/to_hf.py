@@ -12,11 +12,11 @@ from transformers import GenerationConfig, LlavaForConditionalGeneration, PreTra
 
 from llava.conversation import Template, get_template
 from llava.errors import InputError
-from llava.eval.stopping import EndOfTurn
 from llava.export.configs import check_exportable, to_hf_config
 from llava.export.pictures import to_hf_image_processor
 from llava.export.prompts import build_processor
 from llava.export.weights import EMBEDDING, HEAD, grow, to_hf_names
+from llava.inference.end_of_turn import EndOfTurn
 from llava.model.builder import load_pretrained_model
 from llava.model.config import VisionSettings, to_llava_spelling
 from llava.model.vision_tower.hf import HFVisionTower

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 from llava.errors import InputError, run_cli
 from llava.flags import add_flag
+from llava.inference.sampling import Sampling
 from llava.serve.options import add_model_flags, add_sampling_flags
-from llava.serve.sampling import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from llava.inference.loaded import ChatModel
     from llava.serve.chat import Chat
-    from llava.serve.model import ChatModel
 
 COMMANDS = "/image FILE, /new, /exit"
 
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     sampling = Sampling(arguments.temperature, arguments.top_p, arguments.max_new_tokens)
     picture = read_picture(arguments.image_file) if arguments.image_file is not None else None
 
-    from llava.serve.model import ChatModel  # heavy: loaded once the input is known to be right
+    from llava.inference.loaded import ChatModel  # heavy: loaded once the input is known to be right
 
     model = ChatModel.load(
         arguments.model_path,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from llava.eval.stopping import EndOfTurn
-from llava.serve.model import ChatModel
-from llava.serve.sampling import Sampling
+from llava.inference.end_of_turn import EndOfTurn
+from llava.inference.loaded import ChatModel
+from llava.inference.sampling import Sampling
 from llava.serve.timing import Timing
 
 

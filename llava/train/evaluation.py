@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from llava.conversation import get_template
 from llava.errors import InputError
 from llava.eval.evaluate import Task
-from llava.eval.generate import LoadedModel, generate_answers
 from llava.eval.records import Question, chunk, subset
 from llava.eval.registry import select
+from llava.inference.generate import LoadedModel, generate_answers
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from llava.conversation import get_template
-from llava.data.annotations import open_annotations
+from llava.data.annotations.table import open_annotations
 from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError

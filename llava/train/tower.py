@@ -11,7 +11,7 @@ from llava.model.vision import same_name
 from llava.model.vision_tower import anchor_tower
 from llava.model.vision_tower.keep import keep_tower
 from llava.train.arguments import ModelArguments
-from llava.train.survival import free_space
+from llava.train.interruptions import free_space
 
 
 def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> str:

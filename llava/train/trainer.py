@@ -17,8 +17,8 @@ from llava.model.lora import has_lora, load_lora, save_lora
 from llava.model.weight_files import PROJECTOR_FILE
 from llava.train.arguments import TrainingArguments
 from llava.train.evaluation import BenchmarkProbe, HeldOutTerms, check_probe
+from llava.train.interruptions import StopOnSignal, checkpoint_writing
 from llava.train.progress import ProgressLines
-from llava.train.survival import StopOnSignal, checkpoint_writing
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import logging
 import sys
 from pathlib import Path
 
-from align_ti.analysis.attention_pictures import Viewer, draw_maps
-from align_ti.analysis.attention_report import choose_layers, corresponding_layer, look, pick_views
-from align_ti.analysis.loss_curves import plot_losses
+from align_ti.studies.attention.pictures import Viewer, draw_maps
+from align_ti.studies.attention.report import choose_layers, corresponding_layer, look, pick_views
+from align_ti.studies.loss_curves import plot_losses
 from llava.errors import InputError, run_cli
 from llava.eval.table import Row, as_markdown, as_text, read_rows
 

@@ -1,4 +1,4 @@
-# Measure what one of the paper's figures shows, on the checkpoints that scripts/distill made; see align_ti/analysis.
+# Measure what one of the paper's figures shows, on the checkpoints that scripts/distill made; see align_ti/studies.
 #
 #   PRESET=mini bash scripts/tables/figure6.sh                 on the miniature that scripts/demo.sh made
 #   PRESET=mini bash scripts/tables/figure6.sh --samples 50    flags go to the program
@@ -11,7 +11,7 @@ export PRESET PYTHON CHECKPOINTS TEACHER
 DATA_FLAGS=(--data "$STUDENT_FINETUNE_DATA" --image-folder "$STUDENT_FINETUNE_IMAGES")
 if [[ $PRESET == mini* ]]; then export MINI; fi
 # Figs. 2 and 6 are measured on conversations that no student trained on. At full scale these are 1,000 of the student's
-# mix, taken out of it by align_ti.analysis.hold_out: of MIX.json, MIX-held-out.json and the rest, MIX-train.json.
+# mix, taken out of it by align_ti.studies.hold_out: of MIX.json, MIX-held-out.json and the rest, MIX-train.json.
 MIX=${STUDENT_FINETUNE_DATA%%,*}
 MIX_ENDING=${MIX#"${MIX%.json*}"}
 MIX_NAME=${MIX%"$MIX_ENDING"}
@@ -27,7 +27,7 @@ need_held_out() {
     if [[ -n ${PRINT_ONLY:-} || -e $HELD_OUT_DATA ]]; then return; fi
     if [[ $PRESET == mini* ]]; then fail "$HELD_OUT_DATA is not there; run scripts/demo.sh, which makes it"; fi
     fail "the held-out conversations $HELD_OUT_DATA are not there. Take them out of the training mix with
-    $PYTHON -m align_ti.analysis.hold_out --data_path $STUDENT_FINETUNE_DATA --model_name_or_path $STUDENT_LM --version $TEMPLATE
+    $PYTHON -m align_ti.studies.hold_out --data_path $STUDENT_FINETUNE_DATA --model_name_or_path $STUDENT_LM --version $TEMPLATE
 and train students on the rest, STUDENT_FINETUNE_DATA=$MIX_NAME-train$MIX_ENDING; or set HELD_OUT_DATA to a file of yours"
 }
 
@@ -46,7 +46,7 @@ students() {
     local -a words=("$@") names=() of_name
     for (( number = 0; number < $#; number += 3 )); do names+=("${words[number]}=${words[number + 1]}"); done
     if [[ -d $folder ]]; then
-        found=$("$PYTHON" -m align_ti.experiments.students --folder "$folder" "${names[@]}")
+        found=$("$PYTHON" -m align_ti.studies.tables.students --folder "$folder" "${names[@]}")
     fi
     for (( number = 0; number < $#; number += 3 )); do
         mapfile -t of_name < <(grep "^${words[number]}=" <<< "$found")
@@ -58,10 +58,10 @@ students() {
 }
 STUDENTS=()
 
-# analyse MODULE FLAGS...: run align_ti.analysis.MODULE; the results are named after the script.
+# analyse MODULE FLAGS...: run align_ti.studies.MODULE; the results are named after the script.
 analyse() {
     local module=$1 name results=${RESULTS:-$CHECKPOINTS/results}; shift
     name=$(basename "$0" .sh)
-    exec_or_run "$PYTHON" -m "align_ti.analysis.$module" --out "$results" --name "$name" "$@"
+    exec_or_run "$PYTHON" -m "align_ti.studies.$module" --out "$results" --name "$name" "$@"
     if [[ -z ${PRINT_ONLY:-} ]]; then echo "written: $results/$name.*" >&2; fi
 }

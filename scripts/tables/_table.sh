@@ -1,4 +1,4 @@
-# Train, evaluate and tabulate the students of one of the paper's tables; see align_ti/experiments.
+# Train, evaluate and tabulate the students of one of the paper's tables; see align_ti/studies/tables.
 #
 #   PRESET=mini bash scripts/tables/table5.sh                  on the miniature that scripts/demo.sh made
 #   PRESET=mini bash scripts/tables/table5.sh --seeds 1        one student a row
@@ -29,4 +29,4 @@ if [[ -z ${PRINT_ONLY:-} ]]; then exec_or_run() { exec "$@"; }; fi  # signals ar
 if [[ ${LAUNCHER:-} == torchrun ]] && (( NUM_NODES > 1 )); then
     fail "torchrun on several nodes needs the same command on each of them, a table is one command; use LAUNCHER=deepspeed"
 fi
-exec_or_run "$PYTHON" -m align_ti.experiments "$(basename "$0" .sh)" "${TABLE_FLAGS[@]}" "$@"
+exec_or_run "$PYTHON" -m align_ti.studies.tables "$(basename "$0" .sh)" "${TABLE_FLAGS[@]}" "$@"

@@ -5,4 +5,4 @@
 source "$(dirname "$0")/_analysis.sh"
 students --model "vanilla KD" sft+kd student-vanilla-kd "KD + uniform" uniform - "KD + IVA" sft+kd+iva - \
     Align-TI sft+kd+iva+tpa student-align-ti
-analyse attention_report --model "teacher=$TEACHER" "${STUDENTS[@]}" "${DATA_FLAGS[@]}" "${VIEW_FLAGS[@]}" "$@"
+analyse attention.report --model "teacher=$TEACHER" "${STUDENTS[@]}" "${DATA_FLAGS[@]}" "${VIEW_FLAGS[@]}" "$@"

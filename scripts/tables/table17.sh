@@ -7,5 +7,5 @@ if [[ $PRESET == mini* ]]; then IMAGE=${IMAGE:-$MINI/images/train/000000.png}; f
 STUDENT=$CHECKPOINTS/student-align-ti
 SCORES=()
 while read -r pair; do SCORES+=(--scores "$pair"); done < <(named_scores "teacher=$TEACHER" "Align-TI=$STUDENT")
-analyse inference_cost --model "teacher=$TEACHER" --model "Align-TI=$STUDENT" \
+analyse cost.inference --model "teacher=$TEACHER" --model "Align-TI=$STUDENT" \
     --image "$IMAGE" --question "${QUESTION:-Describe the picture in detail.}" "${SCORES[@]}" "$@"

@@ -6,5 +6,5 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 source "$(dirname "$0")/../_common.sh"
 flags=(--preset paper)
 if [[ $PRESET == mini* ]]; then flags=(--preset laptop --rows_from "$CHECKPOINTS/student-align-ti"); fi
-exec_or_run "$PYTHON" -m align_ti.bench "${flags[@]}" ${COMPILE_LOSSES:+--compile_losses} \
+exec_or_run "$PYTHON" -m align_ti.studies.cost "${flags[@]}" ${COMPILE_LOSSES:+--compile_losses} \
     --out "${RESULTS:-$CHECKPOINTS/results}" --name table4 "$@"

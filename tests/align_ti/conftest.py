@@ -17,8 +17,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from align_ti.attention import NAME
-from align_ti.forward_kl import check_compiler
+from align_ti.attention.interface import NAME
+from align_ti.losses.forward_kl import check_compiler
 from llava.errors import InputError
 from llava.model import language_model_class
 from llava.train import train as supervised

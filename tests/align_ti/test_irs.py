@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from align_ti.attention import use_align_ti_attention
+from align_ti.attention.interface import use_align_ti_attention
 from align_ti.irs import LayerScores, choose_layer, instruction_relevance_scores, irs, layer_vectors
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from align_ti.attention import AttentionCapture, align_ti_attention, use_align_ti_attention
-from align_ti.ribbon.algorithm1 import single_pass
-from align_ti.ribbon.prefix import candidate_pass
-from align_ti.ribbon.sdpa import SdpaRibbon
+from align_ti.attention.interface import AttentionCapture, align_ti_attention, use_align_ti_attention
+from align_ti.attention.ribbon.sdpa import SdpaRibbon
+from align_ti.candidates.algorithm1 import single_pass
+from align_ti.candidates.prefix import candidate_pass
 from llava.model.language import LlavaQwen2Config, LlavaQwen2ForCausalLM
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs/figures"

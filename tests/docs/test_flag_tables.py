@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from align_ti.arguments import DistillArguments
+from align_ti.training.arguments import DistillArguments
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.parsing import FlagParser
 from llava.train.run_record import FREE_TO_CHANGE

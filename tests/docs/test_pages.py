@@ -121,13 +121,15 @@ def modules_of(words: list[str]) -> list[str]:
     if folder in ("teacher", "student") or script.stem == "sft":
         return ["llava.train.train"]
     if folder == "distill":
-        return ["align_ti.train"]
+        return ["align_ti.training.train"]
     if folder == "eval":
         return ["llava.eval.ask" if script.stem == "ask" else "llava.eval.run"]
     if folder == "tables":
-        analysis = re.findall(r"^analyse (\w+)", text(script), re.M)
-        return [f"align_ti.analysis.{name}" for name in analysis] or (
-            ["align_ti.bench"] if "align_ti.bench" in text(script) else ["align_ti.experiments", "align_ti.train"]
+        analysis = re.findall(r"^analyse ([\w.]+)", text(script), re.M)
+        return [f"align_ti.studies.{name}" for name in analysis] or (
+            ["align_ti.studies.cost"]
+            if "align_ti.studies.cost" in text(script)
+            else ["align_ti.studies.tables", "align_ti.training.train"]
         )
     return []
 
@@ -143,7 +145,7 @@ def test_commands_have_known_flags(page: Path) -> None:
 
 def test_flags_in_running_text_are_known() -> None:
     modules = {module for path in PAGES for words in commands(path) for module in modules_of(words)}
-    known = frozenset({"--help", *RENAMED_FLAGS}).union(*map(flags_of, modules | {"align_ti.train"}))
+    known = frozenset({"--help", *RENAMED_FLAGS}).union(*map(flags_of, modules | {"align_ti.training.train"}))
     for path in PAGES:
         for code in INLINE.findall(text(path)):
             external = any(name in code for name in OTHER_PROGRAMS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import HfArgumentParser
 
-from align_ti.arguments import DistillArguments
+from align_ti.training.arguments import DistillArguments
 from llava.train.shapes import KNOWN
 
 ROOT = Path(__file__).resolve().parents[2]

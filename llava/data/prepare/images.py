@@ -8,7 +8,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
-from llava.data.check_report import MISSING_IMAGE, UNREADABLE_IMAGE
+from llava.data.check.report import MISSING_IMAGE, UNREADABLE_IMAGE
 from llava.data.images import verify_image
 from llava.data.prepare.rows import Converted
 from llava.errors import InputError

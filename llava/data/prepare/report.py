@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.data.check_report import MISSING_IMAGE, UNREADABLE_IMAGE
+from llava.data.check.report import MISSING_IMAGE, UNREADABLE_IMAGE
 from llava.data.prepare.image_folders import IMAGE_FOLDERS, MIX_FOLDERS, ImageFolder
 from llava.data.prepare.mix import Options, bad_images_path, manifest_path
 from llava.data.prepare.sources import MIXES, Mix

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import HUMAN
-from llava.data.check_report import BROKEN_JSON
-from llava.data.entry import EntryError, parse_entry
-from llava.data.json_stream import Progress, Row, iter_rows
+from llava.data.annotations.entry import EntryError, parse_entry
+from llava.data.annotations.json_stream import Progress, Row, iter_rows
+from llava.data.check.report import BROKEN_JSON
 from llava.errors import InputError
 
 OUTSIDE_PATH = "image path outside the folder"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.data.annotations import open_annotations
-from llava.data.json_stream import split_paths
+from llava.data.annotations.json_stream import split_paths
+from llava.data.annotations.table import open_annotations
 from llava.data.prepare.sources import MIXES, Expected
 from llava.train.plan.arguments import PlanArguments
 from llava.train.plan.batch import ASKED

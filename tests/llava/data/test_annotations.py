@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from llava.data import arrow_cache, arrow_shards
-from llava.data.annotations import open_annotations, split_paths
+from llava.data.annotations import cache as arrow_cache
+from llava.data.annotations import shards as arrow_shards
+from llava.data.annotations.table import open_annotations, split_paths
 from llava.errors import InputError
 
 
@@ -197,7 +198,9 @@ def test_conversion_streams(tmp_path):
     code = f"""
         import resource, sys
         from pathlib import Path
-        from llava.data import annotations, arrow_cache, arrow_shards
+        from llava.data.annotations import table as annotations
+        from llava.data.annotations import cache as arrow_cache
+        from llava.data.annotations import shards as arrow_shards
         arrow_shards.ROWS_PER_SHARD = 16_000
         small = Path({str(tmp_path / "small.json")!r})
         small.write_text('[{{"conversations": []}}]')

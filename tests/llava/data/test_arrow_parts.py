@@ -13,9 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from llava.data import arrow_cache, arrow_shards, file_parts
-from llava.data.annotations import open_annotations
-from llava.data.file_parts import split_file
+from llava.data.annotations import cache as arrow_cache
+from llava.data.annotations import parts as file_parts
+from llava.data.annotations import shards as arrow_shards
+from llava.data.annotations.parts import split_file
+from llava.data.annotations.table import open_annotations
 from llava.errors import InputError
 
 BOUNDARY = 'a "}, {"id": 1, "conversations": []}, {" b'
@@ -259,7 +261,7 @@ def test_a_worker_ends_when_nobody_listens(entries, write, tmp_path):
 
 
 def test_a_worker_imports_little():
-    code = "import sys, llava.data.arrow_shards; print(*sys.modules)"
+    code = "import sys, llava.data.annotations.shards; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pyarrow" in done.stdout.split()
     assert not {"torch", "transformers", "datasets", "PIL"} & set(done.stdout.split())
@@ -267,8 +269,8 @@ def test_a_worker_imports_little():
 
 SCRIPT = """
     import logging, os, signal, sys
-    from llava.data import arrow_cache
-    from llava.data.annotations import open_annotations
+    from llava.data.annotations import cache as arrow_cache
+    from llava.data.annotations.table import open_annotations
     logging.basicConfig(level=logging.INFO)
     arrow_cache.BYTES_PER_PROCESS = 1
     arrow_cache._usable_cores = lambda: 2
@@ -310,7 +312,7 @@ def test_two_unguarded_scripts_open_the_same_file(entries, write, script, privat
     processes = [script(path), script(path)]
     results = [process.communicate(timeout=120) for process in processes]
     assert [out for out, _ in results] == ["main\n3 parts\n"] * 2, results
-    assert sum(errors.count("INFO:llava.data.arrow_cache:converted") for _, errors in results) == 1
+    assert sum(errors.count("INFO:llava.data.annotations.cache:converted") for _, errors in results) == 1
     assert len([file for file in private_cache.iterdir() if file.is_dir()]) == 1
 
 

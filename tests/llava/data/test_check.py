@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from llava.data.check import main
+from llava.data.check.__main__ import main
 from llava.errors import InputError, run_cli
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import get_template
-from llava.data.annotations import open_annotations
+from llava.data.annotations.table import open_annotations
 from llava.data.collator import ConversationCollator
 from llava.data.dataset import BadSample, ConversationDataset
 from llava.data.images import load_image, preprocess_image

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from llava.data import entry as module
-from llava.data.entry import Entry, EntryError, check_conversation, parse_entry
+from llava.data.annotations import entry as module
+from llava.data.annotations.entry import Entry, EntryError, check_conversation, parse_entry
 
 
 def test_a_good_entry(talk):

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from llava.data import json_stream
-from llava.data.json_stream import Row, iter_rows
+from llava.data.annotations import json_stream
+from llava.data.annotations.json_stream import Row, iter_rows
 from llava.errors import InputError
 
 

@@ -13,8 +13,8 @@ from filelock import FileLock
 from PIL import Image
 
 from llava.conversation import get_template
-from llava.data import check
-from llava.data.annotations import open_annotations
+from llava.data.annotations.table import open_annotations
+from llava.data.check import __main__ as check
 from llava.data.dataset import ConversationDataset
 from llava.data.prepare import cli, image_folders, sources
 from llava.errors import InputError

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llava.data.json_stream import Row
+from llava.data.annotations.json_stream import Row
 from llava.data.prepare.rows import convert, read_rows
 from llava.errors import InputError
 

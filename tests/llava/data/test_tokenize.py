@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from llava.conversation import TEMPLATES, get_template
-from llava.data.entry import EntryError
+from llava.data.annotations.entry import EntryError
 from llava.data.tokenize import TokenizedSample, tokenize_conversation
 from llava.errors import InputError
 

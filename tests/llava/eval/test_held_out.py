@@ -10,7 +10,7 @@ import torch
 
 from llava.constants import IGNORE_INDEX
 from llava.conversation import get_template
-from llava.data.annotations import open_annotations
+from llava.data.annotations.table import open_annotations
 from llava.data.images import load_image, preprocess_image
 from llava.data.tokenize import tokenize_conversation
 from llava.errors import InputError

@@ -1,4 +1,4 @@
-"""lmms-eval itself on small local tasks: its own ``llava`` model and our adapter, against ``llava.eval.generate``."""
+"""lmms-eval itself on small local tasks: its own ``llava`` model and our adapter, against our own generation."""
 
 import ast
 import importlib.util
@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from llava.conversation import get_template
-from llava.eval.generate import LoadedModel, generate_answers
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
+from llava.inference.generate import LoadedModel, generate_answers
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 

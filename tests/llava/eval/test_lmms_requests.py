@@ -9,11 +9,11 @@ from PIL import Image
 
 from llava.conversation import HUMAN, get_template
 from llava.errors import InputError
-from llava.eval.generate import prompt_text
-from llava.eval.lmms_plugin import MODEL_CLASS, MODEL_ID
-from llava.eval.lmms_requests import DEFAULT_NEW_TOKENS, Limits, asks_for_sampling, human_turn, pictures_of
+from llava.eval.lmms.plugin import MODEL_CLASS, MODEL_ID
+from llava.eval.lmms.requests import DEFAULT_NEW_TOKENS, Limits, asks_for_sampling, human_turn, pictures_of
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
+from llava.inference.generate import prompt_text
 
 REPOSITORY = Path(__file__).parents[3]
 PLAIN, MARKED = SimpleNamespace(), SimpleNamespace(mm_use_im_start_end=True)
@@ -76,6 +76,6 @@ def test_prompts_are_those_of_our_own_evaluation(config, picture):
 
 def test_the_entry_point_names_what_is_there():
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["entry-points"]
-    assert declared["lmms_eval.models"] == {MODEL_ID: "llava.eval.lmms_plugin:manifest"}
+    assert declared["lmms_eval.models"] == {MODEL_ID: "llava.eval.lmms.plugin:manifest"}
     module, name = MODEL_CLASS.rsplit(".", 1)
     assert f"class {name}(" in (REPOSITORY / f"{module.replace('.', '/')}.py").read_text()

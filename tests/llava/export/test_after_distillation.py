@@ -5,7 +5,7 @@ import json
 from huggingface_hub import ModelCard
 from transformers import AutoModelForImageTextToText
 
-from align_ti import train as distill
+from align_ti.training import train as distill
 from llava.export.__main__ import main
 from tests.align_ti.conftest import COMMON, tuned_teacher  # noqa: F401
 

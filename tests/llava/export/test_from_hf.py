@@ -16,7 +16,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from align_ti.teacher import check_same_tokenizer
+from align_ti.training.teacher import check_same_tokenizer
 from llava.errors import InputError
 from llava.export.from_hf import import_from_hf
 from llava.export.to_hf import export_to_hf

@@ -10,10 +10,10 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from llava.conversation import get_template
 from llava.errors import InputError
-from llava.eval.stopping import EndOfTurn
 from llava.export.__main__ import main
 from llava.export.to_hf import export_to_hf
 from llava.export.weights import grow
+from llava.inference.end_of_turn import EndOfTurn
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from llava.model.lora import add_lora, save_lora

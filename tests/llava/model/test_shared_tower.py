@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, CLIPImageProcessorPil, SiglipImageProcessorPil
 
-from align_ti.teacher import share_tower
+from align_ti.training.teacher import share_tower
 from llava.constants import IMAGE_TOKEN_INDEX as IMG
 from llava.errors import InputError
 from llava.model import language_model_class, share_vision_tower

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from align_ti.teacher import load_teacher
+from align_ti.training.teacher import load_teacher
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint import load_projector, save_projector

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
-from align_ti import train as distillation
-from align_ti.attention import NAME
+from align_ti.attention.interface import NAME
+from align_ti.training import train as distillation
+from llava.inference.loaded import ChatModel
 from llava.model import language_model_class
 from llava.model.builder import load_pretrained_model
-from llava.serve.model import ChatModel
 from tests.align_ti.conftest import COMMON
 from tests.llava.serve.pages import Visitors
 

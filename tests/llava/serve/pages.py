@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from llava.serve import web
+from align_ti.web import server
+from llava.inference.loaded import ChatModel
+from llava.inference.sampling import Sampling
 from llava.serve.chat import Chat
-from llava.serve.model import ChatModel
-from llava.serve.sampling import Sampling
 from llava.serve.uploads import UploadLimits
 
 GREEDY = Sampling(max_new_tokens=16)
@@ -25,8 +25,8 @@ def built(models: Sequence[ChatModel], uploads: Path, sampling: Sampling = GREED
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GRADIO_TEMP_DIR", "")
         environment.setenv("GRADIO_ANALYTICS_ENABLED", "")
-        web.prepare_gradio(str(uploads))
-        from llava.serve.page import Page
+        server.prepare_gradio(str(uploads))
+        from align_ti.web.page import Page
 
         yield Page(models, sampling, LIMITS)
 
@@ -35,7 +35,7 @@ def built(models: Sequence[ChatModel], uploads: Path, sampling: Sampling = GREED
 def served(models: Sequence[ChatModel], uploads: Path, sampling: Sampling = GREEDY) -> Iterator[str]:
     """A page on a free port of this machine; gives its address."""
     with built(models, uploads, sampling) as page:
-        yield web.launch(page, "127.0.0.1", 0, block=False).rstrip("/")
+        yield server.launch(page, "127.0.0.1", 0, block=False).rstrip("/")
         page.blocks.close()
 
 

@@ -9,14 +9,14 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, get_template
 from llava.errors import InputError
-from llava.eval.generate import generate_answers
 from llava.eval.pictures import Picture
 from llava.eval.records import Question, with_keys
-from llava.eval.stopping import EndOfTurn
+from llava.inference.end_of_turn import EndOfTurn
+from llava.inference.generate import generate_answers
+from llava.inference.loaded import ChatModel, chat_template
+from llava.inference.sampling import Sampling
 from llava.mm_utils import tokenizer_image_token
 from llava.serve.chat import Chat
-from llava.serve.model import ChatModel, chat_template
-from llava.serve.sampling import Sampling
 
 ASKED = [
     "What is at the top left?",

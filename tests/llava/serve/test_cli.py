@@ -13,10 +13,10 @@ import time
 import pytest
 
 from llava.errors import InputError
+from llava.inference.loaded import ChatModel
+from llava.inference.sampling import Sampling
 from llava.serve import cli
 from llava.serve.chat import Chat
-from llava.serve.model import ChatModel
-from llava.serve.sampling import Sampling
 
 
 @pytest.fixture

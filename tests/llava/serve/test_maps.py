@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
-from align_ti.analysis.attention_pictures import Viewer
+from align_ti.attention.overlay import SeenBox, covered, display_size, draw, sample, share_inside
+from align_ti.studies.attention.pictures import Viewer
+from align_ti.web.maps import measure
 from llava.data.images import preprocess_image
 from llava.serve.chat import Chat
-from llava.serve.maps import measure
-from llava.serve.overlay import SeenBox, covered, display_size, draw, sample, share_inside
 
 
 def test_maps_equal_the_captured_ones(models, wide):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from align_ti.iva import IVA_WEIGHTS
-from llava.serve import look
+from align_ti.losses.iva import IVA_WEIGHTS
+from align_ti.web import look
 from llava.serve.opening import WHOSE, IvaRun, Opening, equal_depth, openings
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.serve import look
+from align_ti.web import look
 from llava.serve.examples import EXAMPLES, FOLDER
 from llava.serve.project import PAPER, project_url
 from playground.mini.page_examples import draw

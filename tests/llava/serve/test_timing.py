@@ -4,9 +4,9 @@ import time
 
 import pytest
 
+from llava.inference.loaded import ChatModel
+from llava.inference.sampling import Sampling
 from llava.serve.chat import Chat
-from llava.serve.model import ChatModel
-from llava.serve.sampling import Sampling
 from llava.serve.timing import Timing
 
 PAUSE = 0.05

@@ -7,9 +7,9 @@ import zlib
 import pytest
 from PIL import Image
 
+from align_ti.web.upload_guard import fetches
 from llava.errors import InputError
 from llava.serve.cli import read_picture
-from llava.serve.guard import fetches
 from llava.serve.uploads import UploadLimits, local_picture, uploaded_picture
 
 LIMITS = UploadLimits(max_bytes=20_000, max_pixels=10_000)

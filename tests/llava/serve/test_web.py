@@ -12,11 +12,11 @@ from PIL import Image
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed (the serve extra)")
 
+from align_ti.web import server  # noqa: E402
+from align_ti.web.maps import measure  # noqa: E402
+from align_ti.web.sessions import Session, Sessions  # noqa: E402
 from llava.errors import InputError  # noqa: E402
-from llava.serve import web  # noqa: E402
-from llava.serve.maps import measure  # noqa: E402
-from llava.serve.sampling import Sampling  # noqa: E402
-from llava.serve.sessions import Session, Sessions  # noqa: E402
+from llava.inference.sampling import Sampling  # noqa: E402
 from tests.llava.serve.pages import (  # noqa: E402
     GREEDY,
     LIMITS,
@@ -157,11 +157,11 @@ def test_an_upload_is_limited_by_the_server(address):
 
 
 def test_defaults_are_local():
-    arguments = web.parse(["--model-path", "a", "b"])
+    arguments = server.parse(["--model-path", "a", "b"])
     assert (arguments.host, arguments.share, arguments.temperature) == ("127.0.0.1", False, 0.0)
-    assert web.parse(["--model-path", "a", "--model-path", "b"]).model_path == ["a", "b"]
+    assert server.parse(["--model-path", "a", "--model-path", "b"]).model_path == ["a", "b"]
     with pytest.raises(InputError, match="3 checkpoints"):
-        web.parse(["--model-path", "a", "b", "c"])
+        server.parse(["--model-path", "a", "b", "c"])
 
 
 def test_sessions_are_separate_and_limited(models):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from align_ti.arguments import DistillArguments
+from align_ti.training.arguments import DistillArguments
 from llava.errors import InputError
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.parsing import parse_arguments

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from align_ti import train as distill
-from align_ti.arguments import DistillArguments
+from align_ti.training import train as distill
+from align_ti.training.arguments import DistillArguments
 from llava.errors import InputError
 from llava.train import train as supervised
 from llava.train.arguments import DataArguments, ModelArguments
@@ -231,12 +231,16 @@ def command(environment: dict[str, str], *arguments: str) -> tuple[subprocess.Co
 def test_no_network_is_waited_for(closed_network):
     """Known models need none; for others the hub is asked once. A plan once took 102 seconds here."""
     environment, asked = closed_network
-    _, imports = command(environment, "-c", "import align_ti.train")  # what a busy machine needs for that alone
-    done, taken = command(environment, "-m", "align_ti.train", *DISTILLATION)
+    _, imports = command(
+        environment, "-c", "import align_ti.training.train"
+    )  # what a busy machine needs for that alone
+    done, taken = command(environment, "-m", "align_ti.training.train", *DISTILLATION)
     assert done.returncode == 0, done.stderr
     assert "fits           yes" in done.stdout and not asked
     assert taken < imports + 12
-    done, taken = command(environment, "-m", "align_ti.train", *DISTILLATION, "--teacher_path", "nobody/nothing")
+    done, taken = command(
+        environment, "-m", "align_ti.training.train", *DISTILLATION, "--teacher_path", "nobody/nothing"
+    )
     assert done.returncode == 2 and len(asked) <= 1
     assert "error: no configuration of 'nobody/nothing'" in done.stderr and "cannot be reached" in done.stderr
     assert taken < imports + 12

@@ -12,7 +12,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from llava.errors import InputError
 from llava.train import train
-from llava.train.survival import StopOnSignal, checkpoint_writing
+from llava.train.interruptions import StopOnSignal, checkpoint_writing
 from llava.train.trainer import LlavaTrainer
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipVisionModel
 
-from align_ti.teacher import load_teacher
+from align_ti.training.teacher import load_teacher
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.export.to_hf import export_to_hf

@@ -1,1 +1,0 @@
-"""Looking at what distillation did: where models look, how losses and errors went, what an answer costs."""

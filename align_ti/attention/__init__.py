@@ -1,0 +1,1 @@
+"""Attention that can be watched and extended: maps, packed rows, the ribbon."""

@@ -1,0 +1,142 @@
+"""The attention implementation ``"align_ti"``: stock SDPA that can also be watched and extended.
+
+Registered with transformers under that name, so it is chosen like any other
+(``attn_implementation="align_ti"`` or ``use_align_ti_attention``). Keyword arguments, given to
+``decoder(...)`` and handed through its layers, change what it does:
+
+- ``capture``: an ``AttentionCapture`` that keeps keys and values, or attention maps, while SDPA runs;
+- ``ribbon``: a ``RibbonPass`` that answers the attention of a candidate pass in SDPA's place;
+- ``packed``: a ``PackedAttention`` that does so for a row of samples without padding.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from align_ti.attention.maps import MapRequest, mean_instruction_attention
+from align_ti.attention.packing import PackedAttention
+from align_ti.attention.ribbon.geometry import RibbonPass
+from llava.errors import InputError
+
+NAME = "align_ti"
+
+
+class AttentionCapture:
+    """What one forward pass of a decoder leaves behind, by layer.
+
+    A layer is recorded the first time it runs: gradient checkpointing (non-reentrant) calls it again in
+    the backward, which changes nothing. Use a new object for every pass.
+
+    Args:
+        keep_prefix: keep keys and values, positions applied, in the autograd graph.
+        maps: instruction-to-vision maps to take, if any.
+
+    Attributes:
+        keys, values: layer -> ``[B, H_kv, S, D]``.
+        in_graph: whether all keys and values were kept while gradients were recorded.
+        maps: layer -> ``[B, S]``, see ``mean_instruction_attention``.
+    """
+
+    def __init__(self, keep_prefix: bool = False, maps: MapRequest | None = None):
+        self.keep_prefix = keep_prefix
+        self.request = maps
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self.in_graph = True
+        self.maps: dict[int, Tensor] = {}
+
+    def release(self) -> None:
+        """Let go of the keys and values; maps stay."""
+        self.keys.clear()
+        self.values.clear()
+
+    def record(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> None:
+        """Called by the attention function of each layer."""
+        if self.keep_prefix and layer not in self.keys:
+            self.keys[layer], self.values[layer] = key, value
+            self.in_graph &= torch.is_grad_enabled()
+        if self.request is not None and layer in self.request.layers and layer not in self.maps:
+            request = self.request
+            self.maps[layer] = mean_instruction_attention(
+                query, key, request.instruction_mask, request.attention_mask, scaling, request.spans
+            )
+
+
+def align_ti_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    capture: AttentionCapture | None = None,
+    ribbon: RibbonPass | None = None,
+    packed: PackedAttention | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one layer as transformers calls it: ``[B, H, S, D]`` in, ``[B, S, H, D]`` out."""
+    if capture is not None or ribbon is not None or packed is not None:
+        _refuse_sliding_window(module)
+    if ribbon is not None:
+        return ribbon.attend(_layer(module), query, key, value, scaling, dropout), None
+    if capture is not None:
+        capture.record(_layer(module), query, key, value, scaling)
+    if packed is not None:
+        return packed(query, key, value, scaling, dropout), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+
+
+# transformers keeps implementations by name; the mask function must be registered under the same name,
+# or layers would get no mask and padding would be attended to.
+AttentionInterface.register(NAME, align_ti_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def use_align_ti_attention(model: PreTrainedModel) -> None:
+    """Switch a model's language layers to this attention.
+
+    Raises:
+        InputError: the model does not let its attention be chosen.
+    """
+    model.set_attn_implementation(NAME)
+    if not uses_align_ti_attention(model):
+        raise InputError(
+            f"{type(model).__name__} runs {model.config._attn_implementation!r} attention and cannot be "
+            f"switched to {NAME!r}; load it with attn_implementation={NAME!r}"
+        )
+
+
+def uses_align_ti_attention(model: PreTrainedModel) -> bool:
+    """Whether the model's layers run this attention."""
+    return model.config._attn_implementation == NAME
+
+
+def require_align_ti_attention(model: PreTrainedModel) -> None:
+    """Raise ``InputError`` unless ``capture`` and ``ribbon`` will be honoured by the model's layers."""
+    if not uses_align_ti_attention(model):
+        raise InputError(
+            f"{type(model).__name__} runs {model.config._attn_implementation!r} attention; this needs "
+            f"{NAME!r}: call align_ti.attention.interface.use_align_ti_attention(model) first"
+        )
+
+
+def anything_4d(like: Tensor) -> Tensor:
+    """A boolean 4D mask: transformers hands one to the layers untouched and builds none of its own."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=like.device)
+
+
+def _layer(module: nn.Module) -> int:
+    return int(module.layer_idx)  # type: ignore[arg-type]
+
+
+def _refuse_sliding_window(module: nn.Module) -> None:
+    if getattr(module, "sliding_window", None) is not None:
+        raise InputError(
+            f"layer {_layer(module)} uses a sliding window of {module.sliding_window} tokens; "
+            "candidate passes and attention maps need full attention: set use_sliding_window=False"
+        )

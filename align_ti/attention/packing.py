@@ -1,0 +1,122 @@
+"""Padding-free batches: samples one after the other in a single row, each attending to itself alone."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from align_ti.attention.ribbon.geometry import refuse_dropout
+from align_ti.attention.varlen import Segments, VarlenKernel, varlen_kernel
+from llava.constants import IGNORE_INDEX
+from llava.model.splice import SplicedBatch
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the samples of a packed row ``[1, T]`` lie.
+
+    Attributes:
+        bounds: long ``[N + 1]``, on the row's device; sample ``i`` has columns ``bounds[i]`` to ``bounds[i + 1]``.
+        spans: the same as ``(start, stop)`` of Python numbers.
+    """
+
+    bounds: Tensor
+    spans: tuple[tuple[int, int], ...]
+
+    def sample_of(self, columns: Tensor) -> Tensor:
+        """Index of the sample that holds each column."""
+        return torch.searchsorted(self.bounds, columns, right=True) - 1
+
+
+def samples_of(index: Tensor, width: int, packing: Packing | None) -> Tensor:
+    """The sample of each place of a batch.
+
+    Args:
+        index: long ``[R]`` into ``[B * S]``, or into the ``T`` columns of a packed row.
+        width: ``S``.
+        packing: of the packed row, if it is one.
+    """
+    return index // width if packing is None else packing.sample_of(index)
+
+
+def pack(batch: SplicedBatch) -> tuple[SplicedBatch, Packing]:
+    """Lay the real tokens of a padded batch ``[B, S]`` in one row ``[1, T]``, in the order of the samples.
+
+    Position ids are kept, so every sample counts from 0. The first token of a sample is no target: nothing before it
+    in the row is its own.
+    """
+    lengths = batch.attention_mask.sum(1)
+    bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    edges = bounds.tolist()
+    real = batch.attention_mask.bool()
+    rows = {field.name: getattr(batch, field.name)[real][None] for field in fields(batch)}
+    first = bounds[:-1][lengths > 0]
+    rows["labels"][0, first] = IGNORE_INDEX
+    return SplicedBatch(**rows), Packing(bounds, tuple(zip(edges, edges[1:], strict=False)))
+
+
+class PackedSdpa:
+    """Causal attention of a packed row, sample by sample, through PyTorch's attention: runs everywhere."""
+
+    def __init__(self, packing: Packing) -> None:
+        self.lengths = [stop - start for start, stop in packing.spans]
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
+        """``query [1, H, T, D]``; key and value ``[1, H_kv, T, D]`` -> ``[1, T, H, D]``."""
+        parts = (tensor.split(self.lengths, dim=2) for tensor in (query, key, value))
+        outputs = [
+            scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
+            for q, k, v in zip(*parts, strict=True)
+        ]
+        return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+class VarlenAttention(torch.autograd.Function):
+    """A ``VarlenKernel`` as a differentiable function."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, kernel: VarlenKernel, scale: float
+    ) -> Tensor:
+        """``query [T, H, D]``; key and value ``[T, H_kv, D]`` -> ``[T, H, D]``."""
+        out, lse = kernel.forward(query, key, value, segments, scale)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.segments, ctx.kernel, ctx.scale = segments, kernel, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """See the kernel."""
+        query, key, value, out, lse = ctx.saved_tensors
+        grads = ctx.kernel.backward(grad.contiguous(), query, key, value, out, lse, ctx.segments, ctx.scale)
+        return *grads, None, None, None
+
+
+class PackedFlash:
+    """Causal attention of a packed row in one variable-length FlashAttention call."""
+
+    def __init__(self, packing: Packing, kernel: VarlenKernel | None = None) -> None:
+        self.kernel = varlen_kernel() if kernel is None else kernel
+        edges, longest = packing.bounds.to(torch.int32), max(stop - start for start, stop in packing.spans)
+        self.segments = Segments(edges, edges, longest, longest)
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
+        """See ``PackedSdpa``.
+
+        Raises:
+            InputError: attention dropout, which the kernel is called without.
+        """
+        refuse_dropout("packed FlashAttention", dropout)
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        rows = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+        return VarlenAttention.apply(*rows, self.segments, self.kernel, scale)[None]
+
+
+PackedAttention = PackedSdpa | PackedFlash
+
+
+def packed_attention(packing: Packing, backend: str) -> PackedAttention:
+    """The attention of a packed main pass: ``flash`` where the ribbon's backend is that, else sample by sample."""
+    return PackedFlash(packing) if backend == "flash" else PackedSdpa(packing)

@@ -1,0 +1,63 @@
+"""The attention backends of the candidate pass by name, and which of them run here.
+
+Add one to ``BACKENDS`` under its name, with a test that it equals ``sdpa``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from align_ti.attention.ribbon.flash import FlashRibbon
+from align_ti.attention.ribbon.flex import FlexRibbon, why_not_flex
+from align_ti.attention.ribbon.geometry import RibbonAttention, RibbonGeometry
+from align_ti.attention.ribbon.sdpa import SdpaRibbon
+from align_ti.attention.varlen import why_not_varlen
+from llava.errors import InputError
+
+
+class Backend(NamedTuple):
+    """``make`` prepares a candidate pass; ``why_not`` says why it cannot run on this machine, or None."""
+
+    make: Callable[[RibbonGeometry], RibbonAttention]
+    why_not: Callable[[], str | None]
+
+
+BACKENDS: Mapping[str, Backend] = {
+    "flash": Backend(FlashRibbon, why_not_varlen),
+    "flex": Backend(FlexRibbon, why_not_flex),
+    "sdpa": Backend(SdpaRibbon, lambda: None),
+}
+HALF = (torch.bfloat16, torch.float16)
+
+
+def attention_dtype(like: Tensor) -> torch.dtype:
+    """The precision in which attention over tensors like this one runs: autocast's where it is on."""
+    device = like.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+
+
+def resolve_backend(name: str = "auto", dtype: torch.dtype = torch.bfloat16) -> str:
+    """The backend to use: ``auto`` is ``flash`` where it runs, for half precision, else ``sdpa``.
+
+    Args:
+        name: ``auto`` or a name in ``BACKENDS``.
+        dtype: of keys and values.
+
+    Raises:
+        InputError: the backend is unknown or not available; the message lists those that are.
+    """
+    reasons = {key: backend.why_not() for key, backend in BACKENDS.items()}
+    if dtype not in HALF:
+        reasons["flash"] = reasons["flash"] or f"FlashAttention takes bfloat16 and float16, the model runs in {dtype}"
+    available = [key for key, reason in reasons.items() if reason is None]
+    if name == "auto":
+        return "flash" if "flash" in available else "sdpa"
+    if name not in BACKENDS:
+        raise InputError(f"ribbon backend {name!r} is unknown; there are: auto, {', '.join(sorted(BACKENDS))}")
+    if name not in available:
+        raise InputError(
+            f"ribbon backend {name!r} is not available: {reasons[name]}. Here: auto, {', '.join(available)}"
+        )
+    return name

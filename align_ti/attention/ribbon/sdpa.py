@@ -1,0 +1,70 @@
+"""The ribbon through PyTorch's attention with a mask: runs everywhere, and is what others must equal."""
+
+from dataclasses import replace
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from align_ti.attention.ribbon.geometry import RibbonGeometry, SampleSpan
+
+BLOCK = 128
+"""Candidates of one sample that share a call: each sees its prefix and, behind the mask, its block's own keys."""
+
+
+class SdpaRibbon:
+    """Sample by sample, a block of candidates at a time, over exactly the keys they need.
+
+    Query heads that share a key head are laid along the rows, so keys are never repeated and every SDPA
+    kernel can be used. Blocks keep the cost linear in the number of candidates.
+
+    The masks are added to the scores: PyTorch would turn boolean ones into such anew in every layer, and keep each for
+    the backward.
+    """
+
+    def __init__(self, geometry: RibbonGeometry):
+        self.groups = geometry.groups
+        self.blocks = [
+            replace(span, candidates=min(BLOCK, span.candidates - first))
+            for span in geometry.spans
+            for first in range(0, span.candidates, BLOCK)
+        ]
+        self.candidates = [block.candidates for block in self.blocks]
+        limits = geometry.limits.split(self.candidates)
+        self.masks = [self._mask(block, mine) for block, mine in zip(self.blocks, limits, strict=True)]
+
+    def _mask(self, block: SampleSpan, limits: Tensor) -> Tensor:
+        """``[groups * candidates, keys + candidates]``: 0 for the prefix before each limit and the candidate itself."""
+        columns = torch.arange(block.start, block.stop, device=limits.device)
+        own = torch.eye(block.candidates, dtype=torch.bool, device=limits.device)
+        seen = torch.cat([columns < limits[:, None], own], dim=1).repeat(self.groups, 1)
+        return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, -torch.inf)
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        prefix_key: Tensor,
+        prefix_value: Tensor,
+        scaling: float | None,
+        dropout: float,
+    ) -> Tensor:
+        """See ``RibbonAttention``."""
+        self.masks = [mask.to(query.dtype) for mask in self.masks]
+        queries, keys, values = (tensor.split(self.candidates, dim=1) for tensor in (query, key, value))
+        prefix_keys, prefix_values = prefix_key.unbind(0), prefix_value.unbind(0)
+        outputs = []
+        for index, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
+            seen = slice(block.start, block.stop)
+            output = scaled_dot_product_attention(
+                rearrange(queries[index], "(kv g) c d -> 1 kv (g c) d", g=self.groups),
+                torch.cat([prefix_keys[block.row][:, seen], keys[index]], dim=1)[None],
+                torch.cat([prefix_values[block.row][:, seen], values[index]], dim=1)[None],
+                attn_mask=mask,
+                dropout_p=dropout,
+                scale=scaling,
+            )
+            outputs.append(rearrange(output, "1 kv (g c) d -> c (kv g) d", g=self.groups))
+        return torch.cat(outputs)

@@ -1,1 +1,0 @@
-"""What a training step costs, by method: counted FLOPs, wall time, peak memory."""

@@ -1,0 +1,1 @@
+"""The candidates of TPA: drawn, laid out, and run through both models."""

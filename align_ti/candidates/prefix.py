@@ -1,0 +1,66 @@
+"""The candidate pass over a shared prefix: only candidate rows run, against keys and values kept before.
+
+The main path never attends to candidates, so its keys and values are those of the plain forward pass; kept
+in the autograd graph, they carry the candidates' gradient back into it.
+"""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from align_ti.attention.interface import AttentionCapture, anything_4d, require_align_ti_attention
+from align_ti.attention.ribbon.backends import BACKENDS, resolve_backend
+from align_ti.attention.ribbon.geometry import RibbonPass, ribbon_geometry
+from align_ti.candidates.layout import CandidateLayout
+from llava.errors import InputError
+
+
+def candidate_pass(
+    decoder: PreTrainedModel,
+    prefix: AttentionCapture,
+    layout: CandidateLayout,
+    attention_mask: Tensor,
+    backend: str = "auto",
+    bounds: Tensor | None = None,
+) -> Tensor:
+    """Run the candidates of a batch through a decoder whose main pass filled ``prefix``.
+
+    Args:
+        decoder: the base model (``model.model``), with the ``align_ti`` attention.
+        prefix: the capture of this decoder's main pass over the same batch, with ``keep_prefix=True``.
+        layout: the candidates.
+        attention_mask: bool ``[B, S]`` of the main pass.
+        backend: see ``resolve_backend``.
+        bounds: of a packed main pass, see ``ribbon_geometry``.
+
+    Returns:
+        last hidden states after the final norm, ``[C, D]``, in the layout's order.
+
+    Raises:
+        InputError: the decoder runs another attention, the prefix was not kept, or it was kept without its graph and
+            gradients are wanted.
+    """
+    require_align_ti_attention(decoder)
+    config = decoder.config
+    if len(prefix.keys) != config.num_hidden_layers:
+        raise InputError(
+            f"the prefix holds {len(prefix.keys)} layers, the decoder has {config.num_hidden_layers}: run "
+            "the main pass of this decoder with capture=AttentionCapture(keep_prefix=True)"
+        )
+    if torch.is_grad_enabled() and not prefix.in_graph:
+        raise InputError(
+            "the keys and values of the main pass were kept without their graph, so the candidates' gradient through "
+            "them would be lost: reentrant gradient checkpointing does that, and torch.no_grad. Enable checkpointing "
+            'with {"use_reentrant": False}'
+        )
+    groups = config.num_attention_heads // config.num_key_value_heads
+    name = resolve_backend(backend, prefix.keys[0].dtype)
+    attention = BACKENDS[name].make(ribbon_geometry(layout, attention_mask, groups, bounds))
+    output = decoder(
+        inputs_embeds=decoder.get_input_embeddings()(layout.token[None]),
+        attention_mask=anything_4d(layout.token),
+        position_ids=layout.position_id[None],
+        use_cache=False,
+        ribbon=RibbonPass(prefix.keys, prefix.values, attention),
+    )
+    return output.last_hidden_state[0]

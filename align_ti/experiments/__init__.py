@@ -1,1 +1,0 @@
-"""The paper's comparisons: which students to train, how to train them once for each seed, and what came out."""

@@ -1,0 +1,1 @@
+"""The losses, and the two linear heads that all of them go through."""

@@ -1,0 +1,1 @@
+"""Where models look: relevance of layers, maps."""

@@ -1,0 +1,145 @@
+"""Where the instruction looks: instruction-to-vision maps of several models over a picture (the paper, Figs. 7, 10)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from align_ti.attention.interface import AttentionCapture, require_align_ti_attention, use_align_ti_attention
+from align_ti.attention.maps import MapRequest
+from align_ti.attention.overlay import SeenBox, sample
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import get_template
+from llava.data.images import load_image, preprocess_image
+from llava.data.tokenize import TokenizedSample, tokenize_conversation
+from llava.errors import InputError
+from llava.eval.evaluate import own_template
+from llava.inference.generate import load
+
+
+@dataclass
+class Viewer:
+    """A loaded model that can be asked where it looks."""
+
+    tokenizer: Any
+    model: Any
+    template: str
+
+    @classmethod
+    def load(cls, path: str, device: str = "auto", dtype: str = "auto") -> "Viewer":
+        """A checkpoint, asked in the template it was tuned with; see ``llava.inference.generate.load``."""
+        loaded = load(path, device, dtype)
+        use_align_ti_attention(loaded.model)
+        return cls(loaded.tokenizer, loaded.model, own_template(path))
+
+    @torch.no_grad()
+    def maps(self, image: Image.Image, question: str) -> Tensor:
+        """Mean attention from the question's tokens to the visual tokens.
+
+        Args:
+            image: RGB picture.
+            question: the human turn, without ``<image>``.
+
+        Returns:
+            ``[layers, side, side]``, each entry the mean over heads and question tokens of the softmax over the row.
+
+        Raises:
+            InputError: if the visual tokens do not form a square.
+        """
+        turns = [
+            {"from": "human", "value": f"{DEFAULT_IMAGE_TOKEN}\n{question}"},
+            {"from": "gpt", "value": "-"},
+        ]
+        tokens = tokenize_conversation(turns, self.tokenizer, get_template(self.template), 1)
+        aspect = getattr(self.model.config, "image_aspect_ratio", None)
+        pixels = preprocess_image(image, self.model.get_vision_tower().image_processor, aspect)
+        return instruction_maps(self.model, tokens, images=pixels[None].to(self.model.get_input_embeddings().weight))
+
+    def seen_box(self, image: Image.Image) -> SeenBox:
+        """The part of a picture that the grid of visual tokens covers: with padding more than the picture."""
+        tower = self.model.get_vision_tower()
+        aspect = getattr(self.model.config, "image_aspect_ratio", None)
+        return SeenBox.of(*image.size, aspect, tower.image_processor, tower)
+
+
+@torch.no_grad()
+def instruction_maps(model: Any, tokens: TokenizedSample, **pictures: Tensor) -> Tensor:
+    """Mean attention from instruction tokens to visual tokens, in every layer.
+
+    Args:
+        model: runs the ``align_ti`` attention.
+        tokens: one prompt with one picture.
+        pictures: ``images=`` or ``vision_features=``, as ``splice_inputs`` takes them.
+
+    Returns:
+        ``[layers, side, side]``, each entry the mean over heads and instruction tokens of the softmax over the row.
+
+    Raises:
+        InputError: the model runs another attention, or the visual tokens do not form a square.
+    """
+    require_align_ti_attention(model)
+    home = model.get_input_embeddings().weight.device
+    inputs = model.splice_inputs(
+        tokens.input_ids[None].to(home), instruction_mask=tokens.instruction_mask[None].to(home), **pictures
+    )
+    layers = range(model.config.num_hidden_layers)
+    capture = AttentionCapture(maps=MapRequest(frozenset(layers), inputs.instruction_mask, inputs.attention_mask))
+    model.model(
+        inputs_embeds=inputs.inputs_embeds,
+        attention_mask=inputs.attention_mask,
+        position_ids=inputs.position_ids,
+        use_cache=False,
+        capture=capture,
+    )
+    rows = torch.stack([capture.maps[layer][0, inputs.visual_mask[0]] for layer in layers])
+    side = math.isqrt(rows.shape[1])
+    if side * side != rows.shape[1]:
+        raise InputError(f"{rows.shape[1]} visual tokens do not form a square; this tower's maps cannot be drawn")
+    return rows.view(-1, side, side)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of pictures.
+
+    Attributes:
+        name: of the model.
+        layer: of the maps.
+        maps: ``[side, side]`` for each view.
+        boxes: what the grid covers in each view's picture.
+    """
+
+    name: str
+    layer: int
+    maps: Sequence[Tensor]
+    boxes: Sequence[SeenBox]
+
+
+def draw_maps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> Figure:
+    """One row a picture and question, the picture itself in front: the maps as heat over it.
+
+    Args:
+        views: ``(file of a picture, question)`` pairs.
+        columns: models and layers, with as many maps as there are views.
+    """
+    figure = Figure(figsize=(2.3 * (len(columns) + 1), 2.6 * len(views)), layout="constrained")
+    axes = figure.subplots(len(views), len(columns) + 1, squeeze=False)
+    for number, (row, (file, question)) in enumerate(zip(axes, views, strict=True)):
+        image = load_image(file)
+        row[0].imshow(image)
+        row[0].set_title(question.splitlines()[0], fontsize=8, wrap=True)
+        for cell, column in zip(row[1:], columns, strict=True):
+            heat = sample(column.maps[number].numpy(), column.boxes[number], *image.size)
+            cell.imshow(image)
+            cell.imshow(heat / np.nanmax(heat), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+            cell.set_title(f"{column.name}, layer {column.layer}", fontsize=8)
+    for cell in axes.flat:
+        cell.set_axis_off()
+    return figure

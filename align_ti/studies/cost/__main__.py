@@ -1,0 +1,201 @@
+"""Measure what Align-TI costs against vanilla KD, Algorithm 1 and GKD.
+
+    python -m align_ti.studies.cost --preset laptop --rows_from playground/mini/runs/student-align-ti --out DIR
+    python -m align_ti.studies.cost --preset paper --out DIR          (one large GPU)
+
+FLOPs are counted (products and attention, forward and backward), wall time is a ratio of steps that ran in turn, and
+memory is the most that was alive. No tower and no optimizer step is included: they cost every method the same.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from align_ti.studies.common.measure import flop_counter, peak_memory, ratio, seconds
+from align_ti.studies.common.provenance import cpu_name, run_facts
+from align_ti.studies.common.report import markdown_page, markdown_table, write_report
+from align_ti.studies.cost.heads import head_memory
+from align_ti.studies.cost.methods import METHODS, Bench
+from align_ti.studies.cost.sizes import PRESETS, Geometry
+from llava.errors import InputError, run_cli
+
+PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
+"""Dense bf16 peak by a part of the device's name (data sheets), for the model FLOPs utilisation."""
+
+REFERENCE = "vanilla_kd"
+
+
+def measured_rows(run: Path) -> float:
+    """Mean candidate rows a step that a training run logged.
+
+    Raises:
+        InputError: the folder holds no log with them.
+    """
+    file = run / "trainer_state.json"
+    try:
+        log = json.loads(file.read_text())["log_history"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{file} is not the log of a training run ({error})") from error
+    rows = [entry["candidate_rows"] for entry in log if "candidate_rows" in entry]
+    if not rows:
+        raise InputError(f"{file} logged no candidate_rows; was tpa among its losses?")
+    return statistics.mean(rows)
+
+
+def device_name(device: torch.device) -> str:
+    """What the figures were measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def bench(geometry: Geometry, device: torch.device, methods: list[str], **settings: Any) -> dict[str, Any]:
+    """Measure the methods; a dictionary for JSON. ``settings`` go to ``Bench``."""
+    work = Bench(geometry, device, **settings)
+    results: dict[str, dict[str, float]] = {}
+    runs = {name: work.step(name) for name in methods}
+    for name, run in runs.items():
+        with flop_counter() as counter:
+            work.objectives[name].counter = counter
+            run()
+        work.objectives[name].counter = None
+        results[name] = {
+            "tflops": counter.get_total_flops() / 1e12,
+            "head_tflops": work.objectives[name].head_flops / 1e12,
+            "peak_mib": peak_memory(run, (work.student, work.teacher), device) / 2**20,
+        }
+    taken = seconds(runs, geometry.rounds, device)
+    peak = next((value for part, value in PEAK_TFLOPS.items() if part in device_name(device)), None)
+    base = results[REFERENCE]
+    for name, result in results.items():
+        result["seconds"] = statistics.median(taken[name])
+        result["tokens_per_second"] = geometry.tokens / result["seconds"]
+        if peak:
+            result["mfu"] = result["tflops"] / result["seconds"] / peak
+        result["flops_ratio"] = result["tflops"] / base["tflops"]
+        outside = base["tflops"] - base["head_tflops"]
+        result["flops_ratio_outside_heads"] = (result["tflops"] - result["head_tflops"]) / outside
+        result["time_ratio"] = ratio(taken[name], taken[REFERENCE])
+        result["memory_ratio"] = result["peak_mib"] / base["peak_mib"]
+    return {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "dtype": str(geometry.dtype).removeprefix("torch."),
+        "tokens_per_step": geometry.tokens,
+        "supervised_tokens": sum(geometry.responses),
+        "d": geometry.d,
+        "candidate_rows_per_step": geometry.rows,
+        "parameters": {
+            "teacher": sum(parameter.numel() for parameter in work.teacher.parameters()),
+            "student": sum(parameter.numel() for parameter in work.student.parameters()),
+        },
+        "settings": settings,
+        "rounds": geometry.rounds,
+        "methods": results,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The ratios and absolute figures as text."""
+    head = ("method", "FLOPs", "no heads", "time", "memory", "TFLOP", "s", "tokens/s", "MiB")
+    rows = [head]
+    for name, result in report["methods"].items():
+        rows.append(
+            (
+                name,
+                f"{result['flops_ratio']:.3f}",
+                f"{result['flops_ratio_outside_heads']:.3f}",
+                f"{result['time_ratio']:.2f}",
+                f"{result['memory_ratio']:.2f}",
+                f"{result['tflops']:.3f}",
+                f"{result['seconds']:.3f}",
+                f"{result['tokens_per_second']:.0f}",
+                f"{result['peak_mib']:.0f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The ratios to the reference, and its sizes, as Markdown."""
+    headings = ["method", "FLOPs", "FLOPs outside the heads", "wall time", "peak memory", "s a step", "MiB"]
+    columns = ("flops_ratio", "flops_ratio_outside_heads", "time_ratio", "memory_ratio", "seconds", "peak_mib")
+    rows = [
+        [name, *(f"{result[column]:.{0 if column == 'peak_mib' else 2}f}" for column in columns)]
+        for name, result in report["methods"].items()
+    ]
+    shown = ("dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "rounds")
+    sizes = "; ".join(f"{name.replace('_', ' ')}: {report[name]}" for name in shown)
+    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
+    return f"{markdown_table(headings, rows)}\n\n{sizes}; {settings}. Parameters: " + ", ".join(
+        f"{role} {number:,}" for role, number in report["parameters"].items()
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="laptop")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch_size", type=int, help="samples of the preset's first response length")
+    parser.add_argument("--d", type=int, help="draws a step")
+    parser.add_argument("--rows", type=float, help="candidate rows a step that merging leaves")
+    parser.add_argument("--rows_from", type=Path, help="folder of a training run whose logged rows are taken")
+    parser.add_argument("--rounds", type=int, help="timed rounds")
+    parser.add_argument("--backend", default="auto", help="of the ribbon: auto, sdpa, flash or flex")
+    parser.add_argument("--packing", action="store_true", help="no padding in the main pass")
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing of the student")
+    parser.add_argument("--compile_losses", action="store_true", help="fuse the losses with torch.compile")
+    parser.add_argument("--heads", action="store_true", help="also the divergence's memory at 1,000 rows x 152k")
+    parser.add_argument("--out", type=Path, help="folder of the results, as JSON and Markdown")
+    parser.add_argument("--name", default="bench", help="of the results' files")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if REFERENCE not in arguments.methods:
+        raise InputError(f"--methods needs {REFERENCE}: the others are measured against it")
+    geometry = PRESETS[arguments.preset]
+    rows = measured_rows(arguments.rows_from) if arguments.rows_from else arguments.rows
+    responses = (geometry.responses[0],) * arguments.batch_size if arguments.batch_size else None
+    geometry = geometry.with_changes(d=arguments.d, rows=rows, rounds=arguments.rounds, responses=responses)
+    if not 0 <= geometry.rows <= geometry.d:
+        raise InputError(f"{geometry.rows} candidate rows a step; expected 0 to d = {geometry.d}")
+    report = bench(
+        geometry,
+        torch.device(arguments.device),
+        arguments.methods,
+        backend=arguments.backend,
+        packing=arguments.packing,
+        checkpointing=arguments.checkpointing,
+        compile_losses=arguments.compile_losses,
+    )
+    shown = ("device", "dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "parameters")
+    print("\n".join(f"{name}: {report[name]}" for name in shown))
+    print(table(report))
+    if arguments.heads:
+        report["head_memory"] = head_memory(torch.device(arguments.device))
+        print(
+            "divergence at 1,000 rows x 152,064, MiB beyond its inputs: {plain:.0f} plain, {chunked:.0f} chunked, "
+            "ratio {ratio:.2f}".format(**report["head_memory"])
+        )
+    if arguments.out:
+        facts = run_facts("align_ti.studies.cost")
+        text = markdown_page("What a training step costs", [markdown(report)], facts)
+        write_report(arguments.out, arguments.name, {"preset": arguments.preset, **facts, **report}, text)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,261 @@
+"""What an answer costs: size, memory, time to the first token, tokens a second (the paper, Table 17).
+
+    python -m align_ti.studies.cost.inference --model NAME=CHECKPOINT ... --image F.png --question "What is this?" \\
+        --out results
+
+Every model answers one question about one picture with exactly ``--new-tokens`` tokens, alone in its batch. The time to
+the first token includes the vision tower, not reading and resizing the picture. The models take turns, so that a noisy
+machine disturbs all alike, and medians over the rounds are reported.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from align_ti.studies.common.checkpoints import parse_named
+from align_ti.studies.common.measure import peak_memory, seconds
+from align_ti.studies.common.provenance import run_facts
+from align_ti.studies.common.report import markdown_page, markdown_table, write_report
+from llava.conversation import get_template
+from llava.data.images import load_image
+from llava.errors import InputError, run_cli
+from llava.eval.evaluate import own_template
+from llava.eval.pictures import Picture
+from llava.eval.records import Question
+from llava.eval.table import read_rows
+from llava.flags import add_device_flags
+from llava.inference.generate import LoadedModel, load, prompt_text
+from llava.inference.greedy import GREEDY
+from llava.mm_utils import process_images, tokenizer_image_token
+
+EXPLANATION = (
+    "Parameters and weights count tower, projector and language model, shared weights once. Peak memory is what is "
+    "allocated while a whole answer is made, weights included: the allocator's on a GPU, all living tensors on a CPU. "
+    "Tokens a second are those after the first. Medians over the rounds."
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one model's answer costs.
+
+    Attributes:
+        parameters: of tower, projector and language model, shared ones once.
+        weight_bytes: of these.
+        peak_bytes: allocated while an answer is made, weights included.
+        first_token_seconds: from pixels and ids to the first token, median.
+        tokens_per_second: after the first token, median.
+        prompt_tokens: positions of the prompt, visual tokens included.
+        average: mean of the six benchmarks, where scores were given.
+        rounds: ``(seconds to the first token, seconds to the last)`` of every round.
+    """
+
+    parameters: int
+    weight_bytes: int
+    peak_bytes: int
+    first_token_seconds: float
+    tokens_per_second: float
+    prompt_tokens: int
+    average: float | None
+    rounds: list[tuple[float, float]]
+
+
+def weight_size(model: nn.Module) -> tuple[int, int]:
+    """Number of parameters and their bytes, tied ones counted once."""
+    parameters = list(model.parameters())  # a tied parameter is one object
+    return sum(weight.numel() for weight in parameters), sum(weight.nbytes for weight in parameters)
+
+
+def answerer(loaded: LoadedModel, template: str, image: Any, question: str) -> tuple[Callable[[int], Tensor], int]:
+    """A function that writes an answer of exactly so many tokens, and the positions of its prompt.
+
+    Args:
+        loaded: the model and what belongs to it.
+        template: the prompt template's name.
+        image: an RGB picture.
+        question: the human turn, without ``<image>``.
+
+    Returns:
+        Tokens to write -> ids ``[1, tokens]``, greedily; an end of turn is not among them.
+    """
+    model = loaded.model
+    home = model.get_input_embeddings().weight
+    asked = Question("0", question, Picture("picture"))
+    text = prompt_text(asked, get_template(template), model.config)
+    ids = tokenizer_image_token(text, loaded.tokenizer, return_tensors="pt")
+    assert isinstance(ids, Tensor)
+    ids = ids[None].to(home.device)
+    pixels = process_images([image], loaded.image_processor, model.config).to(home.device, home.dtype)
+    ends = model.generation_config.eos_token_id
+
+    def answer(tokens: int) -> Tensor:
+        return model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            images=pixels,
+            **GREEDY,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            eos_token_id=ends if ends is not None else loaded.tokenizer.eos_token_id,
+            pad_token_id=loaded.tokenizer.pad_token_id,
+        )
+
+    return answer, ids.shape[1] + model.get_vision_tower().num_patches - 1
+
+
+def peak_bytes(run: Callable[[], Any], model: nn.Module, weight_bytes: int, device: torch.device) -> int:
+    """Most bytes of one model and its run, other models on the same device left out."""
+    if device.type != "cuda":
+        return peak_memory(run, (model,), device)
+    before = torch.cuda.memory_allocated(device)
+    return peak_memory(run, (model,), device) - before + weight_bytes
+
+
+def measure(
+    models: Mapping[str, LoadedModel],
+    templates: Mapping[str, str],
+    image: Any,
+    question: str,
+    *,
+    new_tokens: int,
+    rounds: int,
+    averages: Mapping[str, float | None],
+) -> dict[str, Cost]:
+    """Costs of all models, measured in turn.
+
+    Args:
+        models: by name, on one device.
+        templates: of their prompts, by name.
+        image: an RGB picture.
+        question: without ``<image>``.
+        new_tokens: tokens of an answer, at least 2.
+        rounds: answers that are timed, after one that is not.
+        averages: benchmark scores by name, to stand beside the costs.
+
+    Raises:
+        InputError: fewer than two tokens or one round.
+    """
+    if new_tokens < 2 or rounds < 1:
+        raise InputError(f"--new-tokens {new_tokens}, --rounds {rounds}: at least 2 tokens and 1 round are needed")
+    answers = {name: answerer(model, templates[name], image, question) for name, model in models.items()}
+    device = next(iter(models.values())).model.get_input_embeddings().weight.device
+    runs: dict[str, Callable[[], Any]] = {}
+    for name, (answer, _) in answers.items():
+        runs[f"{name} first"] = partial(answer, 1)
+        runs[f"{name} whole"] = partial(answer, new_tokens)
+    taken = seconds(runs, rounds, device)
+    costs = {}
+    for name, (_, prompt) in answers.items():
+        parameters, weights = weight_size(models[name].model)
+        pairs = list(zip(taken[f"{name} first"], taken[f"{name} whole"], strict=True))
+        costs[name] = Cost(
+            parameters=parameters,
+            weight_bytes=weights,
+            peak_bytes=peak_bytes(runs[f"{name} whole"], models[name].model, weights, device),
+            first_token_seconds=statistics.median(first for first, _ in pairs),
+            tokens_per_second=tokens_per_second(pairs, new_tokens),
+            prompt_tokens=prompt,
+            average=averages.get(name),
+            rounds=pairs,
+        )
+    return costs
+
+
+def tokens_per_second(rounds: list[tuple[float, float]], new_tokens: int) -> float:
+    """Tokens after the first, over the difference of the median seconds to the last and to the first token.
+
+    The difference is taken between medians: in a single round of a small model noise can be larger than it.
+
+    Raises:
+        InputError: the median whole answer took no longer than its first token.
+    """
+    first, whole = (statistics.median(times) for times in zip(*rounds, strict=True))
+    if whole <= first:
+        raise InputError(
+            f"{new_tokens} tokens took {whole:.4f} s and the first alone {first:.4f} s; the machine is too noisy for "
+            "so few: raise --new-tokens or --rounds"
+        )
+    return (new_tokens - 1) / (whole - first)
+
+
+def as_markdown(costs: Mapping[str, Cost], facts: Mapping[str, str]) -> str:
+    """Table 17, one row a model."""
+    headings = ["model", "parameters", "weights, MiB", "peak memory, MiB", "first token, ms", "tokens/s", "Avg"]
+    rows = [
+        [
+            name,
+            readable(cost.parameters),
+            f"{cost.weight_bytes / 2**20:.1f}",
+            f"{cost.peak_bytes / 2**20:.1f}",
+            f"{1000 * cost.first_token_seconds:.1f}",
+            f"{cost.tokens_per_second:.1f}",
+            "-" if cost.average is None else f"{cost.average:.1f}",
+        ]
+        for name, cost in costs.items()
+    ]
+    return markdown_page("Inference cost", [markdown_table(headings, rows), EXPLANATION], facts)
+
+
+def readable(number: int) -> str:
+    """A count with its unit: 0.5 B, 3.6 M, 812."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", action="append", required=True, metavar="NAME=CHECKPOINT")
+    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--question", required=True)
+    parser.add_argument("--new-tokens", type=int, default=128, help="tokens of an answer")
+    parser.add_argument("--rounds", type=int, default=5, help="answers timed of each model")
+    parser.add_argument("--scores", action="append", default=[], metavar="NAME=FOLDER", help="of llava.eval.run")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--name", default="inference_cost", help="of the results' files")
+    add_device_flags(parser)
+    arguments = parser.parse_args()
+    paths, scores = parse_named(arguments.model, "--model"), parse_named(arguments.scores, "--scores")
+    unknown = sorted(set(scores) - set(paths))
+    if unknown:
+        raise InputError(f"--scores names {', '.join(unknown)}, but the models are {', '.join(paths)}")
+    averages = {name: read_rows(folder)[0].average for name, folder in scores.items()}
+    image = load_image(arguments.image)
+    models = {name: load(path, arguments.device, arguments.dtype) for name, path in paths.items()}
+    costs = measure(
+        models,
+        {name: own_template(path) for name, path in paths.items()},
+        image,
+        arguments.question,
+        new_tokens=arguments.new_tokens,
+        rounds=arguments.rounds,
+        averages=averages,
+    )
+    home = next(iter(models.values())).model.get_input_embeddings().weight
+    facts = {
+        **run_facts("align_ti.studies.cost.inference"),
+        "device": torch.cuda.get_device_name(home.device)
+        if home.is_cuda
+        else f"CPU, {torch.get_num_threads()} threads",
+        "dtype": str(home.dtype).removeprefix("torch."),
+        "tokens": f"{arguments.new_tokens} new ones after prompts of "
+        + ", ".join(str(cost.prompt_tokens) for cost in costs.values()),
+        "rounds": str(arguments.rounds),
+    }
+    content = {**facts, "models": {name: asdict(cost) for name, cost in costs.items()}}
+    write_report(arguments.out, arguments.name, content, as_markdown(costs, facts))
+
+
+if __name__ == "__main__":
+    run_cli(main)

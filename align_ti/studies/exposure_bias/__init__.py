@@ -1,0 +1,1 @@
+"""Errors that accumulate over the tokens of an answer."""

@@ -1,0 +1,233 @@
+"""The command of ``exposure_bias``: from checkpoints and data to JSON, Markdown and a figure.
+
+A ``--student`` of several seeds is given several times under one name: curves are then means over its seeds.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from align_ti.studies.common.checkpoints import common_template, parse_groups
+from align_ti.studies.common.provenance import run_facts
+from align_ti.studies.common.report import markdown_page, markdown_table, write_report
+from align_ti.studies.exposure_bias.long_answers import batches, find_long_answers
+from align_ti.studies.exposure_bias.measure import (
+    ENDED,
+    RESAMPLES,
+    PrefixErrors,
+    accumulated,
+    excess_error,
+    excess_interval,
+    measure,
+)
+from align_ti.studies.hold_out import said_of_training
+from align_ti.training.teacher import check_same_tokenizer
+from llava.data.annotations.table import open_annotations
+from llava.errors import InputError
+from llava.flags import add_device_flags
+from llava.inference.end_of_turn import EndOfTurn
+from llava.inference.generate import load
+
+EXPLANATION = (
+    "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
+    "(Eq. 9); E_test: of the student (Eq. 10), the same as R (Eq. 12); E: of the teacher (Eq. 13). %ExAccErr = "
+    "(R - E) / E (Eq. 11), of each seed of a student, then their mean. 95 % intervals are Student's over the seeds "
+    f"where there are several, else from {RESAMPLES} draws of the samples with replacement. The last columns: how many "
+    "tokens responses of student and teacher have on average up to that step, and how many of data, student and "
+    "teacher get there. The paper keeps the samples out of training; whether that holds here is said below."
+)
+AFTER_THE_END = {
+    "zero": "A step behind the end of a response counts zero, so a student that says less also collects less",
+    "leave-out": "A step behind the end of a response is left out of the mean of its step, which later steps take over "
+    "fewer responses",
+}
+
+
+def curves(errors: PrefixErrors, ended: str) -> dict[str, list[float]]:
+    """Everything drawn, by step from 1: errors in nats, ``%ExAccErr`` in percent, the shares of responses that reach a
+    step."""
+    low, high = excess_interval(errors, ended)
+    train, test, baseline = (accumulated(steps, ended) for steps in (errors.data, errors.student, errors.teacher))
+    values = {
+        "e_train": train,
+        "e_test": test,
+        "e_baseline": baseline,
+        "ex_acc_err": excess_error(test, baseline),
+        "ex_acc_err_low": low,
+        "ex_acc_err_high": high,
+        **{
+            f"reached_{who}": (~getattr(errors, who).isnan()).double().mean(0) for who in ("data", "student", "teacher")
+        },
+    }
+    return {name: [round(value, 6) for value in series.tolist()] for name, series in values.items()}
+
+
+def over_seeds(seeds: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """The mean of the curves of several seeds; with more than one, ``%ExAccErr`` has Student's interval over them."""
+    values = {name: np.array([curve[name] for curve in seeds]) for name in seeds[0]}
+    means = {name: series.mean(axis=0) for name, series in values.items()}
+    if len(seeds) > 1:
+        from align_ti.studies.common.intervals import estimate  # needs scipy, the extra `tables`
+
+        steps = values["ex_acc_err"].T
+        half_widths = np.array([estimate(step).half_width for step in steps])
+        means["ex_acc_err_low"] = means["ex_acc_err"] - half_widths
+        means["ex_acc_err_high"] = means["ex_acc_err"] + half_widths
+    return {name: [round(float(value), 6) for value in series] for name, series in means.items()}
+
+
+def as_markdown(
+    students: Mapping[str, Mapping[str, Mapping[str, list[float]]]],
+    seeds: Mapping[str, Mapping[str, Sequence[Mapping[str, list[float]]]]],
+    ended: str,
+    facts: Mapping[str, str],
+) -> str:
+    """Four steps of every curve as a table, and what separates the students at the last.
+
+    Args:
+        students: curves by what a step behind the end counts, and by name.
+        seeds: the same of each seed.
+        ended: which of the former the table is about; the other one has a column.
+    """
+    (other,) = (name for name in ENDED if name != ended)
+    rows = []
+    for name, curve in students[ended].items():
+        steps = len(curve["e_train"])
+        for step in sorted({max(1, steps * quarter // 4) for quarter in (1, 2, 3, 4)}):
+            at = {key: series[step - 1] for key, series in curve.items()}
+            errors = [f"{at[key]:.3f}" for key in ("e_train", "e_test", "e_baseline")]
+            excess = [_excess(students[convention][name], step) for convention in (ended, other)]
+            tokens = ", ".join(f"{sum(curve[f'reached_{who}'][:step]):.1f}" for who in ("student", "teacher"))
+            reached = ", ".join(f"{100 * at[f'reached_{who}']:.0f}" for who in ("data", "student", "teacher"))
+            rows.append([name, str(step), *errors, *excess, tokens, reached])
+    headings = ["student", "step", "E_train", "E_test = R", "E", "%ExAccErr", f"%ExAccErr, {other}"]
+    headings += ["tokens", "responses so long, %"]
+    conventions = f"{AFTER_THE_END[ended]} (`--ended {ended}`). {AFTER_THE_END[other]} (`{other}`)."
+    parts = [markdown_table(headings, rows), EXPLANATION, conventions]
+    first, *rest = seeds[ended]
+    compared = [name for name in rest if len(seeds[ended][name]) == len(seeds[ended][first]) > 1]
+    if compared:
+        quantities = ("e_train", "e_test", "e_baseline", "ex_acc_err")
+        cells = [
+            [name, *(_difference(seeds[ended][name], seeds[ended][first], key) for key in quantities),
+             _difference(seeds[other][name], seeds[other][first], "ex_acc_err")]
+            for name in compared
+        ]  # fmt: skip
+        against = markdown_table(["", "E_train", "E_test = R", "E", "%ExAccErr", f"%ExAccErr, {other}"], cells)
+        parts += [f"Against {first}, at the last step, seed by seed:", against]
+    return markdown_page("Exposure bias by generation step", parts, facts)
+
+
+def _excess(curve: Mapping[str, list[float]], step: int) -> str:
+    value, low, high = (curve[f"ex_acc_err{end}"][step - 1] for end in ("", "_low", "_high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _difference(
+    mine: Sequence[Mapping[str, list[float]]], theirs: Sequence[Mapping[str, list[float]]], key: str
+) -> str:
+    from align_ti.studies.common.intervals import paired_difference  # needs scipy, the extra `tables`
+
+    return paired_difference([curve[key][-1] for curve in mine], [curve[key][-1] for curve in theirs]).text(2)
+
+
+def draw(students: Mapping[str, Mapping[str, list[float]]]) -> Figure:
+    """Left the two accumulated errors (Fig. 2, right), on the right ``%ExAccErr`` (Fig. 6); one colour a student."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    errors, excess = figure.subplots(1, 2)
+    for number, (name, curve) in enumerate(students.items()):
+        colour = f"C{number}"
+        steps = range(1, len(curve["e_train"]) + 1)
+        errors.plot(steps, curve["e_test"], color=colour, label=f"{name}, test time")
+        errors.plot(steps, curve["e_train"], color=colour, linestyle="--", label=f"{name}, training time")
+        excess.plot(steps, curve["ex_acc_err"], color=colour, label=name)
+        excess.fill_between(
+            steps, curve["ex_acc_err_low"], curve["ex_acc_err_high"], color=colour, alpha=0.15, linewidth=0
+        )
+    excess.axhline(0, color="black", linewidth=0.8)
+    errors.set(xlabel="generation step", ylabel="accumulated error, nats", title="Training-time and test-time error")
+    excess.set(xlabel="generation step", ylabel="%ExAccErr", title="Excess accumulated error")
+    for axes in (errors, excess):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--teacher", required=True, metavar="CHECKPOINT")
+    parser.add_argument(
+        "--student", action="append", required=True, metavar="NAME=CHECKPOINT", help="a name again is another seed"
+    )
+    parser.add_argument("--data", required=True, help="annotation file; the paper keeps these samples out of training")
+    parser.add_argument("--image-folder", type=Path, help="where paths of pictures start; else the data's folder")
+    parser.add_argument("--samples", type=int, default=1000, help="conversations, drawn at random")
+    parser.add_argument("--max-new-tokens", type=int, default=100, help="generation steps")
+    parser.add_argument("--min-answer-tokens", type=int, help="shortest answer taken; else --max-new-tokens")
+    parser.add_argument(
+        "--ended",
+        choices=ENDED,
+        default=ENDED[0],
+        help="what a step behind a response's end counts in the figure; the table has both",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="does not change the responses")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples and of the responses")
+    parser.add_argument("--conv-mode", help="prompt template; else the one that all checkpoints were tuned with")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--name", default="exposure_bias", help="of the results' files")
+    add_device_flags(parser)
+    arguments = parser.parse_args()
+    groups = parse_groups(arguments.student, "--student")
+    paths = {f"{name}/{seed}": path for name, seeds in groups.items() for seed, path in enumerate(seeds)}
+    if arguments.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens is {arguments.max_new_tokens}; it must be at least 1")
+    template = common_template({"the teacher": arguments.teacher, **paths}, arguments.conv_mode)
+    teacher = load(arguments.teacher, arguments.device, arguments.dtype)
+    students = {name: load(path, arguments.device, arguments.dtype) for name, path in paths.items()}
+    for name, student in students.items():
+        check_same_tokenizer(student.tokenizer, teacher.tokenizer, paths[name], arguments.teacher)
+    answers = find_long_answers(
+        open_annotations(arguments.data),
+        teacher.tokenizer,
+        template,
+        samples=arguments.samples,
+        at_least=arguments.min_answer_tokens or arguments.max_new_tokens,
+        image_folder=arguments.image_folder,
+        seed=arguments.seed,
+    )
+    aspect: Any = getattr(teacher.model.config, "image_aspect_ratio", None)
+    stop = EndOfTurn.of(template, teacher.tokenizer, teacher.model)
+    errors = measure(
+        teacher.model,
+        {name: student.model for name, student in students.items()},
+        batches(answers, arguments.batch_size, stop.pad_id, teacher.image_processor, aspect),
+        stop,
+        steps=arguments.max_new_tokens,
+        seed=arguments.seed,
+        samples=len(answers),
+    )
+    seeds = {
+        ended: {
+            name: [curves(errors[f"{name}/{seed}"], ended) for seed in range(len(group))]
+            for name, group in groups.items()
+        }
+        for ended in ENDED
+    }
+    results = {
+        ended: {name: over_seeds(of_student) for name, of_student in of_all.items()} for ended, of_all in seeds.items()
+    }
+    facts = {
+        **run_facts("align_ti.studies.exposure_bias.measure"),
+        "samples": str(len(answers)),
+        "seeds": ", ".join(f"{len(group)} of {name}" for name, group in groups.items()),
+        "samples in training": said_of_training(Path(arguments.data), groups),
+        "dtype": str(teacher.model.dtype).removeprefix("torch."),
+    }
+    text = as_markdown(results, seeds, arguments.ended, facts)
+    content = {"ended": arguments.ended, **facts, "students": results, "by seed": seeds}
+    write_report(arguments.out, arguments.name, content, text, draw(results[arguments.ended]))

@@ -1,0 +1,1 @@
+"""The paper's tables: students trained, evaluated and tabulated."""

@@ -1,0 +1,73 @@
+"""What came of trials, a line of JSON each in one small file.
+
+With it a table goes on where another machine stopped, as long as the teacher and the student's first stage are the same
+to the last bit, and the students may be thrown away.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llava.errors import InputError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished trial.
+
+    Attributes:
+        run, seed: which; a name of the catalogue.
+        recipe: of :func:`align_ti.studies.tables.recipe.recipe`: how the student was made.
+        scores: by benchmark.
+        held_out: cross-entropy of held-out conversations, nats a token; None where it was not measured.
+        seconds: by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
+        commit: at which the student was trained.
+    """
+
+    run: str
+    seed: int
+    recipe: Mapping[str, str]
+    scores: Mapping[str, float]
+    held_out: float | None
+    seconds: Mapping[str, float]
+    commit: str
+
+    def text(self) -> str:
+        """A line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+def read_record(text: str, where: str) -> Record:
+    """The inverse of :meth:`Record.text`.
+
+    Raises:
+        InputError: the text is something else; the message begins with ``where``.
+    """
+    try:
+        return Record(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where} is not the record of a trial: {error}; remove it") from error
+
+
+def read_records(file: Path) -> list[Record]:
+    """All records of a file, in the order in which they were kept; none where there is no file.
+
+    Raises:
+        InputError: a line is something else.
+    """
+    if not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [read_record(line, f"line {number} of {file}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def keep(file: Path, record: Record) -> None:
+    """Add a record at the end of a file, in one write, so that several trials may end at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, record.text().encode())
+    finally:
+        os.close(handle)

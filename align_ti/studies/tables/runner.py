@@ -1,0 +1,231 @@
+"""Train and evaluate the students of a table, one for each seed; what is finished is not done again."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from align_ti.studies.common.provenance import REPOSITORY
+from align_ti.studies.tables.commands import Commands, Ended, only_here
+from align_ti.studies.tables.recipe import check_recipes, check_teacher, differences, recipe, run_environment
+from align_ti.studies.tables.record import Record, keep, read_records
+from align_ti.studies.tables.trial import Trial, read_json
+from llava.data.prepare.output import write_text
+from llava.eval.table import SCORES_FILE, read_rows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with every trial.
+
+    Attributes:
+        flags: added to every training command.
+        held_out: conversations and the folder of their pictures, for the cross-entropy.
+        kept: file to which the record of each is added.
+        known: other files of records, which stand for trials as those of ``kept`` do.
+        commands: runs what a trial runs.
+    """
+
+    flags: Sequence[str] = ()
+    held_out: tuple[Path, Path] | None = None
+    kept: Path | None = None
+    known: Sequence[Path] = ()
+    commands: Commands = field(default_factory=Commands)
+
+    @property
+    def held_out_data(self) -> Path | None:
+        """The conversations for the cross-entropy, if that is asked for."""
+        return self.held_out[0] if self.held_out else None
+
+    def recipe(self, trial: Trial) -> dict[str, str]:
+        """How a student would be made now."""
+        return recipe(trial, self.flags, self.held_out_data)
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        """Refuse folders with students that were made otherwise, and teachers that are not there.
+
+        Raises:
+            InputError: there is one.
+        """
+        for trial in trials:
+            check_teacher(trial)
+        check_recipes(trials, self.flags, self.held_out_data)
+
+
+def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
+    """Do what is left of the trials, with a bar that says how long that will take.
+
+    Ctrl-C or SIGTERM ends what runs; the trainings among it save a checkpoint and go on from there next time.
+
+    Args:
+        trials: of :func:`align_ti.studies.tables.trial.plan_trials`.
+        work: what is done with them.
+        jobs: trials at a time.
+
+    Raises:
+        InputError: a command failed; the message has the end of its log.
+    """
+    work.check(trials)
+    left = [trial for trial in trials if not trial.is_finished(with_held_out=work.held_out is not None)]
+    logger.info("%d students, %d of them finished before", len(trials), len(trials) - len(left))
+    failed = threading.Event()
+
+    def do(trial: Trial) -> None:
+        if failed.is_set():
+            raise Ended
+        try:
+            run_trial(trial, work)
+        except Exception:
+            failed.set()
+            raise
+
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=len(left), unit="student", smoothing=0) as bar,
+        _signals_as_exits(),
+        ThreadPoolExecutor(jobs) as pool,
+        _ending(work.commands),
+    ):
+        running = {pool.submit(do, trial): trial for trial in left}
+        errors: list[BaseException] = []
+        for done in as_completed(running):
+            error = done.exception()
+            if error is None:
+                bar.set_description(f"{running[done]}, is done")
+                bar.update()
+            elif not isinstance(error, Ended):
+                logger.error("%s, has failed; what runs beside it is finished, nothing more is begun", running[done])
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+@contextmanager
+def _signals_as_exits() -> Iterator[None]:
+    """Make the signals that schedulers send leave this block as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        for number, handler in {**before, signal.SIGINT: interrupt}.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ending(commands: Commands) -> Iterator[None]:
+    """End all commands where this block is left by Ctrl-C or a signal; further ones change nothing."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        logger.info("ending what runs; trainings save a checkpoint first, from which the same command goes on")
+        commands.end()
+        raise SystemExit(error.code if isinstance(error, SystemExit) else 130) from None
+
+
+def take_kept(trials: Sequence[Trial], work: Work) -> None:
+    """Take records that were kept for trials of which nothing is there, if these would be made in the same way.
+
+    Args:
+        trials: as for :func:`run_trials`.
+        work: its ``known`` and ``kept`` are the files of records; the last one of a trial counts.
+    """
+    known: dict[tuple[str, int], list[Record]] = {}
+    for file in dict.fromkeys([*work.known, *([work.kept] if work.kept else [])]):
+        for record in read_records(file):
+            known.setdefault((record.run, record.seed), []).append(record)
+    for trial in trials:
+        if (trial.name, trial.seed) not in known or trial.record_file.is_file() or trial.model.exists():
+            continue
+        wanted = work.recipe(trial)
+        same = [record for record in known[trial.name, trial.seed] if not differences(record.recipe, wanted)]
+        if same:
+            trial.folder.mkdir(parents=True, exist_ok=True)
+            write_text(trial.record_file, same[-1].text())
+
+
+def run_trial(trial: Trial, work: Work) -> None:
+    """Train and evaluate one student, as far as that was not done before; see :func:`run_trials`.
+
+    A training that was interrupted goes on from its last checkpoint.
+    """
+    with only_here(trial.folder, work.commands) as held:
+        work.check([trial])  # another table may have worked here since
+        if trial.is_finished(with_held_out=work.held_out is not None):  # by another table meanwhile
+            return
+        _train(trial, work, held)
+        if not (trial.scores_folder / SCORES_FILE).is_file():
+            started = time.monotonic()
+            evaluate = ["bash", str(REPOSITORY / "scripts" / "eval" / "all.sh"), str(trial.model.resolve())]
+            where = {"OUTPUT_DIR": str(trial.scores_folder.resolve())}
+            work.commands.run(evaluate, trial.folder / "eval.log", where, held)
+            trial.took("evaluate", time.monotonic() - started)
+        if work.held_out is not None and not trial.held_out_file.is_file():
+            data, images = map(str, work.held_out)
+            read = [sys.executable, "-m", "llava.eval.held_out", "--model-path", str(trial.model.resolve())]
+            read += ["--data", data, "--image-folder", images, "--out", str(trial.held_out_file.resolve())]
+            read += ["--batch-size", os.environ.get("BATCH_SIZE", "8")]
+            work.commands.run(read, trial.folder / "held_out.log", {}, held)
+        record = collect(trial)
+        if work.kept is not None:
+            keep(work.kept, record)
+        write_text(trial.record_file, record.text())
+
+
+def _train(trial: Trial, work: Work, held: int) -> None:
+    wanted = work.recipe(trial)
+    if not trial.is_trained:
+        fresh, started = not trial.model.exists(), time.monotonic()
+        for stale in (trial.record_file, trial.held_out_file, trial.seconds_file):
+            stale.unlink(missing_ok=True)
+        shutil.rmtree(trial.scores_folder, ignore_errors=True)
+        write_text(trial.recipe_file, json.dumps(wanted, indent=1) + "\n")
+        script = ["bash", str(REPOSITORY / "scripts" / "distill" / f"{trial.run.script}.sh")]
+        own = ["--output_dir", str(trial.model.resolve()), "--seed", str(trial.seed), "--run_name", trial.name]
+        command = [*script, *trial.run.flags, *own, "--resume", "auto", *work.flags]
+        work.commands.run(command, trial.folder / "train.log", run_environment(trial.run), held)
+        if fresh:
+            trial.took("train", time.monotonic() - started)
+    elif work.held_out is not None:  # it may not have been asked for before
+        write_text(trial.recipe_file, json.dumps(wanted, indent=1) + "\n")
+    for checkpoint in trial.model.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def collect(trial: Trial) -> Record:
+    """The record of a trial all of whose parts are done.
+
+    Raises:
+        InputError: a file of one of them is damaged.
+    """
+    read = trial.held_out_file
+    return Record(
+        run=trial.name,
+        seed=trial.seed,
+        recipe=read_json(trial.recipe_file),
+        scores=read_rows(str(trial.scores_folder))[0].scores,
+        held_out=read_json(read)["cross_entropy"] if read.is_file() else None,
+        seconds=trial.seconds(),
+        commit=str(read_json(trial.model / "run_config.json")["commit"]),
+    )

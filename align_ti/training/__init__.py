@@ -1,0 +1,1 @@
+"""The distillation stage: flags, teacher, trainer, entry point."""

@@ -1,0 +1,1 @@
+"""The web page: models side by side, and where they look."""

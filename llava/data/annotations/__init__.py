@@ -1,0 +1,1 @@
+"""Annotation files of any size as one memory-mapped table."""

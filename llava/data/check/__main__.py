@@ -1,0 +1,212 @@
+"""Check a data set before hours are spent on it.
+
+    python -m llava.data.check --data_path data/mix.json --image_folder data/images \\
+        --model_name_or_path Qwen/Qwen2-0.5B --version qwen --model_max_length 2048
+
+Reads every entry, opens every image once and, given a tokenizer, measures every sample as training would.
+Goes on after errors as far as the file format allows (a broken line of a ``.jsonl`` file costs that line, a
+broken ``.json`` list ends there). Exit status: 0 for a clean data set, 1 when errors were found in it, 2 for
+wrong usage.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from llava.conversation import ASSISTANT, HUMAN, get_template
+from llava.data.annotations.entry import parse_entry
+from llava.data.annotations.json_stream import Row, iter_rows, require_annotation_file, split_paths
+from llava.data.check.report import (
+    BROKEN_JSON,
+    DUPLICATE_ID,
+    GPT_FIRST,
+    NO_ENTRIES,
+    UNANSWERED,
+    Finding,
+    Report,
+)
+from llava.data.check.samples import Sample, Settings, examine, load_tokenizer
+from llava.errors import InputError, run_cli
+
+SAMPLES_PER_BATCH = 64
+Examined = tuple[list[Finding], list[int]]
+
+
+@dataclass
+class Checker:
+    """One pass over annotation files.
+
+    Attributes:
+        files: the annotation files.
+        image_folder: where image paths start; None for the folder of each annotation file.
+        settings: how samples are measured.
+        workers: processes that open images and tokenise; 0 works in this one.
+        open_images: whether to open images at all.
+    """
+
+    files: list[Path]
+    image_folder: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+    workers: int = 0
+    open_images: bool = True
+    report: Report = field(default_factory=Report)
+    _ids: set[int] = field(default_factory=set)
+    _seen_images: set[int] = field(default_factory=set)
+
+    def run(self) -> Report:
+        """Check everything; the report is complete on return."""
+        total = sum(file.stat().st_size for file in self.files)
+        with tqdm(unit=" entries", desc="checking", disable=None) as bar:
+            progress = _Progress(bar, total)
+            for findings, positions in self._examined(self._batches(progress)):
+                for finding in findings:
+                    self.report.add(finding)
+                self.report.tokens.extend(positions)
+                progress.show(self.report.entries)
+        return self.report
+
+    def _batches(self, progress: "_Progress") -> Iterator[list[Sample]]:
+        batch: list[Sample] = []
+        for file in self.files:
+            before = self.report.entries
+            try:
+                for row in iter_rows(file, progress.read, keep_broken=True):
+                    batch += self._samples(file, row)
+                    if len(batch) >= SAMPLES_PER_BATCH:
+                        yield batch
+                        batch = []
+            except InputError as error:
+                self.report.add(Finding(BROKEN_JSON, str(error)))
+            else:
+                if self.report.entries == before:
+                    self.report.add(Finding(NO_ENTRIES, str(file)))
+        yield batch
+
+    def _samples(self, file: Path, row: Row) -> list[Sample]:
+        """Note what is quickly seen of an entry; return it if it is worth a closer look."""
+        self.report.entries += 1
+        if row.error:
+            self.report.add(Finding(BROKEN_JSON, f"{file}, entry {row.index} (line {row.line})", row.error))
+            return []
+        entry = parse_entry(row.value)
+        where = f"{file}, entry {row.index} (id {entry.id!r}, line {row.line})"
+        self.report.text_only += not entry.image
+        if entry.id and _seen(entry.id, self._ids):
+            self.report.add(Finding(DUPLICATE_ID, where))
+        if entry.problem:
+            self.report.add(Finding(entry.problem_kind, where, entry.problem))
+            return []
+        self.report.words.append(abs(entry.length))
+        if entry.conversations[0]["from"] == ASSISTANT:
+            self.report.add(Finding(GPT_FIRST, where, "its first turn is dropped"))
+        if entry.conversations[-1]["from"] == HUMAN:
+            self.report.add(Finding(UNANSWERED, where, "its last turn is dropped"))
+        images: list[Path] = []
+        if self.open_images:
+            paths = [(self.image_folder or file.parent) / path for path in entry.image]
+            images = [path for path in paths if not _seen(str(path), self._seen_images)]
+            self.report.images += len(images)
+        return [Sample(where, entry.conversations, len(entry.image), images)]
+
+    def _examined(self, batches: Iterator[list[Sample]]) -> Iterator[Examined]:
+        if self.workers == 0:
+            for batch in batches:
+                yield examine(self.settings, batch)
+            return
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["llava.data.check.samples"])
+        waiting: deque[Future[Examined]] = deque()
+        with ProcessPoolExecutor(self.workers, mp_context=context) as pool:
+            for batch in batches:
+                waiting.append(pool.submit(examine, self.settings, batch))
+                if len(waiting) > 4 * self.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+class _Progress:
+    """Shows entries done, of a total guessed from the bytes read so far."""
+
+    def __init__(self, bar: tqdm, total_bytes: int):
+        self._bar, self._total_bytes, self._read_bytes = bar, total_bytes, 0
+
+    def read(self, count: int) -> None:
+        self._read_bytes += count
+
+    def show(self, entries: int) -> None:
+        self._bar.total = round(entries * self._total_bytes / max(self._read_bytes, 1))
+        self._bar.update(entries - self._bar.n)
+
+
+def _seen(text: str, earlier: set[int]) -> bool:
+    """Whether ``text`` came before; only its hash is kept."""
+    key = hash(text)
+    known = key in earlier
+    earlier.add(key)
+    return known
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of the checker."""
+    parser = argparse.ArgumentParser(prog="python -m llava.data.check", description="Check LLaVA-format training data.")
+    parser.add_argument("--data_path", required=True, help=".json or .jsonl file, or several separated by commas")
+    parser.add_argument("--image_folder", type=Path, help="where image paths start (default: beside the data file)")
+    parser.add_argument("--model_name_or_path", help="a model whose tokenizer measures the samples")
+    parser.add_argument("--version", default="qwen", help="prompt template (default: %(default)s)")
+    parser.add_argument("--model_max_length", type=int, help="limit on a sample's positions; needs a tokenizer")
+    parser.add_argument(
+        "--visual_tokens", type=int, default=729, help="positions an image takes (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes (0: only this one)")
+    parser.add_argument("--no_images", action="store_true", help="do not open images")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
+    return parser
+
+
+def make_checker(args: argparse.Namespace) -> Checker:
+    """A checker from parsed arguments.
+
+    Raises:
+        InputError: a file or folder is missing, or a value makes no sense.
+    """
+    files = split_paths(args.data_path)
+    for file in files:
+        require_annotation_file(file)
+    if args.image_folder is not None and not args.image_folder.is_dir():
+        raise InputError(f"image folder {str(args.image_folder)!r} does not exist")
+    if args.workers < 0 or args.visual_tokens < 1:
+        raise InputError(f"--workers {args.workers} and --visual_tokens {args.visual_tokens} must be 0 or 1 at least")
+    get_template(args.version)
+    if args.model_name_or_path is not None:
+        if not load_tokenizer(args.model_name_or_path).is_fast:
+            raise InputError(f"the tokenizer of {args.model_name_or_path!r} is a slow one; a fast one is needed")
+    elif args.model_max_length is not None:
+        raise InputError("--model_max_length is counted in tokens; pass --model_name_or_path for the tokenizer")
+    settings = Settings(args.model_name_or_path, args.version, args.model_max_length, args.visual_tokens)
+    return Checker(files, args.image_folder, settings, args.workers, not args.no_images)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the checker; returns 0 for clean data and 1 for errors in it."""
+    args = build_parser().parse_args(argv)
+    checker = make_checker(args)
+    report = checker.run()
+    sys.stdout.write(report.as_text() + "\n")
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 1 if report.errors else 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,100 @@
+"""The checker's heavy part, run in worker processes: opening images and tokenising conversations."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from llava.conversation import get_template
+from llava.data.annotations.entry import EntryError
+from llava.data.check.report import MISSING_IMAGE, TOO_LONG, UNREADABLE_IMAGE, Finding
+from llava.data.images import verify_image
+from llava.data.tokenize import tokenize_conversation
+from llava.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What workers need to know; small, since it travels with every batch.
+
+    Attributes:
+        tokenizer: folder or hub name of the tokenizer, None to check no lengths.
+        template: name of the prompt template.
+        max_length: limit on the positions of a sample, None for no limit.
+        visual_tokens: positions an image takes.
+    """
+
+    tokenizer: str | None = None
+    template: str = "qwen"
+    max_length: int | None = None
+    visual_tokens: int = 729
+
+
+@dataclass
+class Sample:
+    """A usable entry to be looked at more closely.
+
+    Attributes:
+        where: its place in words.
+        conversations: its turns.
+        num_images: how many images it has.
+        image_files: those of its images that no earlier entry had.
+    """
+
+    where: str
+    conversations: list[dict[str, str]]
+    num_images: int
+    image_files: list[Path] = field(default_factory=list)
+
+
+def examine(settings: Settings, samples: list[Sample]) -> tuple[list[Finding], list[int]]:
+    """Findings about a batch of samples, and the positions of each (none without a tokenizer)."""
+    findings: list[Finding] = []
+    positions: list[int] = []
+    for sample in samples:
+        for file in sample.image_files:
+            findings += _image(sample.where, file)
+        if settings.tokenizer is not None:
+            _length(settings, settings.tokenizer, sample, findings, positions)
+    return findings, positions
+
+
+@lru_cache(maxsize=1)
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub name, loaded once a process.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"no tokenizer can be loaded from {name!r}: {error}") from error
+
+
+def _image(where: str, file: Path) -> list[Finding]:
+    if not file.is_file():
+        return [Finding(MISSING_IMAGE, where, str(file))]
+    try:
+        verify_image(file)
+    except InputError as error:
+        return [Finding(UNREADABLE_IMAGE, where, str(error))]
+    return []
+
+
+def _length(settings: Settings, tokenizer: str, sample: Sample, findings: list[Finding], positions: list[int]) -> None:
+    try:
+        tokens = tokenize_conversation(
+            sample.conversations,
+            load_tokenizer(tokenizer),
+            get_template(settings.template),
+            sample.num_images,
+        )
+        length = tokens.spliced_length(settings.visual_tokens)
+        positions.append(length)
+        if settings.max_length is not None and length > settings.max_length:
+            tokens.truncate(settings.max_length, settings.visual_tokens)
+            findings.append(Finding(TOO_LONG, sample.where, f"{length} positions, cut to {settings.max_length}"))
+    except EntryError as error:
+        findings.append(Finding(error.kind, sample.where, str(error)))

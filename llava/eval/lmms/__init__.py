@@ -1,0 +1,1 @@
+"""Checkpoints as models of lmms-eval."""

@@ -1,0 +1,173 @@
+"""Our checkpoints as a model of lmms-eval, which brings many more benchmarks than the paper's six.
+
+    python -m lmms_eval --model align_ti --model_args pretrained=CHECKPOINT --tasks mme --batch_size 8
+
+Prompts, pictures and greedy decoding are those of ``llava.eval``: the template is the one the checkpoint was tuned
+with, and answers do not depend on the batch size. Start it with ``accelerate launch`` to share the questions among
+several GPUs.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api import instance
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from llava.conversation import ASSISTANT, HUMAN
+from llava.data.tokenize import tokenize_segments
+from llava.errors import InputError
+from llava.eval.likelihood import answer_losses
+from llava.eval.lmms.requests import Limits, asks_for_sampling, human_turn, pictures_of
+from llava.eval.records import Question
+from llava.inference.generate import Batch, Prompt, answer_batch
+from llava.inference.loaded import ChatModel
+from llava.mm_utils import process_images, tokenizer_image_token
+
+logger = logging.getLogger(__name__)
+
+
+class AlignTI(lmms):
+    """A vision-language checkpoint behind lmms-eval's interface.
+
+    Args:
+        pretrained: checkpoint folder or hub name.
+        model_base: the language model that a projector-only checkpoint belongs to.
+        conv_template: prompt template, instead of the checkpoint's own.
+        batch_size: requests a batch; does not change the answers.
+        device: this process's own GPU if there is one, if absent.
+        dtype: ``auto`` for bfloat16 on a GPU and float32 on a CPU.
+        attn_implementation: as in transformers.
+        max_batch_size: accepted since lmms-eval passes it; not used.
+
+    Raises:
+        InputError: not a checkpoint of ours, an unknown template, or a batch size that is not a number.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str,
+        model_base: str | None = None,
+        conv_template: str | None = None,
+        batch_size: int | str = 1,
+        device: str | None = None,
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        self.pretrained = str(pretrained)  # the base class names its cache after it
+        super().__init__()
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
+            raise InputError(f"--batch_size is {batch_size!r}; give a number of at least 1")
+        self.batch_size = int(batch_size)
+        self.accelerator = Accelerator()
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+        self.device = torch.device(device) if device and self._world_size == 1 else self.accelerator.device
+        self.chat = ChatModel.load(
+            self.pretrained,
+            model_base,
+            template=conv_template,
+            device="cpu" if self.device.type == "cpu" else str(self.device),  # several processes share a "cpu:0"
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+        )
+        self._warned_of_sampling = False
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Greedy answers, in the order of the requests; sampling that a task asks for is left out."""
+        asked = [request.args for request in requests]
+        self._warn_of_sampling(options for _, options, *_ in asked)
+        limits = [Limits.of(options) for _, options, *_ in asked]
+        order = sorted(range(len(asked)), key=lambda index: (limits[index], len(asked[index][0])))
+        answers = [""] * len(asked)
+        with self._progress(len(asked)) as bar:
+            for limit, members in groupby(order, key=lambda index: limits[index]):
+                for group in _chunks(list(members), self.batch_size):
+                    batch = self._batch([asked[index] for index in group])
+                    found = answer_batch(self.chat.loaded, batch, self.chat.end, limit.max_new_tokens)
+                    for index, (text, _) in zip(group, found, strict=True):
+                        answers[index] = limit.cut(text)
+                    bar.update(len(group))
+        return answers
+
+    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
+        """Loss of each given answer, and whether greedy decoding gives it.
+
+        lmms-eval chooses the answer of the smallest value: its models return the mean negative log-likelihood,
+        whatever the method's name says. Where it has ``GenerationResult`` the pairs come in that: 0.7.3 turns
+        bare tuples into text, and cannot score them then.
+        """
+        asked = [request.args for request in requests]
+        order = sorted(range(len(asked)), key=lambda index: len(asked[index][0]))
+        losses = [(0.0, False)] * len(asked)
+        with self._progress(len(asked)) as bar:
+            for group in _chunks(order, self.batch_size):
+                for index, loss in zip(group, self._losses([asked[index] for index in group]), strict=True):
+                    losses[index] = loss
+                bar.update(len(group))
+        wrap = getattr(instance, "GenerationResult", None)
+        return losses if wrap is None else [wrap(loss) for loss in losses]
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not supported.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("the align_ti model answers single questions; tasks of several rounds are not supported")
+
+    def _batch(self, asked: Sequence[tuple[Any, ...]]) -> Batch:
+        """Prompts and pixel values of ``(context, options, doc_to_visual, doc_id, task, split)``."""
+        prompts: list[Prompt] = []
+        pictures: list[Image.Image] = []
+        for context, _, doc_to_visual, doc_id, task, split in asked:
+            own = pictures_of(doc_to_visual(self.task_dict[task][split][doc_id]))
+            turn = human_turn(context, len(own), self.chat.loaded.model.config)
+            text = "".join(segment.text for segment in self.chat.template.compose([(HUMAN, turn)]))
+            ids = tokenizer_image_token(text, self.chat.loaded.tokenizer)
+            assert isinstance(ids, list)
+            prompts.append(Prompt(Question(doc_id, context), ids))
+            pictures += own
+        return Batch(prompts, self._pixels(pictures), list(range(len(pictures))))
+
+    def _losses(self, asked: Sequence[tuple[Any, ...]]) -> list[tuple[float, bool]]:
+        """Losses of ``(context, answer, doc_to_visual, doc_id, task, split)``."""
+        samples = []
+        pictures: list[Image.Image] = []
+        for context, answer, doc_to_visual, doc_id, task, split in asked:
+            document = self.task_dict[task][split][doc_id]
+            own = pictures_of(doc_to_visual(document))
+            target = str(answer(document) if callable(answer) else answer)
+            turn = human_turn(context, len(own), self.chat.loaded.model.config)
+            segments = self.chat.template.compose([(HUMAN, turn), (ASSISTANT, target.strip())])
+            samples.append(tokenize_segments(segments, self.chat.loaded.tokenizer))
+            pictures += own
+        return answer_losses(self.chat.loaded.model, samples, self._pixels(pictures))
+
+    def _pixels(self, pictures: Sequence[Image.Image]) -> Tensor | None:
+        if not pictures:
+            return None
+        return process_images(pictures, self.chat.loaded.image_processor, self.chat.loaded.model.config)
+
+    def _warn_of_sampling(self, all_options: Iterable[Any]) -> None:
+        if not self._warned_of_sampling and any(asks_for_sampling(options) for options in all_options):
+            self._warned_of_sampling = True
+            logger.warning("the task asks for sampling or several beams; answers are greedy, as in our own evaluation")
+
+    def _progress(self, total: int) -> Any:
+        return tqdm(total=total, desc="align_ti", unit="request", disable=self._rank != 0)
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
