@@ -9,7 +9,9 @@ Registered with transformers under that name, so it is chosen like any other
 - ``packed``: a ``PackedAttention`` that does so for a row of samples without padding.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,6 @@ from transformers.masking_utils import sdpa_mask
 
 from align_ti.attention.maps import MapRequest, mean_instruction_attention
 from align_ti.attention.packing import PackedAttention
-from align_ti.attention.ribbon.geometry import RibbonPass
 from llava.errors import InputError
 
 NAME = "align_ti"
@@ -56,6 +57,7 @@ class AttentionCapture:
 
     def record(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> None:
         """Called by the attention function of each layer."""
+        # Gradient checkpointing runs a layer again in the backward: what the forward kept is what counts.
         if self.keep_prefix and layer not in self.keys:
             self.keys[layer], self.values[layer] = key, value
             self.in_graph &= torch.is_grad_enabled()
@@ -64,6 +66,39 @@ class AttentionCapture:
             self.maps[layer] = mean_instruction_attention(
                 query, key, request.instruction_mask, request.attention_mask, scaling, request.spans
             )
+
+
+class RibbonAttention(Protocol):
+    """Attention of one layer of a candidate pass."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        prefix_key: Tensor,
+        prefix_value: Tensor,
+        scaling: float | None,
+        dropout: float,
+    ) -> Tensor:
+        """``query [H, C, D]``, own ``[H_kv, C, D]``, prefix ``[B, H_kv, S, D]`` -> ``[C, H, D]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class RibbonPass:
+    """Handed to ``decoder(..., ribbon=...)``: the kept prefix by layer, and the attention that reads it."""
+
+    keys: Mapping[int, Tensor]
+    values: Mapping[int, Tensor]
+    attention: RibbonAttention
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float
+    ) -> Tensor:
+        """Packed candidates ``[1, H, C, D]`` -> ``[1, C, H, D]``."""
+        prefix_key, prefix_value = self.keys[layer], self.values[layer]
+        return self.attention(query[0], key[0], value[0], prefix_key, prefix_value, scaling, dropout)[None]
 
 
 def align_ti_attention(

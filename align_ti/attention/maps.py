@@ -67,6 +67,7 @@ def mean_instruction_attention(
         rows = instruction_mask[row, start:stop].nonzero().flatten()
         keys = rearrange(key[row, :, start:stop].to(dtype), "kv s d -> kv 1 d s")
         columns = torch.arange(stop - start, device=query.device)
+        # Only the instruction's rows, a few hundred at a time: S x S scores of all heads would not fit at S = 2048.
         total = torch.zeros(stop - start, dtype=dtype, device=query.device)
         for block in rows.split(ROWS_AT_ONCE):
             queries = rearrange(query[row][:, start + block].to(dtype), "(kv g) r d -> kv g r d", g=groups)

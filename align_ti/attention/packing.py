@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from align_ti.attention.ribbon.geometry import refuse_dropout
-from align_ti.attention.varlen import Segments, VarlenKernel, varlen_kernel
+from align_ti.attention.varlen import Segments, VarlenKernel, refuse_dropout, varlen_kernel
 from llava.constants import IGNORE_INDEX
 from llava.model.splice import SplicedBatch
 
@@ -52,6 +51,7 @@ def pack(batch: SplicedBatch) -> tuple[SplicedBatch, Packing]:
     edges = bounds.tolist()
     real = batch.attention_mask.bool()
     rows = {field.name: getattr(batch, field.name)[real][None] for field in fields(batch)}
+    # The column before a sample's first token belongs to another sample and must not predict it.
     first = bounds[:-1][lengths > 0]
     rows["labels"][0, first] = IGNORE_INDEX
     return SplicedBatch(**rows), Packing(bounds, tuple(zip(edges, edges[1:], strict=False)))

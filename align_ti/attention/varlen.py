@@ -144,6 +144,14 @@ class FlashAttn2Varlen:
         return grads
 
 
+def refuse_dropout(what: str, dropout: float) -> None:
+    """Raise ``InputError`` if an attention that has no dropout is asked for some."""
+    if dropout:
+        raise InputError(
+            f"{what} has no dropout, found attention_dropout {dropout}: use --ribbon_backend sdpa or set it 0"
+        )
+
+
 def why_not_varlen() -> str | None:
     """Why no variable-length FlashAttention runs on this machine; None where one does."""
     if not torch.cuda.is_available():

@@ -47,6 +47,8 @@ def ribbon_sequence(layout: CandidateLayout, attention_mask: Tensor, position_id
     rows = torch.bincount(layout.sample, minlength=batch)
     total = length + int(rows.max())
     columns = torch.arange(length, device=device)
+    # Every column moves right by the candidates that stand before or at it; a candidate's place is its limit plus the
+    # candidates of its sample before it.
     rank = torch.arange(len(layout), device=device) - (rows.cumsum(0) - rows)[layout.sample]
     at_limit = torch.zeros(batch, length, dtype=torch.long, device=device)
     at_limit.index_put_((layout.sample, layout.limit), torch.ones_like(layout.limit), accumulate=True)

@@ -68,6 +68,7 @@ def supervised_tokens(labels: Tensor, attention_mask: Tensor) -> SupervisedToken
         attention_mask: bool ``[B, S]``, True at real tokens.
     """
     target = labels != IGNORE_INDEX
+    # A target needs a real token before it, in its own row: the logits there predict it.
     target[:, 0] = False
     target[:, 1:] &= attention_mask[:, :-1].bool() & attention_mask[:, 1:].bool()
     sample, column = target.nonzero(as_tuple=True)
@@ -113,14 +114,18 @@ def candidate_layout(
     ends = torch.isin(token, torch.tensor(sorted(end_of_turn_ids), dtype=token.dtype, device=token.device))
     main_weight = torch.zeros(attention_mask.shape, dtype=dtype, device=draws.device)
     if merge:
+        # A draw equal to the label needs no row: y_k itself has its output in the main pass, and counts there.
         equal = (token == supervised.label[step]) & ~ends
         matched = equal.view(steps, d).sum(-1)
         main_weight[supervised.sample, supervised.column] = matched.to(dtype) / d
+        # Equal draws of a step give equal outputs: one row, weighted by how often it was drawn. Sorted by step, as the
+        # backends expect.
         rest = ~ends & ~equal
         pairs, counts = torch.unique(torch.stack([step[rest], token[rest]]), dim=1, sorted=True, return_counts=True)
         step, token, ends = pairs[0], pairs[1], torch.zeros_like(counts, dtype=torch.bool)
     weight = torch.where(ends, 0, counts).to(dtype) / d
     sample, limit = supervised.sample[step], supervised.column[step]
+    # All ranks run the same passes: DDP and ZeRO-3 wait for each other's collectives.
     if not len(token):
         sample, limit = _a_real_place(attention_mask)
         token, weight = torch.zeros_like(sample), torch.zeros_like(sample, dtype=dtype)

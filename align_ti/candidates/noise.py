@@ -23,7 +23,7 @@ def draw_noise(
             the batch.
         per_sample: supervised tokens of each sample, ``B`` numbers with sum ``L``.
         d: draws a token.
-        seed: of the run.
+        seed: Random seed of the run.
         step: number of the optimizer step.
         purpose: at most 16 bytes; draws for different purposes are independent.
 
@@ -43,6 +43,7 @@ def _samples(batch: Mapping[str, Any]) -> list[bytes]:
     index = batch.get("sample_index")
     if index is not None:
         return [b"number" + number.to_bytes(8, "little", signed=True) for number in index.tolist()]
+    # Equal samples in one batch are told apart by how often they came before.
     before: Counter[bytes] = Counter()
     samples = []
     for row, real in zip(batch["input_ids"].cpu(), batch["attention_mask"].cpu().bool(), strict=True):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from align_ti.attention.interface import AttentionCapture, anything_4d, require_align_ti_attention
+from align_ti.attention.interface import AttentionCapture, RibbonPass, anything_4d, require_align_ti_attention
 from align_ti.attention.ribbon.backends import BACKENDS, resolve_backend
-from align_ti.attention.ribbon.geometry import RibbonPass, ribbon_geometry
+from align_ti.attention.ribbon.geometry import ribbon_geometry
 from align_ti.candidates.layout import CandidateLayout
 from llava.errors import InputError
 
@@ -55,7 +55,8 @@ def candidate_pass(
         )
     groups = config.num_attention_heads // config.num_key_value_heads
     name = resolve_backend(backend, prefix.keys[0].dtype)
-    attention = BACKENDS[name].make(ribbon_geometry(layout, attention_mask, groups, bounds))
+    attention = BACKENDS[name].make(ribbon_geometry(layout.sample, layout.limit, attention_mask, groups, bounds))
+    # One row holds the candidates of all samples: they never see each other, so only their own positions matter.
     output = decoder(
         inputs_embeds=decoder.get_input_embeddings()(layout.token[None]),
         attention_mask=anything_4d(layout.token),

@@ -105,6 +105,8 @@ def draw(
 
 def _draw_from_nucleus(probabilities: Tensor, noise: Tensor, top_p: float, likely: int = LIKELY_TOKENS) -> Tensor:
     """Token ids ``[rows, d]``; rows whose ``likely`` first tokens hold too little mass look among more of them."""
+    # A full sort of 152k probabilities for each row is slow. The nucleus of most rows is a few tokens: look among the
+    # likeliest first and go on only with the rows whose nucleus is larger.
     values, tokens = probabilities.topk(min(likely, probabilities.shape[-1]), dim=-1)
     before = values.cumsum(-1) - values
     drawn = tokens.gather(-1, _invert(values.masked_fill(before >= top_p, 0.0), noise))
@@ -117,8 +119,10 @@ def _draw_from_nucleus(probabilities: Tensor, noise: Tensor, top_p: float, likel
 
 def _invert(mass: Tensor, noise: Tensor) -> Tensor:
     """For each number the entry where the cumulative share of ``mass [rows, n]`` passes it: ``[rows, d]``."""
+    # float64: over 152k entries a float32 running sum loses the small ones.
     cumulative = mass.double().cumsum(-1)
     total = cumulative[:, -1:]
+    # Rounding may put noise * total past the last entry with mass; never return one without.
     last = (cumulative < total).sum(-1, keepdim=True)  # of the entries with any mass
     return torch.searchsorted(cumulative, noise * total, right=True).minimum(last)
 

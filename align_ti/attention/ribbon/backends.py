@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from align_ti.attention.interface import RibbonAttention
 from align_ti.attention.ribbon.flash import FlashRibbon
 from align_ti.attention.ribbon.flex import FlexRibbon, why_not_flex
-from align_ti.attention.ribbon.geometry import RibbonAttention, RibbonGeometry
+from align_ti.attention.ribbon.geometry import RibbonGeometry
 from align_ti.attention.ribbon.sdpa import SdpaRibbon
 from align_ti.attention.varlen import why_not_varlen
 from llava.errors import InputError

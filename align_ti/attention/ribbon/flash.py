@@ -12,8 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from align_ti.attention.ribbon.geometry import RibbonGeometry, refuse_dropout
-from align_ti.attention.varlen import Segments, VarlenKernel, varlen_kernel
+from align_ti.attention.ribbon.geometry import RibbonGeometry
+from align_ti.attention.varlen import Segments, VarlenKernel, refuse_dropout, varlen_kernel
 
 
 class QueryGrid:
@@ -34,6 +34,8 @@ class QueryGrid:
         starts, firsts, keys, queries, counts = [], [], [], [], []
         limits = geometry.limits.split([span.candidates for span in geometry.spans])
         first_limits = torch.stack([mine[0] for mine in limits if len(mine)]).tolist()
+        # One grid row for every column from a sample's first limit to its last, so that the kernel's causal mask, which
+        # is aligned at the end, gives row i exactly the prefix columns before its limit.
         for span in geometry.spans:
             if not span.candidates:
                 continue
@@ -49,7 +51,9 @@ class QueryGrid:
         self.seen = (geometry.limits >= torch.tensor(firsts, device=device)[of]).nonzero().flatten()
         self.row = row[self.seen]
         self.rows = int(lengths_q.sum())
+        # Draws of the same step share a row: they see the same prefix, so they can be further query heads of it.
         self.slot, self.slots = _ranks(self.row)
+        # Keys of all samples in one row, padding left out; built on the CPU and sent to the device once.
         span_of = torch.arange(len(keys)).repeat_interleave(lengths_k)
         offset = torch.tensor(starts) - (lengths_k.cumsum(0) - lengths_k)
         self.columns = (torch.arange(int(lengths_k.sum())) + offset[span_of]).to(device)
@@ -114,6 +118,8 @@ class PrefixAndSelf(torch.autograd.Function):
             )
             out = grid.gather(grid_out, query, key_heads)
             lse = grid.gather(grid_lse.to(own.dtype), own, key_heads, missing=-torch.inf)
+        # The candidate's own key as one more block, in FlashAttention's way: weigh both parts by their share of the
+        # softmax's denominator. A candidate without a prefix has lse = -inf and takes its own value alone.
         merged = torch.logaddexp(lse, own)
         share, own_share = (lse - merged).exp()[..., None], (own - merged).exp()[..., None]
         result = (share * out + own_share * own_value).to(query.dtype)
@@ -127,6 +133,7 @@ class PrefixAndSelf(torch.autograd.Function):
         query, key, value, prefix_key, prefix_value, result, lse = ctx.saved_tensors
         grid, scale, key_heads = ctx.grid, ctx.scale, key.shape[1]
         share = (_own_score(query, key, scale) - lse).exp()
+        # Softmax's gradient at the own key: share * (grad . v - grad . out), `result` being the output over all keys.
         wide = grad.to(lse.dtype)
         slope = (wide * (_repeat(value, query) - result)).sum(-1) * share * scale
         grad_query = (slope[..., None] * _repeat(key, query)).to(query.dtype)
@@ -134,6 +141,7 @@ class PrefixAndSelf(torch.autograd.Function):
         grad_value = _sum_groups(share[..., None] * wide, key_heads).to(value.dtype)
         grad_prefix_key, grad_prefix_value = torch.zeros_like(prefix_key), torch.zeros_like(prefix_value)
         if grid.rows:
+            # Given the output and log-sum-exp over all keys, the kernel returns the prefix's share of the gradient.
             grid_grad, grad_prefix_key, grad_prefix_value = ctx.kernel.backward(
                 grid.spread(grad, key_heads),
                 grid.spread(query, key_heads),

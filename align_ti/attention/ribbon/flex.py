@@ -5,7 +5,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from align_ti.attention.ribbon.geometry import RibbonGeometry, refuse_dropout
+from align_ti.attention.ribbon.geometry import RibbonGeometry
+from align_ti.attention.varlen import refuse_dropout
 
 
 def why_not_flex() -> str | None:

@@ -58,6 +58,7 @@ class SdpaRibbon:
         outputs = []
         for index, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
             seen = slice(block.start, block.stop)
+            # Query heads of a key head lie side by side as rows, so the mask repeats by group and keys need no copy.
             output = scaled_dot_product_attention(
                 rearrange(queries[index], "(kv g) c d -> 1 kv (g c) d", g=self.groups),
                 torch.cat([prefix_keys[block.row][:, seen], keys[index]], dim=1)[None],

@@ -10,23 +10,14 @@ from align_ti.attention.ribbon.flash import FlashRibbon
 from align_ti.attention.ribbon.flex import FlexRibbon
 from align_ti.attention.ribbon.geometry import RibbonGeometry, SampleSpan, ribbon_geometry
 from align_ti.attention.ribbon.sdpa import SdpaRibbon
-from align_ti.candidates.layout import CandidateLayout, candidate_layout, supervised_tokens
+from align_ti.candidates.layout import candidate_layout, supervised_tokens
 from align_ti.candidates.prefix import candidate_pass
 from llava.errors import InputError
 from tests.align_ti.attention.ribbon.emulated import EmulatedVarlen
 
 
 def packed(sample, limit):
-    nothing = torch.zeros(len(sample), dtype=torch.long)
-    return CandidateLayout(
-        torch.tensor(sample),
-        torch.tensor(limit),
-        nothing,
-        nothing,
-        nothing.float(),
-        torch.zeros(3, 9),
-        len(sample),
-    )
+    return torch.tensor(sample), torch.tensor(limit)
 
 
 MASK = torch.tensor([[1] * 7 + [0] * 2, [1] * 9, [0] * 4 + [1] * 5], dtype=torch.bool)
@@ -34,12 +25,12 @@ MASK = torch.tensor([[1] * 7 + [0] * 2, [1] * 9, [0] * 4 + [1] * 5], dtype=torch
 
 def test_geometry():
     layout = packed([0, 0, 2], [3, 6, 7])
-    geometry = ribbon_geometry(layout, MASK, groups=2)
+    geometry = ribbon_geometry(*layout, MASK, groups=2)
     assert geometry.spans == (SampleSpan(0, 2, 0, 6), SampleSpan(1, 0, 0, 0), SampleSpan(2, 1, 4, 7))
     broken = MASK.clone()
     broken[1, 4] = False
     with pytest.raises(InputError, match="padding between real tokens"):
-        ribbon_geometry(layout, broken, groups=2)
+        ribbon_geometry(*layout, broken, groups=2)
 
 
 def make(backend, geometry):
@@ -79,7 +70,7 @@ def test_attention_against_the_definition(backend, groups, layout, monkeypatch):
     torch.manual_seed(0)
     samples, limits = LAYOUTS[layout]
     width, kv_heads = 4, 2
-    geometry = ribbon_geometry(packed(samples, limits), MASK, groups)
+    geometry = ribbon_geometry(*packed(samples, limits), MASK, groups)
     query = torch.randn(kv_heads * groups, len(samples), width, dtype=torch.float64, requires_grad=True)
     key, value = torch.randn(2, kv_heads, len(samples), width, dtype=torch.float64).requires_grad_().unbind(0)
     prefix_key, prefix_value = torch.randn(2, 3, kv_heads, 9, width, dtype=torch.float64).requires_grad_().unbind(0)
@@ -98,7 +89,7 @@ def test_attention_against_the_definition(backend, groups, layout, monkeypatch):
 @pytest.mark.parametrize("backend", ["flash", "flex"])
 def test_dropout_is_refused(backend):
     samples, limits = LAYOUTS["several"]
-    attention = make(backend, ribbon_geometry(packed(samples, limits), MASK, 1))
+    attention = make(backend, ribbon_geometry(*packed(samples, limits), MASK, 1))
     query, prefix = torch.randn(2, 5, 4), torch.randn(3, 2, 9, 4)
     with pytest.raises(InputError, match=f"{backend} ribbon has no dropout, found attention_dropout 0.1"):
         attention(query, query, query, prefix, prefix, None, 0.1)
@@ -107,7 +98,7 @@ def test_dropout_is_refused(backend):
 def test_the_flash_call_reads_each_prefix_once():
     """Rows times keys a sample, whatever the number of draws: slots are heads, prefixes are not repeated."""
     samples, limits = [0] * 8, [3, 3, 3, 3, 6, 6, 6, 6]
-    ribbon = FlashRibbon(ribbon_geometry(packed(samples, limits), MASK, 1), EmulatedVarlen())
+    ribbon = FlashRibbon(ribbon_geometry(*packed(samples, limits), MASK, 1), EmulatedVarlen())
     assert (ribbon.grid.rows, ribbon.grid.slots, len(ribbon.grid.columns)) == (4, 4, 6)
     ribbon(*torch.randn(3, 1, 8, 4), *torch.randn(2, 3, 1, 9, 4), None, 0.0)
     assert ribbon.kernel.scores == 4 * 4 * 6
@@ -126,7 +117,7 @@ def test_many_candidates_cost_no_square(monkeypatch):
     """Blocks of candidates see the prefix and their own block, and give what one block gives."""
     torch.manual_seed(0)
     samples, limits = [0] * 9 + [1] * 5, sorted([3, 3, 3, 3, 5, 6, 6, 2, 2]) + [4, 4, 8, 8, 8]
-    geometry = ribbon_geometry(packed(samples, limits), MASK, 2)
+    geometry = ribbon_geometry(*packed(samples, limits), MASK, 2)
     tensors = torch.randn(4, 14, 4), *torch.randn(2, 2, 14, 4), *torch.randn(2, 3, 2, 9, 4)
     whole = SdpaRibbon(geometry)(*tensors, None, 0.0)
     monkeypatch.setattr(sdpa, "BLOCK", 4)
