@@ -30,11 +30,12 @@ from llava.data.annotations.json_stream import Row, iter_rows, split_paths
 from llava.data.annotations.table import open_annotations
 from llava.data.check.samples import load_tokenizer
 from llava.data.prepare.download import sha256_of
-from llava.data.prepare.output import EntryWriter, write_text
+from llava.data.prepare.output import EntryWriter
 from llava.data.prepare.rows import Converted
 from llava.data.prepare.tally import content_key
 from llava.errors import InputError, run_cli
 from llava.export.history import read_history
+from llava.files import write_text
 
 HELD_OUT, TRAIN = "-held-out", "-train"
 

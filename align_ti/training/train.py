@@ -32,8 +32,8 @@ from align_ti.training.trainer import AlignTITrainer
 from llava.console import setup_console
 from llava.conversation import get_template
 from llava.errors import InputError, run_cli
-from llava.eval.evaluate import fingerprint
 from llava.export.card import write_student_card
+from llava.files import model_fingerprint
 from llava.inference.end_of_turn import EndOfTurn
 from llava.model.zero import is_partitioned
 from llava.train.arguments import (
@@ -215,7 +215,7 @@ def choose_iva_layer(
     """
     whose = IVA_WEIGHTS[distill.iva_weights]
     file = Path(str(arguments.output_dir)) / IRS_FILE
-    known_by = [fingerprint(path), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
+    known_by = [model_fingerprint(path), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]
     marker = file.with_suffix(".key")
     scores = None

@@ -7,7 +7,6 @@ question file's order).
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +15,7 @@ import shortuuid
 
 from llava.errors import InputError
 from llava.eval.records import Answer, Question, read_answers
+from llava.files import write_json, write_text
 
 SETTINGS_FILE = "settings.json"
 ANSWERS_FILE = "answers.jsonl"
@@ -66,7 +66,7 @@ class AnswerWriter:
         parts = _parts_of(folder, num_chunks if overwrite else None)
         answers = _compatible_answers(folder, parts, settings, ignore_others=overwrite)
         self.done = {answer.metadata.get("key", "") for answer in answers}
-        write_atomically(folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n")
+        write_json(folder / SETTINGS_FILE, settings)
         self._file: IO[str] | None = None
 
     def __enter__(self) -> "AnswerWriter":
@@ -116,7 +116,7 @@ def merge_parts(
         raise InputError(f"no answers in {folder / 'parts'}: generate them first (--stage generate or all)")
     order = {question.key: index for index, question in enumerate(questions)}
     answers.sort(key=lambda answer: order.get(answer.metadata.get("key", ""), len(order)))
-    write_atomically(target or folder / ANSWERS_FILE, "".join(answer.to_line() for answer in answers))
+    write_text(target or folder / ANSWERS_FILE, "".join(answer.to_line() for answer in answers))
     return answers
 
 
@@ -162,10 +162,3 @@ def drop_partial_line(path: Path) -> None:
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

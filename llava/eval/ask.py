@@ -15,7 +15,6 @@ finish completes it. ``scripts/eval/ask.sh`` does so.
 
 import argparse
 import gc
-import hashlib
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +30,7 @@ from llava.eval.checkpoint import open_checkpoint
 from llava.eval.evaluate import Checkpoint, ask
 from llava.eval.questions import read_questions
 from llava.eval.records import Answer, Question, chunk
+from llava.files import file_sha256
 from llava.flags import add_device_flags, add_flag
 from llava.inference.sampling import Sampling
 from llava.serve.options import add_sampling_flags
@@ -144,7 +144,7 @@ def settings_of(checkpoint: Checkpoint, sampling: Sampling, arguments: argparse.
     """All that an answer depends on; answers made with other settings are never mixed with these."""
     images = arguments.image_folder or arguments.question_file.parent
     settings = {
-        "questions_sha256": hashlib.sha256(arguments.question_file.read_bytes()).hexdigest()[:16],
+        "questions_sha256": file_sha256(arguments.question_file)[:16],
         "image_folder": str(images.resolve()),
         "model": checkpoint.model_id,
         "weights": checkpoint.fingerprint,

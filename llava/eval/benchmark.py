@@ -92,20 +92,6 @@ def picture_folder(folder: Path, names: Sequence[str]) -> Path:
     return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
-def read_json(path: Path) -> Any:
-    """Contents of a JSON file.
-
-    Raises:
-        InputError: not there or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-
-
 def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[Row]:
     """Objects of a JSON-lines file, each with the ``required`` keys.
 

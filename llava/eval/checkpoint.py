@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from llava.eval.evaluate import Checkpoint, fingerprint, own_template
+from llava.eval.evaluate import Checkpoint, own_template
+from llava.files import model_fingerprint
 from llava.flags import resolve_device
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def open_checkpoint(
     checkpoint = Checkpoint(
         path=path,
         model_id=get_model_name_from_path(path),
-        fingerprint=fingerprint(path, base),
+        fingerprint=model_fingerprint(path, base),
         dtype=dtype,
         template=own_template(path),
     )

@@ -1,6 +1,5 @@
 """Answer and score benchmarks: what the command line does, as functions."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from llava.conversation import USUAL_TEMPLATES, get_template
 from llava.errors import InputError
-from llava.eval.answers import AnswerWriter, merge_parts, write_atomically
+from llava.eval.answers import AnswerWriter, merge_parts
 from llava.eval.benchmark import Benchmark, MissingFile, how_to_get
 from llava.eval.records import Answer, Question, chunk, match_answers, subset, with_keys
 from llava.eval.registry import BENCHMARKS
+from llava.files import file_sha256, write_json
 
 if TYPE_CHECKING:
     from llava.eval.draws import Draws
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCORES_FILE = "scores.json"
-WEIGHT_FILES = ("*.safetensors", "*.bin")
-SAMPLES, SAMPLE_BYTES = 16, 4096
 
 
 @dataclass(frozen=True)
@@ -90,29 +88,6 @@ class Task:
             )
 
 
-def fingerprint(model_path: str, model_base: str | None = None) -> str:
-    """Tells checkpoints apart by content, so that a retrained one under an old name is noticed.
-
-    Hashes the config and samples of the weight files; a hub name stands for itself.
-    """
-    digest = hashlib.sha256()
-    for path in filter(None, (model_path, model_base)):
-        folder = Path(path)
-        if not folder.is_dir():
-            digest.update(path.encode())
-            continue
-        config = folder / "config.json"
-        digest.update(config.read_bytes() if config.is_file() else b"")
-        for file in sorted(found for pattern in WEIGHT_FILES for found in folder.glob(pattern)):
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}".encode())
-            with file.open("rb") as weights:
-                for sample in range(SAMPLES):
-                    weights.seek(max(0, size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
-                    digest.update(weights.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
-
-
 def own_template(model_path: str) -> str:
     """The prompt template that a checkpoint was tuned with (``mm_template`` in its config.json); where it names none,
     LLaVA's ``v1`` for Llama models and the Align-TI authors' ``qwen`` for the others.
@@ -134,7 +109,7 @@ def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dic
     return {
         "benchmark": task.benchmark.name,
         "question_file": task.question_file.name,
-        "questions_sha256": hashlib.sha256(task.question_file.read_bytes()).hexdigest()[:16],
+        "questions_sha256": file_sha256(task.question_file)[:16],
         "model": checkpoint.model_id,
         "weights": checkpoint.fingerprint,
         "dtype": checkpoint.dtype,
@@ -269,7 +244,7 @@ def score_answers(
                 name.replace("_", " "),
                 ", ".join(matched.report["examples"][name]),
             )
-    write_atomically(output_dir / f"{benchmark.name}.json", json.dumps(content, indent=1) + "\n")
+    write_json(output_dir / f"{benchmark.name}.json", content)
     return content
 
 
@@ -286,5 +261,5 @@ def write_scores(output_dir: Path, checkpoint: Checkpoint) -> dict[str, float]:
             scores[name] = content["score"]
     if len(scores) == len(BENCHMARKS):
         scores["avg"] = sum(scores.values()) / len(BENCHMARKS)
-    write_atomically(output_dir / SCORES_FILE, json.dumps(scores, indent=1) + "\n")
+    write_json(output_dir / SCORES_FILE, scores)
     return scores

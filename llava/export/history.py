@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError
-from llava.eval.evaluate import fingerprint
 from llava.eval.registry import BENCHMARKS
+from llava.files import model_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _checked(
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Leave out scores of other weights than the folder's, and find the limits of the rest."""
     made_with = {key: (detail.get("settings") or {}).get("weights") for key, detail in details.items()}
-    own = fingerprint(str(folder)) if any(made_with.values()) else None
+    own = model_fingerprint(str(folder)) if any(made_with.values()) else None
     stale = [key for key, weights in made_with.items() if weights is not None and weights != own]
     if stale:
         logger.warning("scores of other weights than those in %s are left out: %s", folder, ", ".join(stale))

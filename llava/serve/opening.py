@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llava.eval.evaluate import fingerprint
 from llava.export.history import Stage, read_stage
+from llava.files import model_fingerprint
 
 WHOSE = {"teacher": "teacher", "teacher_mean": "teacher", "student": "student"}
 """The model whose attention weighted IVA, by the run's ``iva_weights``; other values need no attention."""
@@ -81,7 +81,7 @@ class IvaRun:
         if path is None:
             return False
         if self.contents is not None and self.contents.startswith("weights ") and Path(path).is_dir():
-            return self.contents == f"weights {fingerprint(path)}"
+            return self.contents == f"weights {model_fingerprint(path)}"
         return Path(path).name == Path(self.teacher).name
 
 

@@ -5,7 +5,6 @@ A run is resumed only by a command that would train the same model. What that le
 """
 
 import dataclasses
-import hashlib
 import json
 import platform
 import subprocess
@@ -19,7 +18,7 @@ import torch
 import transformers
 
 from llava.errors import InputError
-from llava.eval.evaluate import fingerprint
+from llava.files import file_sha256, model_fingerprint, write_json
 from llava.model.vision_tower.keep import tower_fingerprint
 
 RECORD_FILE = "run_config.json"
@@ -122,9 +121,7 @@ def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECORD_FILE
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_json(path, record, indent=2)
     return path
 
 
@@ -206,9 +203,8 @@ def contents(path: str) -> str:
 def _contents_of(path: str) -> str:
     place = Path(path)
     if place.is_file():
-        with place.open("rb") as file:
-            return "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return f"weights {fingerprint(path)}" if place.is_dir() else path
+        return f"sha256 {file_sha256(place)[:16]}"
+    return f"weights {model_fingerprint(path)}" if place.is_dir() else path
 
 
 def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError, run_cli
+from llava.files import write_json
 from playground.mini.bench.common import POOL, Setting
 from playground.mini.bench.write import WRITERS, BenchmarkJob, run_benchmark, write_summary
 from playground.mini.concepts import ATLAS
@@ -123,9 +124,7 @@ def build(out: Path, config: BuildConfig, workers: int = 2) -> dict[str, Any]:
         item.replace(target)
     partial.rmdir()
     manifest = {**wanted, "contents": contents, "counts": counts, "seconds": round(time.monotonic() - started, 1)}
-    temporary = out / (MANIFEST + ".tmp")
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    temporary.replace(out / MANIFEST)
+    write_json(out / MANIFEST, manifest)
     return manifest
 
 

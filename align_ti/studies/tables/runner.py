@@ -23,8 +23,8 @@ from align_ti.studies.tables.commands import Commands, Ended, only_here
 from align_ti.studies.tables.recipe import check_recipes, check_teacher, differences, recipe, run_environment
 from align_ti.studies.tables.record import Record, keep, read_records
 from align_ti.studies.tables.trial import Trial, read_json
-from llava.data.prepare.output import write_text
 from llava.eval.table import SCORES_FILE, read_rows
+from llava.files import write_text
 
 logger = logging.getLogger(__name__)
 

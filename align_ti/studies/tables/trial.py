@@ -8,8 +8,8 @@ from typing import Any
 
 from align_ti.studies.tables.catalogue import Run
 from align_ti.studies.tables.record import Record, read_record
-from llava.data.prepare.output import write_text
 from llava.errors import InputError
+from llava.files import write_text
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Makes one mix: streams the published file into LLaVA's form and writes the manifest beside it."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -12,11 +11,12 @@ from tqdm import tqdm
 from llava.data.prepare.download import sha256_of
 from llava.data.prepare.image_folders import IMAGE_FOLDERS
 from llava.data.prepare.images import ImageChecker
-from llava.data.prepare.output import EntryWriter, write_text
+from llava.data.prepare.output import EntryWriter
 from llava.data.prepare.rows import Converted, convert, read_rows
 from llava.data.prepare.sources import Mix
 from llava.data.prepare.tally import TEXT_ONLY, Tally, content_key
 from llava.errors import InputError
+from llava.files import write_json, write_text
 
 MANIFEST_FORMAT = 1
 NOT_SAMPLED = "not in the sample"
@@ -79,7 +79,7 @@ def make_mix(mix: Mix, source: Path, data: Path, output: Path, options: Options)
             )
     manifest = _manifest(mix, origin, data, writer, tally, checker, options)
     _write_bad_images(output, checker)
-    write_text(manifest_path(output), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_json(manifest_path(output), manifest)
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Files that appear only when they are whole."""
+"""A list of entries on disk that appears only when it is whole."""
 
 import hashlib
 import json
@@ -77,10 +77,3 @@ class EntryWriter:
             self.bytes += self._file.write(data)
         except OSError as error:
             raise InputError(f"{self._part} cannot be written: {error}") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file in one go."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

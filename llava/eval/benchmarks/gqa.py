@@ -17,11 +17,11 @@ from llava.eval.benchmark import (
     first_existing,
     percent,
     picture_folder,
-    read_json,
     read_jsonl,
 )
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
+from llava.files import read_json
 
 ANNOTATIONS = (
     "data/testdev_balanced_questions.json",

@@ -21,10 +21,10 @@ from llava.eval.benchmark import (
     first_existing,
     percent,
     picture_folder,
-    read_json,
 )
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
+from llava.files import read_json
 
 LETTERS = "ABCDE"
 PROBLEMS, SPLITS = "problems.json", "pid_splits.json"

@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import fmean
 
 from llava.errors import InputError
-from llava.eval.benchmark import Benchmark, Score, first_existing, picture_folder, read_json, read_jsonl
+from llava.eval.benchmark import Benchmark, Score, first_existing, picture_folder, read_jsonl
 from llava.eval.pictures import Picture
 from llava.eval.records import Question
 from llava.eval.vqa_words import normalise
+from llava.files import read_json
 
 PEOPLE = 10
 ENOUGH = 3

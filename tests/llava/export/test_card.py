@@ -7,9 +7,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from llava.errors import InputError
-from llava.eval.evaluate import fingerprint
 from llava.export.card import MARK, write_card, write_student_card
 from llava.export.history import read_history
+from llava.files import model_fingerprint
 from llava.train.run_record import describe_run, write_record
 
 
@@ -98,7 +98,7 @@ def test_scores_of_other_weights_are_left_out(student, caplog):
     (student / "model.safetensors").write_bytes(b"first weights")
     (student / "eval").mkdir()
     (student / "eval" / "scores.json").write_text(json.dumps({"gqa": 60.0, "pope": 80.0, "avg": 70.0}))
-    settings = {"settings": {"weights": fingerprint(str(student))}}
+    settings = {"settings": {"weights": model_fingerprint(str(student))}}
     (student / "eval" / "gqa.json").write_text(json.dumps(settings))
     assert read_history(student).scores == {"gqa": 60.0, "pope": 80.0, "avg": 70.0}
     (student / "model.safetensors").write_bytes(b"other weights")

@@ -9,8 +9,8 @@ from typing import Any
 from llava.data.prepare.benchmarks.files import Published, get, member, opened
 from llava.data.prepare.benchmarks.sources import EVAL_ZIP, BenchmarkSource
 from llava.data.prepare.download import sha256_of
-from llava.data.prepare.output import write_text
 from llava.errors import InputError
+from llava.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -146,4 +146,4 @@ def write_manifest(source: BenchmarkSource, root: Path, files: Record, counts: l
     """Write down the records and the comparison of counts, unless there is nothing."""
     if files:
         content = {"format": MANIFEST_FORMAT, "benchmark": source.name, "files": files, "expected": counts}
-        write_text(manifest_path(source, root), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_json(manifest_path(source, root), content)

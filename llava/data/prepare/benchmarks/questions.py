@@ -24,8 +24,9 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
-from llava.eval.benchmark import SHORT_ANSWER, first_existing, read_json, read_jsonl
+from llava.eval.benchmark import SHORT_ANSWER, first_existing, read_jsonl
 from llava.eval.benchmarks import gqa, mme, pope, sqa, textvqa
+from llava.files import read_json
 
 OCR_FILE = "TextVQA_Rosetta_OCR_v0.2_val.json"
 POPE_OFFSETS = {"adversarial": 0, "random": 10_000_000, "popular": 20_000_000}

@@ -1,0 +1,81 @@
+"""Small files written whole or not at all, JSON, and what the contents of files are known by.
+
+Everything here starts at once: no torch, no transformers.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llava.errors import InputError
+
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+SAMPLES, SAMPLE_BYTES = 16, 4096
+"""How much of each weight file :func:`model_fingerprint` reads."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file beside its place and rename it, so that a reader sees the old file or the new one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+    """:func:`write_text` of JSON and a newline; ``indent=None`` puts all on one line."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Contents of a JSON file.
+
+    Raises:
+        InputError: the file does not exist, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's whole content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_fingerprint(path: str, base: str | None = None) -> str:
+    """Tells checkpoints apart by content, so that a retrained one under an old name is noticed.
+
+    Hashes config.json and samples of the weight files, not the whole of them; a hub name stands for itself.
+
+    Args:
+        path: Checkpoint folder or hub name.
+        base: The language model that a projector-only checkpoint belongs to.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for place in filter(None, (path, base)):
+        folder = Path(place)
+        if not folder.is_dir():
+            digest.update(place.encode())
+            continue
+        config = folder / "config.json"
+        digest.update(config.read_bytes() if config.is_file() else b"")
+        for file in sorted(found for pattern in WEIGHT_FILES for found in folder.glob(pattern)):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as weights:
+                for sample in range(SAMPLES):
+                    weights.seek(max(0, size - SAMPLE_BYTES) * sample // (SAMPLES - 1))
+                    digest.update(weights.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
