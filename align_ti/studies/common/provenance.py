@@ -10,7 +10,7 @@ from pathlib import Path
 from llava.train.run_record import code_commit
 
 STARTED = time.monotonic()
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def run_facts(module: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ from llava.train.plan.run import Run
 from llava.train.plan.sizes import DecoderShape, ModelSize, TowerSize
 from llava.train.plan.text import planned_run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 MIB = 2**20
 REFERENCE = "vanilla_kd"
 LONGEST = 2048
