@@ -59,7 +59,7 @@ def irs(vectors: Tensor, pairs: int = PAIRS, generator: torch.Generator | None =
     Args:
         vectors: ``[inputs, layers, N_v]``, mean attention of each input and layer to its visual tokens.
         pairs: number of pairs; the same pairs serve all layers.
-        generator: of the CPU.
+        generator: Random generator on the CPU.
 
     Returns:
         ``[layers]``, between 0 (all inputs alike) and 1, as attention is never negative.
@@ -90,7 +90,7 @@ def layer_vectors(model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
 
     Args:
         model: a LLaVA model with the ``align_ti`` attention.
-        batch: as the collator makes it (``input_ids``, ``attention_mask``, ``labels``,
+        batch: Batch of the collator (``input_ids``, ``attention_mask``, ``labels``,
             ``instruction_mask``, ``images``).
 
     Returns:
@@ -137,7 +137,7 @@ def collect_vectors(
 
     Args:
         model: a LLaVA model with the ``align_ti`` attention, in evaluation mode.
-        batches: of the collator; samples with no image, several, or no instruction are passed over.
+        batches: Batches of the collator; samples with no image, several images or no instruction are skipped.
         max_inputs: stop after so many suitable inputs.
         progress: show a progress bar, in inputs.
 
@@ -181,7 +181,7 @@ def instruction_relevance_scores(
     Args:
         model, batches, max_inputs, progress: see ``collect_vectors``.
         pairs: pairs of inputs (the paper: 1,000).
-        seed: of the pairs.
+        seed: Random seed of the pairs.
 
     Raises:
         InputError: see ``collect_vectors``.

@@ -22,7 +22,7 @@ class MapRequest:
         layers: decoder layers, counted from 0.
         instruction_mask: bool ``[B, S]``, the rows whose attention is averaged.
         attention_mask: bool ``[B, S]``, True at real tokens.
-        spans: of a packed row ``[1, T]``: ``(start, stop)`` of each of its samples.
+        spans: For a packed row ``[1, T]``: ``(start, stop)`` of each of its samples.
     """
 
     layers: frozenset[int]
@@ -50,8 +50,8 @@ def mean_instruction_attention(
         key: ``[B, H_kv, S, D]``; ``H`` a multiple of ``H_kv``.
         instruction_mask: bool ``[B, S]``.
         attention_mask: bool ``[B, S]``, True at real tokens.
-        scaling: of the scores; ``D ** -0.5`` by default.
-        spans: of a packed row (then ``B`` is 1): where each sample lies; a sample sees itself alone.
+        scaling: Factor of the scores; ``D ** -0.5`` by default.
+        spans: For a packed row (then ``B`` is 1): where each sample lies; a sample sees only itself.
 
     Returns:
         ``[B, S]``, each sample sums to 1; zeros for a sample without instruction tokens.

@@ -31,7 +31,7 @@ class SeenBox:
         """Where a model looks: what ``llava.data.images.preprocess_image`` does, turned around.
 
         Args:
-            width, height: of the picture.
+            width, height: Size of the picture, in pixels.
             aspect_ratio: the model's ``image_aspect_ratio``.
             processor: the tower's image processor.
             tower: the vision tower.
@@ -66,7 +66,7 @@ def sample(grid: NDArray[np.floating], box: SeenBox, width: int, height: int) ->
     Args:
         grid: ``[side, side]``.
         box: what the grid covers.
-        width, height: of the picture.
+        width, height: Size of the picture, in pixels.
 
     Returns:
         ``[height, width]``, NaN where the model saw nothing.

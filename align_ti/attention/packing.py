@@ -35,7 +35,7 @@ def samples_of(index: Tensor, width: int, packing: Packing | None) -> Tensor:
     Args:
         index: long ``[R]`` into ``[B * S]``, or into the ``T`` columns of a packed row.
         width: ``S``.
-        packing: of the packed row, if it is one.
+        packing: Packing of the row, if it is a packed one.
     """
     return index // width if packing is None else packing.sample_of(index)
 

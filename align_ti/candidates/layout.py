@@ -100,7 +100,7 @@ def candidate_layout(
         position_ids: long ``[B, S]``.
         end_of_turn_ids: ids that close an assistant turn.
         merge: see above.
-        dtype: of the weights.
+        dtype: Data type of the weights.
 
     Raises:
         InputError: ``draws`` does not have one row a supervised token, or ``d < 1``.

@@ -18,11 +18,11 @@ def draw_noise(
     """Uniform numbers in [0, 1) for ``d`` draws at each supervised token.
 
     Args:
-        batch: of the collator, ``B`` samples; their numbers are its ``sample_index``, long ``[B]``. Without them, the
-            tokens (``input_ids``, ``attention_mask``, ``[B, T]``) stand in, together with how often they came before in
-            the batch.
-        per_sample: supervised tokens of each sample, ``B`` numbers with sum ``L``.
-        d: draws a token.
+        batch: Batch of the collator, ``B`` samples; their numbers are its ``sample_index``, long ``[B]``. Without them,
+            a sample is known by its tokens (``input_ids``, ``attention_mask``, ``[B, T]``) and how often they came
+            before in the batch.
+        per_sample: Number of supervised tokens of each sample, ``B`` numbers with sum ``L``.
+        d: Number of draws a token.
         seed: Random seed of the run.
         step: number of the optimizer step.
         purpose: at most 16 bytes; draws for different purposes are independent.

@@ -31,7 +31,7 @@ def candidate_pass(
         layout: the candidates.
         attention_mask: bool ``[B, S]`` of the main pass.
         backend: see ``resolve_backend``.
-        bounds: of a packed main pass, see ``ribbon_geometry``.
+        bounds: For a packed main pass; see ``ribbon_geometry``.
 
     Returns:
         last hidden states after the final norm, ``[C, D]``, in the layout's order.

@@ -84,7 +84,7 @@ def draw(
         top_p: in (0, 1]; 1 makes ``nucleus`` draw from the whole distribution too.
         temperature: divides the logits, above 0; greedy does not depend on it.
         noise: ``[rows, d]`` uniform numbers in [0, 1), one a draw.
-        generator: of the logits' device; makes the numbers when ``noise`` is not given.
+        generator: Random generator on the logits' device; makes the numbers if ``noise`` is not given.
 
     Raises:
         InputError: ``d < 1``, greedy with ``d`` above the vocabulary, an unknown method, ``top_p`` or

@@ -33,7 +33,7 @@ class Guard:
 
     Args:
         app: the page.
-        max_bytes: of a picture.
+        max_bytes: Largest picture, in bytes.
     """
 
     def __init__(self, app: Any, max_bytes: int) -> None:

@@ -33,7 +33,7 @@ def pixel_difference(
     """Compare two ways to prepare pictures on random ones of several shapes.
 
     Args:
-        one, other: from an RGB picture to its pixel values ``[3, H, W]``.
+        one, other: Functions from an RGB picture to its pixel values ``[3, H, W]``.
 
     Returns:
         Of the first picture that differs, its size and how much, such as ``64 x 64 (by up to 0.3)``; None if all are

@@ -82,7 +82,7 @@ def measure(
 
     Args:
         dataset: what training reads.
-        collator: of its batches.
+        collator: Makes its batches.
         workers: processes of the DataLoader; 0 works in this one.
         batch: samples a batch.
         samples: how many, at most the data set's.

@@ -99,7 +99,7 @@ def merge_parts(
     Args:
         folder: the benchmark's folder.
         questions: all questions of the benchmark.
-        settings: as given to the writers.
+        settings: Settings that the writers were given.
         overwrite: leave out and delete parts of other settings, or of another number of processes.
         num_chunks: the number of processes, needed with ``overwrite``.
         target: the file; ``answers.jsonl`` in the folder if absent.

@@ -20,8 +20,8 @@ def open_checkpoint(
     Args:
         path: folder or hub name.
         base: language model that a projector-only checkpoint belongs to.
-        device, dtype: as on the command line, ``auto`` included.
-        attn_implementation: as in transformers.
+        device, dtype: As on the command line, ``auto`` included.
+        attn_implementation: As in transformers.
 
     Raises:
         InputError: not a checkpoint of this family.

@@ -21,7 +21,7 @@ class Draws:
     Attributes:
         temperature: divides the logits; above 0.
         top_p: draw among the likeliest tokens that together reach this probability, in (0, 1].
-        seed: of the random numbers.
+        seed: Random seed.
     """
 
     temperature: float

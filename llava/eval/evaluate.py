@@ -155,7 +155,7 @@ def ask(
     """Ask this process's share of questions that have no answer in ``folder`` yet; returns how many were asked.
 
     Args:
-        questions: of all processes.
+        questions: Questions of all processes.
         folder: see :mod:`llava.eval.answers`.
         settings: what the answers depend on, ``model``, ``conv_mode`` and ``max_new_tokens`` among them.
         load_model: called only if there is something to ask.

@@ -21,7 +21,7 @@ class Question:
     """One question of a benchmark, with what is needed to score it.
 
     Attributes:
-        question_id: as in the benchmark's own file; not always unique (MME asks twice about a picture).
+        question_id: Id in the benchmark's own file; not always unique (MME asks twice about a picture).
         text: the user's words, the benchmark's suffix included, without an image marker.
         picture: None for a text-only question.
         gold: the expected answer, in the form the benchmark's scorer takes.

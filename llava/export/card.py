@@ -70,7 +70,7 @@ def write_card(folder: Path, history: History, usage: str = "", name: str | None
         folder: where the model lies.
         history: how it came about.
         usage: Markdown on how to use it; with one, the model is said to be transformers' own.
-        name: of the model; the folder's if absent.
+        name: Name of the model; the folder's if absent.
 
     Returns:
         The file, or None where a ``README.md`` of somebody else stands.

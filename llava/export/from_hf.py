@@ -32,7 +32,7 @@ def import_from_hf(model_path: str, output: Path, version: str | None = None, dt
         model_path: a LLaVA in transformers' form, folder or hub name.
         output: the folder to write.
         version: name of the prompt template; found out from the chat template if absent.
-        dtype: of the written weights; the checkpoint's own if absent.
+        dtype: Data type of the written weights; the checkpoint's own if absent.
 
     Returns:
         The configuration written.

@@ -52,10 +52,10 @@ class History:
     """A model's stages, the first one first.
 
     Attributes:
-        stages: as far as their run folders are there.
+        stages: The training stages whose run folders are there.
         base_model: the language model that the first of them began with (name or path).
         vision_tower: its tower (name or path).
-        scores: by benchmark name.
+        scores: Scores by benchmark name.
         limits: how many questions were asked, for the benchmarks that were not asked whole.
     """
 

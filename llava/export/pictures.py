@@ -19,7 +19,7 @@ def to_hf_image_processor(processor: Any, image_aspect_ratio: str | None, side: 
     Args:
         processor: the tower's image processor.
         image_aspect_ratio: ``pad``, ``square`` or None.
-        side: of the tower's pictures, in pixels.
+        side: Width and height of the tower's pictures, in pixels.
 
     Raises:
         InputError: the result differs from this package's on some picture.

@@ -106,7 +106,7 @@ def save_without_image_token(tokenizer: Any, image_token_id: int, folder: Path) 
     stay: the tokenizer is then the language model's own again, which distillation compares.
 
     Args:
-        tokenizer: of a checkpoint in transformers' form.
+        tokenizer: Tokenizer of a checkpoint in transformers' format.
         image_token_id: id of its image token.
         folder: where it goes.
     """

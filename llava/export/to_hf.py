@@ -53,7 +53,7 @@ def export_to_hf(
         output: the folder to write.
         version: name of the prompt template; the checkpoint's own (``mm_template``) if absent.
         model_base: the language model of a projector-only folder.
-        dtype: of the written weights; the checkpoint's own if absent.
+        dtype: Data type of the written weights; the checkpoint's own if absent.
 
     Raises:
         InputError: a checkpoint that transformers has no form for, or an unknown template.
@@ -122,10 +122,10 @@ def convert(model: Any, tower: HFVisionTower, tokenizer: Any, image_token_id: in
     """The same model as transformers' class; weights are shared, not copied.
 
     Args:
-        model: of this package.
+        model: Model of this package.
         tower: its tower with all layers.
         tokenizer: before ``<image>`` was added.
-        image_token_id: of the exported tokenizer. The embedding grows if it has no row for it.
+        image_token_id: Id in the exported tokenizer. The embedding grows if it has no row for it.
     """
     weights = model.state_dict()
     rows = max(len(weights[EMBEDDING]), image_token_id + 1)

@@ -20,7 +20,7 @@ def merge_to_llava(
         model_path: any checkpoint that the loader takes.
         output: folder to write.
         model_base: the base model, where the checkpoint does not name it.
-        dtype: of the written weights; the base model's own if None.
+        dtype: Data type of the written weights; the base model's own if None.
     """
     tokenizer, model, image_processor, _ = load_pretrained_model(model_path, model_base, torch_dtype=dtype)
     model.config.use_cache = True

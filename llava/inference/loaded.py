@@ -52,7 +52,7 @@ class ChatModel:
             template: prompt template; by default the one the checkpoint was tuned with.
             device: ``auto`` for the GPU if there is one.
             dtype: ``auto`` for bfloat16 on a GPU and float32 on a CPU.
-            attn_implementation: as in transformers.
+            attn_implementation: As in transformers.
             load_8bit, load_4bit: quantise the language model with bitsandbytes.
 
         Raises:

@@ -83,7 +83,7 @@ class LlavaForCausalLMMixin(VisionMixin):
             position_ids: ``[B, S]``; counted from the padding mask if absent, and always so where pictures
                 are spliced in.
             past_key_values: a cache, as in transformers.
-            use_cache: as in transformers, but off by default while training.
+            use_cache: As in transformers, but off by default while training.
             inputs_embeds: ``[B, S, D]``, instead of ``input_ids``: nothing is spliced then.
             labels: aligned with the input, -100 where there is no target; not shifted.
             logits_to_keep: how many of the last positions get logits (0: all), or the positions ``[n]``.
@@ -185,7 +185,7 @@ class LlavaForCausalLMMixin(VisionMixin):
             image_sizes: accepted for LLaVA's callers, not needed.
             attention_mask: ``[B, T]``, non-zero at tokens, its zeros on either side.
             vision_features: features of the pictures, when already known.
-            kwargs: as in transformers' ``generate``.
+            kwargs: As in transformers' ``generate``.
 
         Returns:
             The new tokens only, ``[B, new]``, or what ``return_dict_in_generate`` asks for.
@@ -219,7 +219,7 @@ class LlavaForCausalLMMixin(VisionMixin):
         Args:
             pretrained_model_name_or_path: folder or hub name.
             load_tower: set to False when another model's tower will be shared.
-            args, kwargs: as in transformers.
+            args, kwargs: As in transformers.
 
         Raises:
             InputError: a checkpoint of another kind, weights that are cut short, or a tower that cannot be found.

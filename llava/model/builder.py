@@ -54,10 +54,10 @@ def load_pretrained_model(
             own); not used otherwise.
         model_name: accepted for LLaVA's callers; nothing depends on it.
         load_8bit, load_4bit: quantise the language model's weights with bitsandbytes.
-        device_map: as in transformers; the CPU if absent.
+        device_map: As in transformers; the CPU if absent.
         torch_dtype: dtype of all weights; the checkpoint's own if absent.
         multimodal: accepted for LLaVA's callers; the checkpoint says what it is.
-        attn_implementation: as in transformers.
+        attn_implementation: As in transformers.
         kwargs: passed to ``from_pretrained``.
 
     Returns:

@@ -45,11 +45,11 @@ def check_own_form(model_type: str | None, path: str) -> None:
     """Refuse a LLaVA in transformers' own form, which has other names for everything.
 
     Args:
-        model_type: from its config.json.
+        model_type: The model type in its config.json.
         path: folder or hub name.
 
     Raises:
-        InputError: with the command that imports it.
+        InputError: The checkpoint has to be imported first; the message has the command.
     """
     if model_type == "llava":
         raise InputError(

@@ -81,7 +81,7 @@ def save_lora(model: Any, folder: str | Path) -> None:
     Under ZeRO-3 every rank must call it; rank 0 writes.
 
     Args:
-        model: with adapters.
+        model: Model with adapters.
         folder: created if needed.
     """
     folder = Path(folder)
@@ -155,7 +155,7 @@ def merge_lora(model: Any, folder: Path) -> None:
 
     Args:
         model: the base model, with the projector's place prepared.
-        folder: of the adapter.
+        folder: Folder of the adapter.
 
     Raises:
         InputError: peft is missing, or the adapter is cut short or does not fit.

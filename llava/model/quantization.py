@@ -23,7 +23,7 @@ def quantization_config(load_8bit: bool, load_4bit: bool, dtype: Any) -> BitsAnd
     Args:
         load_8bit: LLM.int8 (Dettmers et al., 2022).
         load_4bit: NF4 with double quantisation (Dettmers et al., 2023).
-        dtype: in which products are computed with 4 bits; bfloat16 if it is no dtype.
+        dtype: Data type of the products with 4-bit weights; bfloat16 if it is not a torch dtype.
 
     Raises:
         InputError: both are asked for, or bitsandbytes is not installed.

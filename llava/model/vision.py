@@ -229,7 +229,7 @@ def share_vision_tower(student: Any, teacher: Any, names: tuple[str, str] = ("st
         student: a model whose own tower need not be loaded; a loaded one must give the same features (see
             ``tower_difference``), one that is not loaded must be the same by its name, layer and feature.
         teacher: a model with a loaded tower.
-        names: of the two models, in this order, for the message.
+        names: Names of the two models, in this order, for the message.
 
     Raises:
         InputError: the towers differ; the message names both and says in what.

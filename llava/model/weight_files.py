@@ -50,7 +50,7 @@ def model_files(folder: Path) -> list[Path]:
     """The files of a model's weights, in the order in which transformers looks for them.
 
     Args:
-        folder: of a model or a tower; a hub name simply is no folder.
+        folder: Folder of a model or a tower; a hub name, which is no folder, passes.
 
     Returns:
         The single file, or those that the index names, there or not; empty if there is neither.
@@ -74,7 +74,7 @@ def read_weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tenso
     """Some of a model's weights, in the dtype of their files.
 
     Args:
-        folder: of a model or a tower; a hub name simply is no folder.
+        folder: Folder of a model or a tower; a hub name, which is no folder, passes.
         wanted: whether a weight of this name is read.
 
     Returns:
@@ -97,7 +97,7 @@ def check_weight_files(folder: str | Path) -> None:
     Only what would be loaded is checked: the model's own files, an adapter, a projector.
 
     Args:
-        folder: of a model, a tower, an adapter or a projector; a hub name passes.
+        folder: Folder of a model, a tower, an adapter or a projector; a hub name passes.
 
     Raises:
         InputError: naming the file, its size, and what to do.

@@ -34,7 +34,7 @@ class AnswerStream:
         Args:
             model: who answers.
             ids: the prompt, -200 for each picture.
-            features: of the pictures, ``[N, Nv, Dv]``.
+            features: Features of the pictures, ``[N, Nv, Dv]``.
             sampling: how to choose tokens, and how many at most.
             asked: When the question was asked, on the clock ``time.perf_counter``.
         """

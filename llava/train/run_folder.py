@@ -48,7 +48,7 @@ class RunStart:
         folder: the run's.
         record: for ``run_config.json``, see ``describe_run``.
         checkpoint: the folder to resume from; None to start from the beginning.
-        finished: in words, that the same run has finished before and nothing is to be done; "" otherwise.
+        finished: A message if the same run has finished before, so that there is nothing to do; else "".
     """
 
     folder: Path

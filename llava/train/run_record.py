@@ -171,7 +171,7 @@ def differences(
     """What a command asks for that the run in a folder was not made with.
 
     Args:
-        record: of the run, as ``read_record`` gives it.
+        record: Record of the run, as ``read_record`` gives it.
         asked: as ``describe_run`` gives it.
         also_free: further settings that may change.
         defaults: see ``defaults_of``; a setting that is in neither counts as unchanged.

@@ -88,7 +88,7 @@ def load_trainable_model(
         The model; the tower is frozen, and with ``tune_mm_mlp_adapter`` everything but the projector.
 
     Raises:
-        InputError: for an unsupported language model, or no tower where one is needed.
+        InputError: The language model is not supported, or a tower is needed and none is named.
     """
     path = model_arguments.model_name_or_path
     config = read_model_config(path)
@@ -168,7 +168,7 @@ def build_datasets(
     """The training and the held-out data, checked before a model is loaded; attach the tower afterwards.
 
     Raises:
-        InputError: for an unknown template or ``on_bad_sample``, an unreadable file, or images that are not there.
+        InputError: An unknown template or ``on_bad_sample``, an unreadable file, or missing images.
     """
     paths = (data_arguments.data_path, data_arguments.eval_data_path)
     if arguments.eval_strategy != "no" and not paths[1]:

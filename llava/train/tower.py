@@ -19,8 +19,8 @@ def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> s
 
     Args:
         model_arguments: ``model_name_or_path`` and ``vision_tower``.
-        config: of the model at ``model_name_or_path``. A tower's path relative to the checkpoint becomes absolute in
-            it.
+        config: Configuration of the model at ``model_name_or_path``. In it, a tower's path relative to the checkpoint
+            becomes absolute.
 
     Returns:
         A hub name, ``timm:NAME``, ``open_clip:NAME`` or an absolute path.

@@ -204,7 +204,7 @@ class LlavaTrainer(Trainer):
         """Refuse to go on from a NaN or infinite loss.
 
         Raises:
-            InputError: with the step and the term.
+            InputError: The loss is NaN or infinite; the message has the step and the term.
         """
         if not math.isfinite(value):
             raise InputError(

@@ -63,7 +63,7 @@ def pretrain_lm(
             as Qwen2-7B and Qwen2-0.5B do).
         architecture: transformers' ``model_type``: ``qwen2``, ``qwen3`` or ``llama``.
         batch_size: blocks a step.
-        epochs, learning_rate, seed: of training (cosine schedule, 3 % warm-up).
+        epochs, learning_rate, seed: Settings of training (cosine schedule, 3 % warm-up).
 
     Returns:
         ``parameters`` and the mean training ``loss`` (nats a token).

@@ -172,7 +172,7 @@ def pretrain_tower(
     Args:
         records: ``(file, labels)`` pairs; the last ``held_out`` are kept for the recall.
         names: labels that name things; the recall is over these.
-        tokenizer: of the text tower.
+        tokenizer: Tokenizer of the text tower.
         folder: where the model goes.
         image_size: side of the pictures in pixels; ``PATCHES`` x ``PATCHES`` patches.
         hidden_size, layers: of the vision tower (the text tower has one layer).

@@ -44,7 +44,7 @@ def resolve_backend(name: str = "auto", dtype: torch.dtype = torch.bfloat16) -> 
 
     Args:
         name: ``auto`` or a name in ``BACKENDS``.
-        dtype: of keys and values.
+        dtype: Data type of keys and values.
 
     Raises:
         InputError: the backend is unknown or not available; the message lists those that are.

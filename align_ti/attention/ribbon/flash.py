@@ -24,7 +24,7 @@ class QueryGrid:
 
     Attributes:
         columns: long ``[T_k]``, prefix columns to read, into ``[B * S]``.
-        segments: of the call.
+        segments: Segments of the call.
         seen: long ``[C']``, candidates with a prefix; row, slot: long ``[C']``, their places.
         rows, slots: size of the grid.
     """
@@ -176,8 +176,8 @@ class FlashRibbon:
     """See the module.
 
     Args:
-        geometry: of the pass.
-        kernel: of variable-length attention; this machine's by default.
+        geometry: Geometry of the pass.
+        kernel: Variable-length attention; this machine's by default.
     """
 
     def __init__(self, geometry: RibbonGeometry, kernel: VarlenKernel | None = None):

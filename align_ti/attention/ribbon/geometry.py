@@ -68,7 +68,7 @@ def ribbon_geometry(
         limits: long ``[C]``, column of the token in whose place each candidate stands.
         attention_mask: bool ``[B, S]``; the real tokens of a sample are one block.
         groups: query heads a key head.
-        bounds: of a packed row (then ``B`` is 1): long ``[N + 1]``, where its samples begin and the last ends.
+        bounds: For a packed row (then ``B`` is 1): long ``[N + 1]``, where its samples begin and the last ends.
 
     Raises:
         InputError: padding inside a sample.

@@ -110,8 +110,8 @@ class Column:
     """One column of pictures.
 
     Attributes:
-        name: of the model.
-        layer: of the maps.
+        name: Name of the model.
+        layer: Layer that the maps are taken from.
         maps: ``[side, side]`` for each view.
         boxes: what the grid covers in each view's picture.
     """

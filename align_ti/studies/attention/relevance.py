@@ -53,8 +53,8 @@ def convergence(vectors: Tensor, pairs: Sequence[int] = PAIRS, draws: int = 20, 
     Args:
         vectors: ``[inputs, layers, N_v]`` of ``align_ti.irs.collect_vectors``.
         pairs: numbers of pairs.
-        draws: of each number.
-        seed: of all draws.
+        draws: Number of draws for each figure.
+        seed: Random seed of all draws.
 
     Returns:
         ``[len(pairs), draws, layers]``.

@@ -91,8 +91,8 @@ def corresponding_layer(layer: int, depth: int, other_depth: int) -> int:
 
     Args:
         layer: from 0, of a model with ``depth`` layers.
-        depth: of that model.
-        other_depth: of the other one.
+        depth: Number of layers of that model.
+        other_depth: Number of layers of the other model.
     """
     return layer * other_depth // depth
 

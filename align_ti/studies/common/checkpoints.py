@@ -93,7 +93,7 @@ def data_batches(
         annotations: the file.
         image_folder: where paths of its pictures start.
         size: conversations a batch.
-        seed: of the order.
+        seed: Random seed of the order.
     """
     if size < 1:
         raise InputError(f"--batch-size is {size}; it must be at least 1")

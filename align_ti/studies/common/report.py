@@ -16,8 +16,8 @@ def write_report(
 
     Args:
         folder: made if it is not there.
-        name: of the files.
-        content: of the JSON; numbers that are not finite become ``null``.
+        name: Name of the files, without ending.
+        content: Content of the JSON; numbers that are not finite become ``null``.
         markdown: text.
         figure: drawn at 150 dots an inch.
     """

@@ -47,10 +47,10 @@ class Cost:
     """What one model's answer costs.
 
     Attributes:
-        parameters: of tower, projector and language model, shared ones once.
-        weight_bytes: of these.
+        parameters: Parameters of tower, projector and language model; shared ones count once.
+        weight_bytes: Size of these, in bytes.
         peak_bytes: allocated while an answer is made, weights included.
-        first_token_seconds: from pixels and ids to the first token, median.
+        first_token_seconds: Median time from pixels and ids to the first token.
         tokens_per_second: after the first token, median.
         prompt_tokens: positions of the prompt, visual tokens included.
         average: mean of the six benchmarks, where scores were given.
@@ -131,8 +131,8 @@ def measure(
     """Costs of all models, measured in turn.
 
     Args:
-        models: by name, on one device.
-        templates: of their prompts, by name.
+        models: Models by name, on one device.
+        templates: Their prompt templates, by name.
         image: an RGB picture.
         question: without ``<image>``.
         new_tokens: tokens of an answer, at least 2.

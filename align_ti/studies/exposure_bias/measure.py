@@ -108,7 +108,7 @@ def response_outputs(model: Any, batch: Mapping[str, Any], steps: int) -> Output
 
     Args:
         model: a LLaVA model in evaluation mode.
-        batch: as the collator makes it, one response a sample, on the model's device and in its dtype.
+        batch: Batch of the collator, one response a sample, on the model's device and in its data type.
         steps: tokens of a response to look at.
     """
     inputs = model.splice_inputs(
@@ -161,11 +161,11 @@ def measure(
     Args:
         teacher: a LLaVA model in evaluation mode.
         students: models by name, on the same device and in the same dtype.
-        batches: as the collator makes them, one response a sample.
+        batches: Batches of the collator, one response a sample.
         stop: where a response ends, for all models.
         steps: longest response in tokens.
-        seed: of the sampling.
-        samples: in all, for the progress bar.
+        seed: Random seed of the sampling.
+        samples: Number of samples in all, for the progress bar.
     """
     home = teacher.get_input_embeddings().weight
     models = [teacher, *students.values()]

@@ -21,7 +21,7 @@ class Mirror:
 
     Attributes:
         hub_path: where it lies on the hub.
-        size: as its page shows it.
+        size: Size as its page shows it.
         note: what there is to know about it.
     """
 

@@ -44,7 +44,7 @@ class AlignTI(lmms):
         batch_size: requests a batch; does not change the answers.
         device: this process's own GPU if there is one, if absent.
         dtype: ``auto`` for bfloat16 on a GPU and float32 on a CPU.
-        attn_implementation: as in transformers.
+        attn_implementation: As in transformers.
         max_batch_size: accepted since lmms-eval passes it; not used.
 
     Raises:

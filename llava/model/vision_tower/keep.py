@@ -112,7 +112,7 @@ class TowerFiles:
     Attributes:
         config: the vision model's configuration.
         image_processor: the tower's.
-        weights: in the dtype of the files, by name.
+        weights: Weights by name, in the data type of the files.
     """
 
     config: Any

@@ -26,7 +26,7 @@ class Published:
         urls: addresses, or paths on the hub, of it or of the archive that holds it; the publisher's comes first.
         size: size of the download as its page shows it, "" if unknown.
         member: its name in the archive, "" for a file that is offered as it is.
-        holds: for a folder from an archive: the name of a folder in it, by which it is recognised.
+        holds: For a folder from an archive: the name of a folder in it, by which it is recognised.
         also_at: other places where the evaluation looks for it.
         for_questions: it is needed only to make the question file.
         terms: what one has to agree to before it is downloaded, "" for nothing.

@@ -25,7 +25,7 @@ class Laid:
 
     Attributes:
         folder: the benchmark's folder.
-        origins: for each file that was put there now: its path, and where it came from.
+        origins: For each file that was added now: its path, and where it came from.
         problems: what failed, in words.
     """
 

@@ -45,7 +45,7 @@ class BenchmarkSource:
     """What there is to get of a benchmark.
 
     Attributes:
-        name: as on the command line.
+        name: Name on the command line.
         title: what it is, in words.
         files: published files.
         make: writes the question file's text from the published files in the benchmark's folder; None where a published
