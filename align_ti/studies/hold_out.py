@@ -29,13 +29,13 @@ from llava.data.annotations.entry import parse_entry
 from llava.data.annotations.json_stream import Row, iter_rows, split_paths
 from llava.data.annotations.table import open_annotations
 from llava.data.check.samples import load_tokenizer
-from llava.data.prepare.download import sha256_of
-from llava.data.prepare.output import EntryWriter
-from llava.data.prepare.rows import Converted
-from llava.data.prepare.tally import content_key
 from llava.errors import InputError, run_cli
 from llava.export.history import read_history
 from llava.files import write_text
+from llava.prepare.download import sha256_of
+from llava.prepare.output import EntryWriter
+from llava.prepare.rows import Converted
+from llava.prepare.tally import content_key
 
 HELD_OUT, TRAIN = "-held-out", "-train"
 

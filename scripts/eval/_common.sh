@@ -2,7 +2,7 @@
 #
 #   bash scripts/eval/all.sh CHECKPOINT [flags of llava.eval.run]
 #
-# Environment: EVAL_ROOT (the benchmarks; `python -m llava.data.prepare benchmarks` gets them), OUTPUT_DIR (answers and
+# Environment: EVAL_ROOT (the benchmarks; `python -m llava.prepare benchmarks` gets them), OUTPUT_DIR (answers and
 # scores), CONV_MODE (prompt template; by default the one the checkpoint was tuned with), BATCH_SIZE,
 # CUDA_VISIBLE_DEVICES (one process for each; all GPUs if not set, the CPU if empty), PYTHON.
 set -euo pipefail

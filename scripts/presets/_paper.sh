@@ -8,7 +8,7 @@ TEMPLATE=${TEMPLATE:-qwen}
 MAX_LENGTH=${MAX_LENGTH:-2048}
 
 # find_mix NAME MIX IMAGES PLACE...: sets NAME_DATA and NAME_IMAGES unless they are set. What `python -m
-# llava.data.prepare` made is taken if it is there, with pictures below DATA_ROOT; else the published file, at the first
+# llava.prepare` made is taken if it is there, with pictures below DATA_ROOT; else the published file, at the first
 # PLACE where there is one, with pictures below IMAGES.
 find_mix() {
     local data=$1_DATA images=$1_IMAGES made=$DATA_ROOT/mixes/$2.json folder=$3 place published=

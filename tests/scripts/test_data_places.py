@@ -1,4 +1,4 @@
-"""Where the full-scale presets' launch scripts find the data: what ``llava.data.prepare`` made, else what it reads."""
+"""Where the full-scale presets' launch scripts find the data: what ``llava.prepare`` made, else what it reads."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llava.data.prepare import cli, report
-from llava.data.prepare.sources import MIXES
+from llava.prepare import cli, report
+from llava.prepare.sources import MIXES
 
 ROOT = Path(__file__).resolve().parents[2]
 

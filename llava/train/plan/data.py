@@ -8,7 +8,7 @@ from typing import Any
 
 from llava.data.annotations.json_stream import split_paths
 from llava.data.annotations.table import open_annotations
-from llava.data.prepare.sources import MIXES, Expected
+from llava.prepare.sources import MIXES, Expected
 from llava.train.plan.arguments import PlanArguments
 from llava.train.plan.batch import ASKED
 

@@ -16,8 +16,8 @@ from llava.conversation import get_template
 from llava.data.annotations.table import open_annotations
 from llava.data.check import __main__ as check
 from llava.data.dataset import ConversationDataset
-from llava.data.prepare import cli, image_folders, sources
 from llava.errors import InputError
+from llava.prepare import cli, image_folders, sources
 
 LAION = "llava/llava_pretrain/images"
 
@@ -443,7 +443,7 @@ def test_download_then_prepare(tmp_path, monkeypatch, capsys, no_figures):
 
 
 def test_as_a_program(tmp_path):
-    command = [sys.executable, "-m", "llava.data.prepare", "teacher-finetune", "--data", str(tmp_path)]
+    command = [sys.executable, "-m", "llava.prepare", "teacher-finetune", "--data", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: teacher-finetune: no llava_v1_5_mix665k.json") and "Trace" not in done.stderr

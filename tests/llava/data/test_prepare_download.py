@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from llava.data.prepare import download as module
-from llava.data.prepare.download import download, sha256_of
 from llava.errors import InputError
+from llava.prepare import download as module
+from llava.prepare.download import download, sha256_of
 
 BODY = random.Random(0).randbytes(3_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -108,7 +108,7 @@ def test_killed_in_the_middle_and_resumed(server, tmp_path):
     target, part = tmp_path / "x.json", tmp_path / "x.json.part"
     code = f"""
 from pathlib import Path
-from llava.data.prepare.download import download
+from llava.prepare.download import download
 download({server.url + "/x.json"!r}, Path({str(target)!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from llava.data.annotations.json_stream import Row
-from llava.data.prepare.rows import convert, read_rows
 from llava.errors import InputError
+from llava.prepare.rows import convert, read_rows
 
 ASK = "<image>\nWhat is it?"
 
@@ -113,7 +113,7 @@ def test_json_lines_with_a_broken_line(tmp_path, talk):
 
 
 def test_parquet_gives_the_same_rows(tmp_path, talk, monkeypatch):
-    monkeypatch.setattr("llava.data.prepare.rows.ROWS_PER_BATCH", 2)
+    monkeypatch.setattr("llava.prepare.rows.ROWS_PER_BATCH", 2)
     rows = [{"id": str(i), "image": f"a/{i}.jpg", "conversations": talk(ASK, f"It is {i}.")} for i in range(5)]
     rows.append({"id": "text", "image": None, "conversations": talk("q", "a")})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")

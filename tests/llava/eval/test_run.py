@@ -203,7 +203,7 @@ def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
         ({"benchmark": "vqav2"}, "unknown benchmark 'vqav2'; known: gqa, sqa"),
         (
             {"eval_root": tmp_path / "none"},
-            "folder of GQA not found: expected .*none/gqa; `python -m llava.data.prepare benchmarks --root .*none`",
+            "folder of GQA not found: expected .*none/gqa; `python -m llava.prepare benchmarks --root .*none`",
         ),
         ({"conv_mode": "vicuna"}, "unknown prompt template 'vicuna'"),
         ({"num_chunks": 2}, "needs --stage generate for every chunk"),
@@ -219,7 +219,7 @@ def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
 def test_missing_pictures_are_found_before_the_model_is_loaded(arguments, eval_root, monkeypatch):
     (eval_root / "pope/val2014/COCO_1.jpg").unlink()
     monkeypatch.setattr("llava.model.builder.load_pretrained_model", None)
-    missing = "POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg; `python -m llava.data.prepare"
+    missing = "POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg; `python -m llava.prepare"
     with pytest.raises(InputError, match=missing):
         main(arguments())
 

@@ -13,11 +13,11 @@ from types import MappingProxyType
 import pytest
 from PIL import Image
 
-from llava.data.prepare import cli
-from llava.data.prepare.benchmarks import cli as benchmarks_cli
-from llava.data.prepare.benchmarks import layout, sources
-from llava.data.prepare.benchmarks import report as report_module
 from llava.eval.benchmarks.mme import COGNITION, PERCEPTION
+from llava.prepare import cli
+from llava.prepare.benchmarks import cli as benchmarks_cli
+from llava.prepare.benchmarks import layout, sources
+from llava.prepare.benchmarks import report as report_module
 
 
 def picture():

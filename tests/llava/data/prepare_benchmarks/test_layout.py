@@ -1,4 +1,4 @@
-"""``python -m llava.data.prepare benchmarks``: from nothing to folders that the evaluation reads."""
+"""``python -m llava.prepare benchmarks``: from nothing to folders that the evaluation reads."""
 
 import hashlib
 import json
@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from llava.data.prepare import cli
-from llava.data.prepare.benchmarks import layout, sources
 from llava.errors import InputError
 from llava.eval.evaluate import Task
 from llava.eval.registry import BENCHMARKS
+from llava.prepare import cli
+from llava.prepare.benchmarks import layout, sources
 
 
 def test_an_empty_place(run, tmp_path, block):
@@ -63,7 +63,7 @@ def test_terms_have_to_be_accepted(run, small, web):
 
 
 def test_a_broken_connection_is_resumed(run, small, web, tmp_path, monkeypatch):
-    monkeypatch.setattr("llava.data.prepare.download.time.sleep", lambda _: None)
+    monkeypatch.setattr("llava.prepare.download.time.sleep", lambda _: None)
     web.dies_after = 1_000
     run("--download", "--only", "mmbench")
     root = tmp_path / "eval"
@@ -132,6 +132,6 @@ def test_list(capsys):
 
 
 def test_as_a_program(tmp_path):
-    command = [sys.executable, "-m", "llava.data.prepare", "benchmarks", "--root", str(tmp_path / "eval"), "--dry_run"]
+    command = [sys.executable, "-m", "llava.prepare", "benchmarks", "--root", str(tmp_path / "eval"), "--dry_run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "0 of 6 ready" in done.stdout and done.stderr == ""

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from llava.data.prepare.benchmarks.questions import (
+from llava.errors import InputError
+from llava.eval.benchmarks.mme import COGNITION, PERCEPTION
+from llava.prepare.benchmarks.questions import (
     gqa_questions,
     mme_questions,
     pope_questions,
     sqa_questions,
     textvqa_questions,
 )
-from llava.errors import InputError
-from llava.eval.benchmarks.mme import COGNITION, PERCEPTION
 
 SHORT = "\\nAnswer the question using a single word or phrase."
 

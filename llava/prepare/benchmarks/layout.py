@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.data.prepare.benchmarks.files import Published, get, member, opened
-from llava.data.prepare.benchmarks.sources import EVAL_ZIP, BenchmarkSource
-from llava.data.prepare.download import sha256_of
 from llava.errors import InputError
 from llava.files import write_json, write_text
+from llava.prepare.benchmarks.files import Published, get, member, opened
+from llava.prepare.benchmarks.sources import EVAL_ZIP, BenchmarkSource
+from llava.prepare.download import sha256_of
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from llava.data.check.report import MISSING_IMAGE, UNREADABLE_IMAGE
-from llava.data.prepare.image_folders import IMAGE_FOLDERS, MIX_FOLDERS, ImageFolder
-from llava.data.prepare.mix import Options, bad_images_path, manifest_path
-from llava.data.prepare.sources import MIXES, Mix
+from llava.prepare.image_folders import IMAGE_FOLDERS, MIX_FOLDERS, ImageFolder
+from llava.prepare.mix import Options, bad_images_path, manifest_path
+from llava.prepare.sources import MIXES, Mix
 
 EXAMPLES_SHOWN = 2
-DATA_ROOT = Path(__file__).resolve().parents[3] / "playground" / "data"
+DATA_ROOT = Path(__file__).resolve().parents[2] / "playground" / "data"
 """Where the launch scripts look for data unless ``$DATA_ROOT`` says otherwise."""
 
 

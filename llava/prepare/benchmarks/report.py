@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.data.prepare.benchmarks.check import State
-from llava.data.prepare.benchmarks.layout import Laid
-from llava.data.prepare.benchmarks.sources import EVAL_ZIP, EVAL_ZIP_PAGE, SOURCES, BenchmarkSource
-from llava.data.prepare.report import table
-from llava.data.prepare.web import web_address
+from llava.prepare.benchmarks.check import State
+from llava.prepare.benchmarks.layout import Laid
+from llava.prepare.benchmarks.sources import EVAL_ZIP, EVAL_ZIP_PAGE, SOURCES, BenchmarkSource
+from llava.prepare.report import table
+from llava.prepare.web import web_address
 
 
 def describe(source: BenchmarkSource, state: State, laid: Laid | None) -> str:

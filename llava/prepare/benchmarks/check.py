@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.data.prepare.benchmarks.layout import manifest_path
-from llava.data.prepare.benchmarks.sources import BenchmarkSource
-from llava.data.prepare.download import sha256_of
 from llava.errors import InputError
 from llava.eval.benchmark import MissingFile, picture_folder
 from llava.eval.records import Question
+from llava.prepare.benchmarks.layout import manifest_path
+from llava.prepare.benchmarks.sources import BenchmarkSource
+from llava.prepare.download import sha256_of
 
 FOUND, MISSING, WRONG = "found", "missing", "wrong"
 
@@ -54,7 +54,7 @@ def check(source: BenchmarkSource, root: Path, origins: dict[str, Any]) -> State
     Args:
         source: which benchmark.
         root: the evaluation root.
-        origins: records of its files, see :func:`llava.data.prepare.benchmarks.layout.records`.
+        origins: records of its files, see :func:`llava.prepare.benchmarks.layout.records`.
     """
     folder = source.folder(root)
     state = State([])

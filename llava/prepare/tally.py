@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from llava.data.prepare.image_folders import folder_of
-from llava.data.prepare.rows import Converted
-from llava.data.prepare.sources import Expected
+from llava.prepare.image_folders import folder_of
+from llava.prepare.rows import Converted
+from llava.prepare.sources import Expected
 
 TEXT_ONLY = "text only"
 EXAMPLES_KEPT = 5

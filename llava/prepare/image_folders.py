@@ -7,7 +7,7 @@ OCR-VQA's). Copies that say that they changed the pictures (made them smaller, s
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava.data.prepare.web import HUB, Mirror
+from llava.prepare.web import HUB, Mirror
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from llava.data.prepare.download import sha256_of
-from llava.data.prepare.image_folders import IMAGE_FOLDERS
-from llava.data.prepare.images import ImageChecker
-from llava.data.prepare.output import EntryWriter
-from llava.data.prepare.rows import Converted, convert, read_rows
-from llava.data.prepare.sources import Mix
-from llava.data.prepare.tally import TEXT_ONLY, Tally, content_key
 from llava.errors import InputError
 from llava.files import write_json, write_text
+from llava.prepare.download import sha256_of
+from llava.prepare.image_folders import IMAGE_FOLDERS
+from llava.prepare.images import ImageChecker
+from llava.prepare.output import EntryWriter
+from llava.prepare.rows import Converted, convert, read_rows
+from llava.prepare.sources import Mix
+from llava.prepare.tally import TEXT_ONLY, Tally, content_key
 
 MANIFEST_FORMAT = 1
 NOT_SAMPLED = "not in the sample"

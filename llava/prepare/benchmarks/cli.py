@@ -1,8 +1,8 @@
 """The command line for benchmarks.
 
-    python -m llava.data.prepare benchmarks --list
-    python -m llava.data.prepare benchmarks --root playground/data/eval --dry_run
-    python -m llava.data.prepare benchmarks --root playground/data/eval --download --only gqa,pope
+    python -m llava.prepare benchmarks --list
+    python -m llava.prepare benchmarks --root playground/data/eval --dry_run
+    python -m llava.prepare benchmarks --root playground/data/eval --download --only gqa,pope
 
 Without --download nothing is fetched: archives that lie in the benchmarks' folders are unpacked, question files are
 taken from LLaVA's eval.zip or made, and everything is checked.
@@ -16,11 +16,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from llava.data.prepare.benchmarks.check import check
-from llava.data.prepare.benchmarks.layout import get_eval_zip, lay_out, read_manifest, records, write_manifest
-from llava.data.prepare.benchmarks.report import closing, describe, list_sources
-from llava.data.prepare.benchmarks.sources import EVAL_ZIP, SOURCES, get_sources
 from llava.flags import add_flag
+from llava.prepare.benchmarks.check import check
+from llava.prepare.benchmarks.layout import get_eval_zip, lay_out, read_manifest, records, write_manifest
+from llava.prepare.benchmarks.report import closing, describe, list_sources
+from llava.prepare.benchmarks.sources import EVAL_ZIP, SOURCES, get_sources
 
 DEFAULT_ROOT = Path("playground/data/eval")
 
@@ -28,7 +28,7 @@ DEFAULT_ROOT = Path("playground/data/eval")
 def build_parser() -> argparse.ArgumentParser:
     """The command line; flags may be written with dashes or underscores."""
     parser = argparse.ArgumentParser(
-        prog="python -m llava.data.prepare benchmarks",
+        prog="python -m llava.prepare benchmarks",
         description="Get the six benchmarks' question and annotation files and check them.",
     )
     flag = partial(add_flag, parser)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from llava.data.prepare.benchmarks import questions as make
-from llava.data.prepare.benchmarks.files import Published
-from llava.data.prepare.sources import Expected
-from llava.data.prepare.web import Mirror
 from llava.errors import InputError
 from llava.eval.benchmark import Benchmark
 from llava.eval.benchmarks import gqa, mme, pope, sqa, textvqa
 from llava.eval.registry import BENCHMARKS
+from llava.prepare.benchmarks import questions as make
+from llava.prepare.benchmarks.files import Published
+from llava.prepare.sources import Expected
+from llava.prepare.web import Mirror
 
 LLAVA = "LLaVA's question file"
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava.data.prepare.download import download
-from llava.data.prepare.web import web_address
 from llava.errors import InputError
+from llava.prepare.download import download
+from llava.prepare.web import web_address
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,11 @@
 """The command line of the preparation.
 
-    python -m llava.data.prepare --list
-    python -m llava.data.prepare all --data playground/data --dry_run
-    python -m llava.data.prepare student-finetune --data playground/data --download --check_images
-    python -m llava.data.prepare benchmarks --root playground/data/eval --download
+    python -m llava.prepare --list
+    python -m llava.prepare all --data playground/data --dry_run
+    python -m llava.prepare student-finetune --data playground/data --download --check_images
+    python -m llava.prepare benchmarks --root playground/data/eval --download
 
-The last form has a command line of its own: :mod:`llava.data.prepare.benchmarks.cli`.
+The last form has a command line of its own: :mod:`llava.prepare.benchmarks.cli`.
 
 Exit status: 0 when everything is there, 1 when something is missing (``--dry_run``) or images of rows in the mix
 are bad (``--check_images``, ``--find_images``), 2 for wrong usage and unusable files.
@@ -17,20 +17,20 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from llava.data.prepare.benchmarks import cli as benchmarks_cli
-from llava.data.prepare.download import download
-from llava.data.prepare.images import EXIST, OPEN
-from llava.data.prepare.mix import Options, make_mix
-from llava.data.prepare.report import list_mixes, state_of, summary, where_to_get
-from llava.data.prepare.sources import MIXES, Mix, get_mix
 from llava.errors import InputError
 from llava.flags import add_flag
+from llava.prepare.benchmarks import cli as benchmarks_cli
+from llava.prepare.download import download
+from llava.prepare.images import EXIST, OPEN
+from llava.prepare.mix import Options, make_mix
+from llava.prepare.report import list_mixes, state_of, summary, where_to_get
+from llava.prepare.sources import MIXES, Mix, get_mix
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; flags may be written with dashes or underscores."""
     parser = argparse.ArgumentParser(
-        prog="python -m llava.data.prepare", description="Make the paper's training mixes from the published files."
+        prog="python -m llava.prepare", description="Make the paper's training mixes from the published files."
     )
     names = f"{', '.join(MIXES)}, or all; `benchmarks` has a command line of its own"
     parser.add_argument("mixes", nargs="*", metavar="MIX", help=names)

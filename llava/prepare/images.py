@@ -10,8 +10,8 @@ from pathlib import Path
 
 from llava.data.check.report import MISSING_IMAGE, UNREADABLE_IMAGE
 from llava.data.images import verify_image
-from llava.data.prepare.rows import Converted
 from llava.errors import InputError
+from llava.prepare.rows import Converted
 
 EXIST, OPEN = "exist", "open"
 ROWS_PER_BATCH = 128
@@ -75,7 +75,7 @@ class ImageChecker:
         if self.mode == EXIST:
             return ThreadPoolExecutor(self.workers)
         context = get_context("forkserver")
-        context.set_forkserver_preload(["llava.data.prepare.images"])
+        context.set_forkserver_preload(["llava.prepare.images"])
         return ProcessPoolExecutor(self.workers, mp_context=context)
 
 

@@ -7,9 +7,9 @@ publisher; the counts that the paper or a data card rounds carry the unit they w
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava.data.prepare.image_folders import LAION
-from llava.data.prepare.web import web_address
 from llava.errors import InputError
+from llava.prepare.image_folders import LAION
+from llava.prepare.web import web_address
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,0 @@
-"""From the published files to the four training mixes and the six benchmarks: ``python -m llava.data.prepare``."""

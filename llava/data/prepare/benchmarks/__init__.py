@@ -1,1 +1,0 @@
-"""The published question and annotation files of the six benchmarks: ``python -m llava.data.prepare benchmarks``."""

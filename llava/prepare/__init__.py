@@ -1,0 +1,1 @@
+"""From the published files to the four training mixes and the six benchmarks: ``python -m llava.prepare``."""
