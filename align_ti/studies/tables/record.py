@@ -7,10 +7,13 @@ to the last bit, and the students may be thrown away.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from llava.errors import InputError
+
+MOVED = {"align_ti.train": "align_ti.training.train"}
+"""Former names of modules, as older records have them."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,12 @@ class Record:
     """One finished trial.
 
     Attributes:
-        run, seed: which; a name of the catalogue.
-        recipe: of :func:`align_ti.studies.tables.recipe.recipe`: how the student was made.
-        scores: by benchmark.
-        held_out: cross-entropy of held-out conversations, nats a token; None where it was not measured.
-        seconds: by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
-        commit: at which the student was trained.
+        run, seed: Name in the catalogue, and random seed.
+        recipe: How the student was trained; see :func:`align_ti.studies.tables.recipe.recipe`.
+        scores: Scores by benchmark.
+        held_out: Cross-entropy of held-out conversations, nats a token; None if it was not measured.
+        seconds: Duration by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
+        commit: Commit at which the student was trained.
     """
 
     run: str
@@ -46,9 +49,15 @@ def read_record(text: str, where: str) -> Record:
         InputError: the text is something else; the message begins with ``where``.
     """
     try:
-        return Record(**json.loads(text))
+        record = Record(**json.loads(text))
+        return replace(record, recipe=current(record.recipe))
     except (ValueError, TypeError) as error:
         raise InputError(f"{where} is not the record of a trial: {error}; remove it") from error
+
+
+def current(recipe: Mapping[str, str]) -> dict[str, str]:
+    """A recipe with its module under its present name."""
+    return {**recipe, **({"module": MOVED[recipe["module"]]} if recipe.get("module") in MOVED else {})}
 
 
 def read_records(file: Path) -> list[Record]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from align_ti.studies.tables.catalogue import Run
-from align_ti.studies.tables.record import Record, read_record
+from align_ti.studies.tables.record import Record, current, read_record
 from llava.errors import InputError
 from llava.files import write_text
 
@@ -94,7 +94,7 @@ class Trial:
         if record is not None:
             return dict(record.recipe)
         made = any(path.exists() for path in (self.model, self.scores_folder, self.held_out_file))
-        return read_json(self.recipe_file) if made and self.recipe_file.is_file() else None
+        return current(read_json(self.recipe_file)) if made and self.recipe_file.is_file() else None
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
