@@ -20,6 +20,23 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--device", default="auto", help="auto: the GPU if there is one")
 
 
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """How checkpoints are loaded and prompted."""
+    add_flag(parser, "--model-base", help="language model that a projector-only checkpoint belongs to")
+    add_flag(parser, "--conv-mode", help="prompt template; by default the one the checkpoint was tuned with")
+    add_device_flags(parser)
+    bits = parser.add_mutually_exclusive_group()
+    add_flag(bits, "--load-8bit", action="store_true", help="language model in 8 bits (bitsandbytes)")
+    add_flag(bits, "--load-4bit", action="store_true", help="language model in 4 bits (bitsandbytes)")
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """How answers are chosen."""
+    add_flag(parser, "--temperature", type=float, default=0.0, help="0 is greedy, above 0 samples")
+    add_flag(parser, "--top-p", type=float, default=1.0, help="sample from the likeliest tokens of this total")
+    add_flag(parser, "--max-new-tokens", type=int, default=512, help="limit of an answer")
+
+
 def resolve_device(device: str, dtype: str) -> tuple[str, str]:
     """Device and name of the dtype behind ``auto``: the GPU if there is one, bfloat16 there, float32 on a CPU."""
     import torch  # heavy modules are imported when the input is known to be right

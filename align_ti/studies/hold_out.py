@@ -28,7 +28,7 @@ from llava.conversation import Template, get_template
 from llava.data.annotations.entry import parse_entry
 from llava.data.annotations.json_stream import Row, iter_rows, split_paths
 from llava.data.annotations.table import open_annotations
-from llava.data.check.samples import load_tokenizer
+from llava.data.tokenize import load_tokenizer
 from llava.errors import InputError, run_cli
 from llava.export.history import read_history
 from llava.files import write_text

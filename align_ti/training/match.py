@@ -13,11 +13,11 @@ from PIL import Image
 
 from llava.conversation import Template, get_template
 from llava.data.images import ASPECT_RATIOS, preprocess_image
-from llava.data.processors import pixel_difference, processor_settings
 from llava.errors import InputError
 from llava.model.builder import read_checkpoint_config
 from llava.model.config import OPTIONAL_TOWERS
 from llava.model.vision_tower.hf import read_image_processor, resolve_tower
+from llava.model.vision_tower.processors import pixel_difference, processor_settings
 from llava.model.zero import is_main_process
 from llava.train.arguments import DataArguments, ModelArguments
 from llava.train.setup import read_model_config

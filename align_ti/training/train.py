@@ -31,6 +31,7 @@ from align_ti.training.teacher import (
 from align_ti.training.trainer import AlignTITrainer
 from llava.console import setup_console
 from llava.conversation import get_template
+from llava.data.tokenize import load_tokenizer
 from llava.errors import InputError, run_cli
 from llava.export.card import write_student_card
 from llava.files import model_fingerprint
@@ -49,7 +50,6 @@ from llava.train.setup import (
     build_collator,
     build_datasets,
     compute_dtype,
-    load_tokenizer,
     load_trainable_model,
     start_deepspeed,
 )

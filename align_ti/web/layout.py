@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import gradio as gr
 
 from align_ti.web import look
+from align_ti.web.examples import EXAMPLES
+from align_ti.web.opening import Opening
 from llava.inference.loaded import ChatModel
 from llava.inference.sampling import Sampling
-from llava.serve.examples import EXAMPLES
-from llava.serve.opening import Opening
 from llava.serve.uploads import UploadLimits
 
 

@@ -6,9 +6,9 @@ from PIL import Image
 
 from align_ti.attention.overlay import gradient
 from align_ti.web.maps import AnswerMaps
+from align_ti.web.opening import Opening
+from align_ti.web.project import NAME, PAPER, project_url
 from llava.inference.loaded import ChatModel
-from llava.serve.opening import Opening
-from llava.serve.project import NAME, PAPER, project_url
 from llava.serve.timing import Timing
 
 CSS = """

@@ -1,8 +1,4 @@
-"""Where the instruction of an answer looks in the picture: one map a layer.
-
-The measuring is ``align_ti``'s. This file is the one place where ``llava`` reaches for it, and only the web page
-imports this file: training, evaluation and the terminal go without.
-"""
+"""Where the instruction of an answer looks in the picture: one map a layer."""
 
 from dataclasses import dataclass
 
@@ -12,7 +8,7 @@ from PIL import Image
 
 from align_ti.attention.interface import NAME as WATCHED_ATTENTION
 from align_ti.attention.overlay import SeenBox, draw, share_inside
-from align_ti.studies.attention.pictures import instruction_maps
+from align_ti.attention.read import instruction_maps
 from llava.data.tokenize import tokenize_segments
 from llava.serve.chat import Chat
 

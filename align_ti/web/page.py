@@ -9,13 +9,13 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from align_ti.web import look
+from align_ti.web.examples import EXAMPLES
 from align_ti.web.layout import Widgets
+from align_ti.web.opening import openings
 from align_ti.web.sessions import Column, Session, Sessions
 from llava.errors import InputError
 from llava.inference.loaded import ChatModel
 from llava.inference.sampling import Sampling
-from llava.serve.examples import EXAMPLES
-from llava.serve.opening import openings
 from llava.serve.uploads import UploadLimits, uploaded_picture
 
 SECONDS_BETWEEN_UPDATES = 0.08

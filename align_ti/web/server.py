@@ -15,9 +15,8 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from llava.errors import InputError, run_cli
-from llava.flags import add_flag
+from llava.flags import add_flag, add_model_flags, add_sampling_flags
 from llava.inference.sampling import Sampling
-from llava.serve.options import add_model_flags, add_sampling_flags
 
 if TYPE_CHECKING:
     from align_ti.web.page import Page

@@ -25,10 +25,9 @@ from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.data.images import load_image, preprocess_image
 from llava.data.sampler import ShuffleSampler
-from llava.data.tokenize import tokenize_conversation
+from llava.data.tokenize import load_tokenizer, tokenize_conversation
 from llava.errors import InputError, run_cli
 from llava.model.vision_tower import build_vision_tower
-from llava.train.setup import load_tokenizer
 
 
 @dataclass(frozen=True)

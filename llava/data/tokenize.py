@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Segment, Template
@@ -75,6 +75,26 @@ class TokenizedSample:
             self.instruction_mask[:keep],
             self.end_of_turn_mask[:keep],
         )
+
+
+def load_tokenizer(path: str, model_max_length: int | None = None) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, with a padding token (any will do: masks never come from token values).
+
+    Args:
+        path: Model folder or hub name.
+        model_max_length: Recorded in the tokenizer; its own if None.
+
+    Raises:
+        InputError: there is none at ``path``.
+    """
+    own = {} if model_max_length is None else {"model_max_length": model_max_length}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right", **own)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"no tokenizer at {path!r} ({error}); expected a model folder or hub name") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
 
 
 def tokenize_conversation(

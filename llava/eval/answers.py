@@ -14,8 +14,9 @@ from typing import IO, Any
 import shortuuid
 
 from llava.errors import InputError
-from llava.eval.records import Answer, Question, read_answers
+from llava.eval.records import Answer, read_answers
 from llava.files import write_json, write_text
+from llava.inference.question import Question
 
 SETTINGS_FILE = "settings.json"
 ANSWERS_FILE = "answers.jsonl"

@@ -29,14 +29,14 @@ from llava.eval.answers import REMEDY, merge_parts
 from llava.eval.checkpoint import open_checkpoint
 from llava.eval.evaluate import Checkpoint, ask
 from llava.eval.questions import read_questions
-from llava.eval.records import Answer, Question, chunk
+from llava.eval.records import Answer, chunk
 from llava.files import file_sha256
-from llava.flags import add_device_flags, add_flag
+from llava.flags import add_device_flags, add_flag, add_sampling_flags
+from llava.inference.question import Question
 from llava.inference.sampling import Sampling
-from llava.serve.options import add_sampling_flags
 
 if TYPE_CHECKING:
-    from llava.eval.draws import Draws
+    from llava.inference.draws import Draws
 
 logger = logging.getLogger("llava.eval")
 
@@ -170,7 +170,7 @@ def join(
 def _draws(sampling: Sampling, seed: int) -> "Draws | None":
     if sampling.temperature == 0:
         return None
-    from llava.eval.draws import Draws  # here, since it needs torch
+    from llava.inference.draws import Draws  # here, since it needs torch
 
     return Draws(sampling.temperature, sampling.top_p, seed)
 

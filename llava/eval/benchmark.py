@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError
-from llava.eval.records import Question
+from llava.inference.question import Question
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 """The suffix that LLaVA's question files carry already."""

@@ -11,12 +11,13 @@ from llava.conversation import USUAL_TEMPLATES, get_template
 from llava.errors import InputError
 from llava.eval.answers import AnswerWriter, merge_parts
 from llava.eval.benchmark import Benchmark, MissingFile, how_to_get
-from llava.eval.records import Answer, Question, chunk, match_answers, subset, with_keys
+from llava.eval.records import Answer, chunk, match_answers, subset, with_keys
 from llava.eval.registry import BENCHMARKS
 from llava.files import file_sha256, write_json
+from llava.inference.question import Question
 
 if TYPE_CHECKING:
-    from llava.eval.draws import Draws
+    from llava.inference.draws import Draws
     from llava.inference.generate import LoadedModel
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.records import Question
+from llava.inference.question import Question
 
 FILE_NAME = "mmbench_submission.xlsx"
 DROPPED = frozenset(("hint", "category", "source", "image", "comment", "l2-category"))

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError
-from llava.eval.pictures import Picture
-from llava.eval.records import Question, with_keys
+from llava.eval.records import with_keys
+from llava.inference.question import Picture, Question
 
 SHOWN = 5
 """How many missing pictures an error names."""

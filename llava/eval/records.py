@@ -1,4 +1,4 @@
-"""What every benchmark is reduced to: questions, answers, and how the two are matched."""
+"""Answers of a benchmark, and how they are matched with its questions."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,38 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import InputError
-from llava.eval.pictures import Picture
+from llava.inference.question import Question
 
 VERY_LONG = 500
 """Answers of more characters than this are reported: short answers were asked for."""
 
 EXAMPLES = 5
 """How many question keys are named for each kind of malformed answer."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question of a benchmark, with what is needed to score it.
-
-    Attributes:
-        question_id: Id in the benchmark's own file; not always unique (MME asks twice about a picture).
-        text: the user's words, the benchmark's suffix included, without an image marker.
-        picture: None for a text-only question.
-        gold: the expected answer, in the form the benchmark's scorer takes.
-        category: the part of the benchmark it belongs to.
-        group: questions that are scored together share it and are never separated by a limit.
-        info: further columns that a scorer reports by.
-        key: unique in the benchmark; set by :func:`with_keys`.
-    """
-
-    question_id: str | int
-    text: str
-    picture: Picture | None = None
-    gold: Any = None
-    category: str = ""
-    group: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
-    key: str = ""
 
 
 @dataclass(frozen=True)

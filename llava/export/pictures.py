@@ -9,8 +9,8 @@ from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil, SiglipIm
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.data.images import preprocess_image
-from llava.data.processors import pixel_difference, processor_settings
 from llava.errors import InputError
+from llava.model.vision_tower.processors import pixel_difference, processor_settings
 
 
 def to_hf_image_processor(processor: Any, image_aspect_ratio: str | None, side: int) -> LlavaImageProcessorPil:

@@ -19,11 +19,11 @@ from transformers import LogitsProcessorList
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import HUMAN, Template
 from llava.errors import InputError
-from llava.eval.draws import Draws
-from llava.eval.records import Question
 from llava.flags import resolve_device
+from llava.inference.draws import Draws
 from llava.inference.end_of_turn import EndOfTurn
 from llava.inference.greedy import GREEDY
+from llava.inference.question import Question
 from llava.mm_utils import get_model_name_from_path, process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.errors import InputError, run_cli
-from llava.flags import add_flag
+from llava.flags import add_flag, add_model_flags, add_sampling_flags
 from llava.inference.sampling import Sampling
-from llava.serve.options import add_model_flags, add_sampling_flags
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from llava.conversation import get_template
 from llava.errors import InputError
 from llava.eval.evaluate import Task
-from llava.eval.records import Question, chunk, subset
+from llava.eval.records import chunk, subset
 from llava.eval.registry import select
 from llava.inference.generate import LoadedModel, generate_answers
+from llava.inference.question import Question
 
 logger = logging.getLogger(__name__)
 

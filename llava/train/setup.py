@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from llava.conversation import get_template
 from llava.data.annotations.table import open_annotations
@@ -30,21 +30,6 @@ def start_deepspeed(arguments: TrainingArguments) -> None:
         import deepspeed
 
         deepspeed.init_distributed(auto_mpi_discovery=False)
-
-
-def load_tokenizer(path: str, model_max_length: int) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, with a padding token (any will do: masks never come from token values).
-
-    Raises:
-        InputError: if there is none at ``path``.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, model_max_length=model_max_length, padding_side="right")
-    except (OSError, ValueError) as error:
-        raise InputError(f"no tokenizer at {path!r} ({error}); expected a model folder or hub name") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer
 
 
 def read_model_config(path: str) -> PreTrainedConfig:

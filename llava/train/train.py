@@ -5,6 +5,7 @@ import logging
 from transformers import PreTrainedModel, set_seed
 
 from llava.console import setup_console
+from llava.data.tokenize import load_tokenizer
 from llava.errors import Stopped, run_cli
 from llava.train.arguments import (
     DataArguments,
@@ -18,7 +19,6 @@ from llava.train.run_folder import begin_run
 from llava.train.setup import (
     build_collator,
     build_datasets,
-    load_tokenizer,
     load_trainable_model,
     start_deepspeed,
 )

@@ -1,4 +1,4 @@
-"""Draw the example pictures of the web page (``llava/serve/example_pictures``), from the repository's root:
+"""Draw the example pictures of the web page (``align_ti/web/example_pictures``), from the repository's root:
 
     python -m playground.mini.page_examples
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from llava.serve.examples import FOLDER
+from align_ti.web.examples import FOLDER
 from playground.mini.layout import SIZES, Background, Scene, SceneObject, Sign
 from playground.mini.render import render
 from playground.mini.scenes import PLACES

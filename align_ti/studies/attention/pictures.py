@@ -1,6 +1,5 @@
 """Where the instruction looks: instruction-to-vision maps of several models over a picture (the paper, Figs. 7, 10)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from align_ti.attention.interface import AttentionCapture, require_align_ti_attention, use_align_ti_attention
-from align_ti.attention.maps import MapRequest
+from align_ti.attention.interface import use_align_ti_attention
 from align_ti.attention.overlay import SeenBox, sample
+from align_ti.attention.read import instruction_maps
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_template
 from llava.data.images import load_image, preprocess_image
-from llava.data.tokenize import TokenizedSample, tokenize_conversation
-from llava.errors import InputError
+from llava.data.tokenize import tokenize_conversation
 from llava.eval.evaluate import own_template
 from llava.inference.generate import load
 
@@ -67,42 +65,6 @@ class Viewer:
         tower = self.model.get_vision_tower()
         aspect = getattr(self.model.config, "image_aspect_ratio", None)
         return SeenBox.of(*image.size, aspect, tower.image_processor, tower)
-
-
-@torch.no_grad()
-def instruction_maps(model: Any, tokens: TokenizedSample, **pictures: Tensor) -> Tensor:
-    """Mean attention from instruction tokens to visual tokens, in every layer.
-
-    Args:
-        model: runs the ``align_ti`` attention.
-        tokens: one prompt with one picture.
-        pictures: ``images=`` or ``vision_features=``, as ``splice_inputs`` takes them.
-
-    Returns:
-        ``[layers, side, side]``, each entry the mean over heads and instruction tokens of the softmax over the row.
-
-    Raises:
-        InputError: the model runs another attention, or the visual tokens do not form a square.
-    """
-    require_align_ti_attention(model)
-    home = model.get_input_embeddings().weight.device
-    inputs = model.splice_inputs(
-        tokens.input_ids[None].to(home), instruction_mask=tokens.instruction_mask[None].to(home), **pictures
-    )
-    layers = range(model.config.num_hidden_layers)
-    capture = AttentionCapture(maps=MapRequest(frozenset(layers), inputs.instruction_mask, inputs.attention_mask))
-    model.model(
-        inputs_embeds=inputs.inputs_embeds,
-        attention_mask=inputs.attention_mask,
-        position_ids=inputs.position_ids,
-        use_cache=False,
-        capture=capture,
-    )
-    rows = torch.stack([capture.maps[layer][0, inputs.visual_mask[0]] for layer in layers])
-    side = math.isqrt(rows.shape[1])
-    if side * side != rows.shape[1]:
-        raise InputError(f"{rows.shape[1]} visual tokens do not form a square; this tower's maps cannot be drawn")
-    return rows.view(-1, side, side)
 
 
 @dataclass(frozen=True)

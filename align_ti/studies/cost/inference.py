@@ -27,12 +27,11 @@ from llava.conversation import get_template
 from llava.data.images import load_image
 from llava.errors import InputError, run_cli
 from llava.eval.evaluate import own_template
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
 from llava.eval.table import read_rows
 from llava.flags import add_device_flags
 from llava.inference.generate import LoadedModel, load, prompt_text
 from llava.inference.greedy import GREEDY
+from llava.inference.question import Picture, Question
 from llava.mm_utils import process_images, tokenizer_image_token
 
 EXPLANATION = (

@@ -34,7 +34,7 @@ from llava.data.check.report import (
     Finding,
     Report,
 )
-from llava.data.check.samples import Sample, Settings, examine, load_tokenizer
+from llava.data.check.samples import Sample, Settings, examine, kept_tokenizer
 from llava.errors import InputError, run_cli
 
 SAMPLES_PER_BATCH = 64
@@ -188,7 +188,7 @@ def make_checker(args: argparse.Namespace) -> Checker:
         raise InputError(f"--workers {args.workers} and --visual_tokens {args.visual_tokens} must be 0 or 1 at least")
     get_template(args.version)
     if args.model_name_or_path is not None:
-        if not load_tokenizer(args.model_name_or_path).is_fast:
+        if not kept_tokenizer(args.model_name_or_path).is_fast:
             raise InputError(f"the tokenizer of {args.model_name_or_path!r} is a slow one; a fast one is needed")
     elif args.model_max_length is not None:
         raise InputError("--model_max_length is counted in tokens; pass --model_name_or_path for the tokenizer")

@@ -4,13 +4,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
 from llava.conversation import get_template
 from llava.data.annotations.entry import EntryError
 from llava.data.check.report import MISSING_IMAGE, TOO_LONG, UNREADABLE_IMAGE, Finding
 from llava.data.images import verify_image
-from llava.data.tokenize import tokenize_conversation
+from llava.data.tokenize import load_tokenizer, tokenize_conversation
 from llava.errors import InputError
 
 
@@ -60,17 +58,8 @@ def examine(settings: Settings, samples: list[Sample]) -> tuple[list[Finding], l
     return findings, positions
 
 
-@lru_cache(maxsize=1)
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub name, loaded once a process.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"no tokenizer can be loaded from {name!r}: {error}") from error
+kept_tokenizer = lru_cache(maxsize=1)(load_tokenizer)
+"""The tokenizer of a model folder or hub name, loaded once a process."""
 
 
 def _image(where: str, file: Path) -> list[Finding]:
@@ -87,7 +76,7 @@ def _length(settings: Settings, tokenizer: str, sample: Sample, findings: list[F
     try:
         tokens = tokenize_conversation(
             sample.conversations,
-            load_tokenizer(tokenizer),
+            kept_tokenizer(tokenizer),
             get_template(settings.template),
             sample.num_images,
         )

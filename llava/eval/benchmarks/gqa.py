@@ -19,9 +19,8 @@ from llava.eval.benchmark import (
     picture_folder,
     read_jsonl,
 )
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
 from llava.files import read_json
+from llava.inference.question import Picture, Question
 
 ANNOTATIONS = (
     "data/testdev_balanced_questions.json",

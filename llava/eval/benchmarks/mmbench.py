@@ -14,8 +14,7 @@ from typing import Any
 from llava.errors import InputError
 from llava.eval.benchmark import LETTER_ANSWER, Benchmark, Score, accuracies, percent
 from llava.eval.mmbench_workbook import write_workbook
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
+from llava.inference.question import Picture, Question
 
 LETTERS = "ABCD"
 ROTATION = 1_000_000

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from llava.errors import InputError
 from llava.eval.benchmark import SHORT_ANSWER, Benchmark, Score, first_existing, percent, read_jsonl
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
+from llava.inference.question import Picture, Question
 
 PERCEPTION = (
     "existence",

@@ -20,8 +20,7 @@ from llava.eval.benchmark import (
     picture_folder,
     read_jsonl,
 )
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
+from llava.inference.question import Picture, Question
 
 PREFIX = "coco_pope_"
 LABELS = ("coco", ".")

@@ -22,9 +22,8 @@ from llava.eval.benchmark import (
     percent,
     picture_folder,
 )
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
 from llava.files import read_json
+from llava.inference.question import Picture, Question
 
 LETTERS = "ABCDE"
 PROBLEMS, SPLITS = "problems.json", "pid_splits.json"

@@ -8,10 +8,9 @@ from statistics import fmean
 
 from llava.errors import InputError
 from llava.eval.benchmark import Benchmark, Score, first_existing, picture_folder, read_jsonl
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
 from llava.eval.vqa_words import normalise
 from llava.files import read_json
+from llava.inference.question import Picture, Question
 
 PEOPLE = 10
 ENOUGH = 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llava.data.processors import processor_settings
 from llava.model.vision_tower.base import VisionTower
+from llava.model.vision_tower.processors import processor_settings
 from llava.model.zero import gathered
 
 

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import cached_file
 
-from llava.data.processors import processor_settings
 from llava.errors import InputError
 from llava.model.checkpoint import tower_weights
 from llava.model.config import TOWER_FOLDER
 from llava.model.vision_tower.base import VisionTower
 from llava.model.vision_tower.compare import same_values
 from llava.model.vision_tower.hf import OTHER_HALF, HFVisionTower, config_facts, read_image_processor, tower_family
+from llava.model.vision_tower.processors import processor_settings
 from llava.model.weight_files import broken_weight_files, check_weight_files, read_weights
 from llava.model.zero import is_main_process
 

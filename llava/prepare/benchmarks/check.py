@@ -8,7 +8,7 @@ from typing import Any
 
 from llava.errors import InputError
 from llava.eval.benchmark import MissingFile, picture_folder
-from llava.eval.records import Question
+from llava.inference.question import Question
 from llava.prepare.benchmarks.layout import manifest_path
 from llava.prepare.benchmarks.sources import BenchmarkSource
 from llava.prepare.download import sha256_of

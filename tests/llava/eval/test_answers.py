@@ -6,7 +6,8 @@ import pytest
 
 from llava.errors import InputError
 from llava.eval.answers import AnswerWriter, drop_partial_line, merge_parts, part_path, settings_id
-from llava.eval.records import Question, with_keys
+from llava.eval.records import with_keys
+from llava.inference.question import Question
 
 SETTINGS = {"model": "tiny", "dtype": "float32"}
 QUESTIONS = with_keys(Question(name, f"{name}?") for name in ("a", "b", "a", "c"))

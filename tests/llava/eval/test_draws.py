@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llava.eval.draws import Draws
+from llava.inference.draws import Draws
 
 LOGITS = torch.tensor([2.0, 0.5, 1.0, -1.0, 1.5, -torch.inf])
 

@@ -7,7 +7,7 @@ import pytest
 from llava.errors import InputError
 from llava.eval.benchmarks.gqa import BENCHMARK, prediction, score, steps
 from llava.eval.evaluate import Task
-from llava.eval.records import Question
+from llava.inference.question import Question
 
 
 @pytest.mark.parametrize(

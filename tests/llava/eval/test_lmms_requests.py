@@ -11,9 +11,8 @@ from llava.conversation import HUMAN, get_template
 from llava.errors import InputError
 from llava.eval.lmms.plugin import MODEL_CLASS, MODEL_ID
 from llava.eval.lmms.requests import DEFAULT_NEW_TOKENS, Limits, asks_for_sampling, human_turn, pictures_of
-from llava.eval.pictures import Picture
-from llava.eval.records import Question
 from llava.inference.generate import prompt_text
+from llava.inference.question import Picture, Question
 
 REPOSITORY = Path(__file__).parents[3]
 PLAIN, MARKED = SimpleNamespace(), SimpleNamespace(mm_use_im_start_end=True)

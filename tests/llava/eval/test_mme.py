@@ -5,7 +5,7 @@ import pytest
 from llava.errors import InputError
 from llava.eval.benchmarks.mme import BENCHMARK, COGNITION, PERCEPTION, prediction, score
 from llava.eval.evaluate import Task
-from llava.eval.records import Question
+from llava.inference.question import Question
 
 
 @pytest.mark.parametrize(

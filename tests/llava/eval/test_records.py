@@ -3,7 +3,8 @@
 import pytest
 
 from llava.errors import InputError
-from llava.eval.records import Answer, Question, chunk, match_answers, read_answers, subset, with_keys
+from llava.eval.records import Answer, chunk, match_answers, read_answers, subset, with_keys
+from llava.inference.question import Question
 
 
 def questions(*ids, text="Is it?"):

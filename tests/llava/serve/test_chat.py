@@ -9,11 +9,11 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, get_template
 from llava.errors import InputError
-from llava.eval.pictures import Picture
-from llava.eval.records import Question, with_keys
+from llava.eval.records import with_keys
 from llava.inference.end_of_turn import EndOfTurn
 from llava.inference.generate import generate_answers
 from llava.inference.loaded import ChatModel, chat_template
+from llava.inference.question import Picture, Question
 from llava.inference.sampling import Sampling
 from llava.mm_utils import tokenizer_image_token
 from llava.serve.chat import Chat

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from align_ti.losses.iva import IVA_WEIGHTS
 from align_ti.web import look
-from llava.serve.opening import WHOSE, IvaRun, Opening, equal_depth, openings
+from align_ti.web.opening import IvaRun, Opening, equal_depth, openings
 
 
 def test_a_real_run_names_its_teachers_layer(distilled, checkpoints, tmp_path):
@@ -84,10 +83,6 @@ def test_damaged_records_are_as_good_as_none(tmp_path):
         (tmp_path / "run_config.json").write_text(content)
         assert openings([(str(tmp_path), 24), ("somebody/big", 28)]) == [Opening(12), Opening(14)]
     assert IvaRun.of(str(Path("not there"))) is None
-
-
-def test_the_kinds_of_weights_are_the_trainers():
-    assert WHOSE == {weights: whose for weights, whose in IVA_WEIGHTS.items() if whose is not None}
 
 
 def test_equal_depth():

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from align_ti.web import look
-from llava.serve.examples import EXAMPLES, FOLDER
-from llava.serve.project import PAPER, project_url
+from align_ti.web.examples import EXAMPLES, FOLDER
+from align_ti.web.project import PAPER, project_url
 from playground.mini.page_examples import draw
 
 ROOT = Path(__file__).parents[3]
@@ -57,15 +57,15 @@ def test_a_package_that_is_not_installed_has_no_address(monkeypatch):
 
 def test_the_wheel_holds_the_example_pictures(tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(ROOT / "llava/serve", source / "llava/serve", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "llava/__init__.py"):
+    shutil.copytree(ROOT / "align_ti/web", source / "align_ti/web", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "align_ti/__init__.py"):
         shutil.copy(ROOT / name, source / name)
     build = f"from setuptools.build_meta import build_wheel; build_wheel({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     for file in (*(example.file for example in EXAMPLES), "README.md", "LICENSE-noto-emoji.txt"):
-        assert f"llava/serve/example_pictures/{file}" in names
+        assert f"align_ti/web/example_pictures/{file}" in names
 
 
 def test_example_pictures_are_what_their_script_draws(tmp_path):

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from align_ti.losses.iva import IVA_WEIGHTS
 from llava.export.history import Stage, read_stage
 from llava.files import model_fingerprint
-
-WHOSE = {"teacher": "teacher", "teacher_mean": "teacher", "student": "student"}
-"""The model whose attention weighted IVA, by the run's ``iva_weights``; other values need no attention."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class IvaRun:
         layer = stage.get("iva", "layer") if stage else None
         if stage is None or not isinstance(layer, int) or isinstance(layer, bool) or layer < 0:
             return None
-        whose = WHOSE.get(stage.get("distill", "iva_weights") or "teacher")
+        whose = IVA_WEIGHTS.get(stage.get("distill", "iva_weights") or "teacher")
         teacher = stage.get("distill", "teacher_path")
         if whose is None or not isinstance(teacher, str):
             return None

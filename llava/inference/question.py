@@ -1,11 +1,11 @@
-"""Pictures of questions: a file, or base64 text inside a table."""
+"""A question to a model and its picture; importing this needs neither torch nor Pillow."""
 
 import base64
 import binascii
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.errors import InputError
 
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a picture is. ``name`` says it in an error message; ``data`` is base64, instead of a ``path``."""
+    """Where a picture is: a file, or base64 text inside a table.
+
+    Attributes:
+        name: What an error message calls it.
+        path: Its file.
+        data: Base64 text, instead of a file.
+    """
 
     name: str
     path: Path | None = None
@@ -53,3 +59,28 @@ class Picture:
                 return to_rgb(image)
         except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"image {self.name} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, of a benchmark or of a user's own file, with what is needed to score the answer.
+
+    Attributes:
+        question_id: Id in the benchmark's own file; not always unique (MME asks twice about a picture).
+        text: the user's words, the benchmark's suffix included, without an image marker.
+        picture: None for a text-only question.
+        gold: the expected answer, in the form the benchmark's scorer takes.
+        category: the part of the benchmark it belongs to.
+        group: questions that are scored together share it and are never separated by a limit.
+        info: further columns that a scorer reports by.
+        key: unique among the questions asked together; set by :func:`llava.eval.records.with_keys`.
+    """
+
+    question_id: str | int
+    text: str
+    picture: Picture | None = None
+    gold: Any = None
+    category: str = ""
+    group: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
