@@ -152,7 +152,12 @@ def supervised(axes: Axes) -> None:
 def draw() -> Figure:
     """The whole figure, at the width of a column."""
     figure = plt.figure(figsize=(COLUMN, COLUMN * 0.97))
-    axes = figure.add_axes((0, 0, 1, 1))
+    draw_into(figure.add_axes((0, 0, 1, 1)))
+    return figure
+
+
+def draw_into(axes: Axes) -> None:
+    """The drawing, on axes of about that shape."""
     axes.set_xlim(0.3, 9.4)
     axes.set_ylim(0.1, 9.6)
     axes.axis("off")
@@ -162,7 +167,6 @@ def draw() -> Figure:
     compare(axes, RESPONSE_X, "KD\nEq. 2", RESPONSE, 4.85, gap=0.12)
     compare(axes, CANDIDATE_X, "TPA\nEq. 7", CANDIDATE, 4.85, gap=0.13)
     supervised(axes)
-    return figure
 
 
 if __name__ == "__main__":

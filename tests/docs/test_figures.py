@@ -108,6 +108,7 @@ def test_the_forms_agree(ribbon):
     assert len(merged.rows) == 4 and merged.weights == ["1/2", "1", "1/2", "1/2"]
 
 
+@pytest.mark.parametrize("name", ["ribbon", "overview"])
 @pytest.mark.parametrize("ending", ["svg", "png"])
-def test_the_files_were_drawn_from_these_masks(ribbon, ending):
-    assert ribbon.fingerprint().encode() in (FIGURES / f"ribbon.{ending}").read_bytes()
+def test_the_files_were_drawn_from_these_masks(ribbon, name, ending):
+    assert ribbon.fingerprint().encode() in (FIGURES / f"{name}.{ending}").read_bytes()
