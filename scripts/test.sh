@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=dev bash scripts/setup.sh
 bash scripts/browser.sh
-.venv/bin/ruff check llava align_ti playground tests
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
 .venv/bin/mypy
 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
