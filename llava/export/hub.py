@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from llava.errors import InputError
+
+# The base of the Hub's errors is that of its HTTP client: httpx in huggingface_hub 1, httpx2 in 2.
+_ClientError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
 
@@ -31,7 +33,7 @@ def check_can_push(repository: str) -> None:
         raise InputError(f"--push_to_hub {repository}: you are not logged in to the Hub; {LOGIN}") from error
     except HfHubHTTPError as error:
         raise InputError(f"--push_to_hub {repository}: the Hub refused the login ({error}); {LOGIN}") from error
-    except (OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (OfflineModeIsEnabled, _ClientError, OSError) as error:
         raise InputError(f"--push_to_hub {repository}: the Hub cannot be reached ({error})") from error
 
 
@@ -48,7 +50,7 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload LLaVA model")
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, _ClientError, OSError) as error:
         raise InputError(
             f"the upload of {folder} to {repository} failed ({error}); the folder is complete: check that you may "
             "write to that repository, and push it with the same command or with `hf upload`"

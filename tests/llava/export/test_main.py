@@ -128,7 +128,6 @@ def test_push(checkpoint, tmp_path, fake, capsys):
     [
         (LocalTokenNotFoundError("no"), "not logged in to the Hub; log in with `hf auth login`, or set HF_TOKEN"),
         (refused(), "refused the login.*401.*hf auth login"),
-        (httpx.ConnectError("no route"), "cannot be reached .no route"),
     ],
 )
 def test_login_is_checked_before_any_work(tmp_path, fake, error, message):
@@ -137,6 +136,17 @@ def test_login_is_checked_before_any_work(tmp_path, fake, error, message):
     with pytest.raises(InputError, match=message):
         main([*arguments, "--push_to_hub", "jane/goat"])
     assert not (tmp_path / "hf").exists()
+
+
+def test_no_connection_with_the_real_client(tmp_path, monkeypatch):
+    """Each version of the client raises its own library's error."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._auth._get_token_from_environment", lambda: "hf_goat")
+    with pytest.raises(InputError, match="the Hub cannot be reached .*refused"):
+        hub.check_can_push("jane/goat")
+    with pytest.raises(InputError, match="the upload of .* failed .*refused.*the folder is complete"):
+        hub.push(tmp_path, "jane/goat")
 
 
 def test_push_wants_a_whole_name_and_the_right_direction(tmp_path, fake):
