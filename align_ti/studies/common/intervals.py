@@ -22,11 +22,9 @@ class Estimate:
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Student's t interval of the mean of independent values."""
-    number = len(values)
-    if number == 1:
+    if len(values) == 1:
         return Estimate(float(values[0]), float("nan"))
-    spread = float(np.std(values, ddof=1)) / number**0.5
-    return Estimate(float(np.mean(values)), float(stats.t.ppf(0.975, number - 1)) * spread)
+    return Estimate(float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)))
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
@@ -38,6 +36,6 @@ def find_outliers(values: Sequence[float], factor: float = 20) -> list[int]:
     """Which values lie more than ``factor`` median absolute deviations from the median; none where these would be a
     third of all or more, or where most values are equal."""
     distances = np.abs(np.asarray(values, dtype=float) - np.median(values))
-    scale = float(np.median(distances))
-    far = [index for index, distance in enumerate(distances.tolist()) if distance > factor * scale]
+    scale = stats.median_abs_deviation(values)
+    far = np.flatnonzero(distances > factor * scale).tolist()
     return far if scale > 0 and 3 * len(far) < len(values) else []
