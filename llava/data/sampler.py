@@ -49,6 +49,7 @@ class ShuffleSampler(Sampler[int]):
         return torch.randperm(self._size, generator=self._generator()).numpy()
 
     def _generator(self) -> torch.Generator:
+        # Mixed rather than added: seed 0 in epoch 1 must not have the order of seed 1 in epoch 0.
         state = np.random.SeedSequence([self._seed, self.epoch]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
@@ -100,6 +101,8 @@ class ModalityLengthSampler(ShuffleSampler):
         """Indices of the current epoch in order, int64 ``[len(self)]``."""
         generator = self._generator()
         size = self._batch_size * self._batches_per_step
+        # Each modality is cut into whole mega-batches before these are shuffled, so that only the last steps
+        # can mix the two: with pictures on one rank and text on another, all wait for the slower one.
         mega_batches, leftovers = [], []
         for members in (np.flatnonzero(self._lengths > 0), np.flatnonzero(self._lengths < 0)):
             shuffled = members[torch.randperm(len(members), generator=generator).numpy()]
@@ -120,8 +123,10 @@ class ModalityLengthSampler(ShuffleSampler):
         forth."""
         by_length = np.argsort(-np.abs(self._lengths)[mega_batches], axis=1, kind="stable")
         rows = np.take_along_axis(mega_batches, by_length, axis=1)
+        # Lengths 9 8 7 6 5 4 for two batches: 9 to the first and 8 to the second, then back, 7 to the second and 6 to
+        # the first, then 5 and 4. The sums are 20 and 19; always in the same direction they would be 21 and 18.
         rounds = rows.reshape(len(rows), self._batch_size, self._batches_per_step)
-        rounds[:, 1::2] = rounds[:, 1::2, ::-1].copy()
+        rounds[:, 1::2] = rounds[:, 1::2, ::-1].copy()  # a copy, as source and target overlap
         return rounds.transpose(0, 2, 1).reshape(rows.shape)
 
 
@@ -143,4 +148,5 @@ class SetEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """``state.epoch`` is the epoch's number, with a fraction after resuming within it."""
+        # The fraction is a quotient of steps, and may lie a rounding error below a whole number.
         self.sampler.set_epoch(int((state.epoch or 0) + 1e-6))

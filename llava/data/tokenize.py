@@ -58,6 +58,7 @@ class TokenizedSample:
         """
         if self.spliced_length(visual_tokens) <= max_length:
             return self
+        # The limit counts positions after splicing, but the cut is made before, where an image is one id.
         is_image = self.input_ids == IMAGE_TOKEN_INDEX
         ends = torch.cumsum(torch.where(is_image, visual_tokens, 1), dim=0)
         keep = int((ends <= max_length).sum())
@@ -150,7 +151,7 @@ def tokenize_segments(segments: Sequence[Segment], tokenizer: PreTrainedTokenize
         if index:
             ids.append(IMAGE_TOKEN_INDEX)
             owners.append(_UNOWNED)
-        skip = int(index > 0 and has_bos)
+        skip = int(index > 0 and has_bos)  # each chunk was tokenised as a text of its own, with a BOS of its own
         ids += encoded["input_ids"][index][skip:]
         owners += _owners(chunk, encoded["offset_mapping"][index], encoded.sequence_ids(index))[skip:]
 
@@ -190,7 +191,7 @@ def _owners(
     for segment in chunk:
         starts.append(starts[-1] + len(segment.text))
     last = len(chunk) - 1
-    covered = 0
+    covered = 0  # where the tokens so far end: white space before `start` may belong to this token
     owners = []
     if not chunk:
         return [_UNOWNED] * len(offsets)

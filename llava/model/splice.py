@@ -126,7 +126,14 @@ def splice(
         )
     per_picture = 0 if visual is None else visual.shape[1]
 
-    width = torch.where(is_image, per_picture, is_token.long())  # positions each input column becomes
+    # Every position of the result looks up the input column that it comes from, for all rows at once: a loop over
+    # pictures would wait for the device at each. With Nv = 3:
+    #     input_ids   a   <image>   b   padding
+    #     width       1      3      1      0        positions that a column becomes
+    #     ends        1      4      5      5
+    #     place       0   1  2  3   4
+    #     column      0   1  1  1   2
+    width = torch.where(is_image, per_picture, is_token.long())
     ends = width.cumsum(dim=1)
     lengths = ends[:, -1:]
     longest = int(lengths.max())
@@ -139,8 +146,11 @@ def splice(
 
     visual_mask = is_image.gather(1, column) & mask
     text_mask = mask & ~visual_mask
+    # The embedding has no row -200: where there is no text it reads row 0, and zeros take its place.
     embeds = embed(input_ids.gather(1, column).masked_fill(~text_mask, 0))
     embeds = embeds.masked_fill(~text_mask.unsqueeze(-1), 0)
+    # masked_scatter fills row by row, which is the reading order of the pictures. For a blank one the mask is empty:
+    # nothing is written, but the vision part is in the graph.
     source = blank if visual is None else visual
     if source is not None:
         embeds = embeds.masked_scatter(visual_mask.unsqueeze(-1), source.to(embeds))

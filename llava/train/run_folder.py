@@ -74,8 +74,10 @@ def begin_run(arguments: TrainingArguments, also_free: Collection[str] = (), **g
         InputError: the folder is in use, or holds a run that was made with other settings, or a checkpoint asked for is
             not whole.
     """
+    # One process looks and tells the others. On a network file system each might see the folder at another moment, and
+    # those that decide differently would wait for each other for ever. A problem is told as well: all leave with it.
     problem, start = "", None
-    with ExitStack() as held:
+    with ExitStack() as held:  # the lock is held until the caller is done
         if arguments.process_index == 0:
             try:
                 held.enter_context(run_lock(str(arguments.output_dir)))
@@ -126,6 +128,7 @@ def _decide(arguments: TrainingArguments, also_free: Collection[str], groups: di
             "--resume never (what is there is moved aside); or go on with the new settings from a checkpoint that you "
             "name, with --resume FOLDER"
         )
+    # Only now: a finished run with other settings is not the run that was asked for.
     if finished is not None:
         steps, of = finished
         return RunStart(folder, record, finished=f"{folder}: finished before, {steps} of {of} steps; nothing to do")
@@ -186,6 +189,7 @@ def _later_than(folder: Path, checkpoint: Path) -> list[str]:
     step = next((number for number, path in numbers if path.resolve() == checkpoint.resolve()), None)
     if step is None:  # a checkpoint of another folder
         return list(WRITTEN_BY_A_RUN)
+    # These were trained with settings that are no longer asked for; a later `--resume auto` would go on from them.
     later = [path.name for number, path in numbers if number > step]
     return [*later, *(pattern for pattern in WRITTEN_BY_A_RUN if pattern != "checkpoint-*")]
 

@@ -105,6 +105,7 @@ def describe_run(processes: int, **groups: Any) -> dict[str, Any]:
         else:
             record[name] = _plain(group)
     settings = dict(_settings(record))
+    # A run may go on with other devices as long as a step trains on as many samples.
     per_device = settings.get("per_device_train_batch_size")
     if per_device is not None:
         record["global_batch"] = per_device * settings.get("gradient_accumulation_steps", 1) * processes
@@ -183,7 +184,10 @@ def differences(
     found, wanted = dict(_settings(record)), dict(_settings(asked))
     for name in sorted(wanted.keys() - FREE_TO_CHANGE - set(also_free) - set(SECRETS)):
         now = wanted[name]
+        # A record that is older than a setting was made with its default.
         before = found.get(name, (defaults or {}).get(name, now))
+        # Files are compared by what is in them: data or a tower may have moved, or changed under the same path. Where
+        # one of the two does not tell, the paths decide.
         held, holds = (about.get("contents", {}).get(name) for about in (record, asked))
         if (before == now) if held is None or holds is None else (held == holds):
             continue

@@ -55,6 +55,8 @@ def keep_tower(tower: VisionTower, run: str | Path) -> str:
     """
     if not isinstance(tower, HFVisionTower):
         return tower.name
+    # A checkpoint can bring other weights for a tower than those its name stands for. The name alone would then lead a
+    # later stage to the wrong ones, so that such a tower is copied even if it comes from the hub.
     carried = tower_weights(Path(tower.carried_by)) if tower.carried_by else {}
     source = Path(tower.source)
     if not source.is_dir():
@@ -99,6 +101,7 @@ def tower_fingerprint(folder: str | Path) -> str:
     weights = {_plain(name): tensor for name, tensor in found.weights.items()}
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        # Samples are enough: training changes all of a weight, and a tower may have gigabytes.
         values = tensor.reshape(-1)
         for start in (0, len(values) // 2, max(0, len(values) - SAMPLE)):
             digest.update(values[start : start + SAMPLE].view(torch.uint8).numpy().tobytes())
@@ -164,6 +167,7 @@ def _write_unless_there(wanted: TowerFiles, target: Path, name: str) -> None:
             f"{target} is not the vision tower {name!r}, and {', '.join(trained)} beside it were trained with it: give "
             f"--vision_tower {target} to go on with them, or another --output_dir"
         )
+    # The old copy goes only when the new one is whole. A kill in between leaves none, and the next start writes it.
     partial = target.with_name(PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)
