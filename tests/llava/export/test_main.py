@@ -51,7 +51,7 @@ def refused() -> HfHubHTTPError:
 def test_to_hf_and_back(checkpoint, tmp_path, capsys):
     folder = checkpoint()
     main(["--to", "hf", "--model_path", str(folder), "--output", str(tmp_path / "hf")])
-    assert capsys.readouterr().out.strip() == str(tmp_path / "hf")
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "hf")  # DeepSpeed may print before
     card = ModelCard.load(tmp_path / "hf" / "README.md")
     assert card.data.library_name == "transformers"
     assert "AutoModelForImageTextToText" in card.text and "`qwen`" in card.text
