@@ -7,7 +7,7 @@ import gradio as gr
 from align_ti.web import look
 from align_ti.web.examples import EXAMPLES
 from align_ti.web.opening import Opening
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
 from llava.serve.uploads import UploadLimits
 

@@ -8,7 +8,7 @@ from align_ti.attention.overlay import gradient
 from align_ti.web.maps import AnswerMaps
 from align_ti.web.opening import Opening
 from align_ti.web.project import NAME, PAPER, project_url
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.serve.timing import Timing
 
 CSS = """

@@ -14,7 +14,7 @@ from align_ti.web.layout import Widgets
 from align_ti.web.opening import openings
 from align_ti.web.sessions import Column, Session, Sessions
 from llava.errors import InputError
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
 from llava.serve.uploads import UploadLimits, uploaded_picture
 

@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         prepare_gradio(uploads)
         from align_ti.web.maps import WATCHED_ATTENTION
         from align_ti.web.page import Page
-        from llava.inference.loaded import ChatModel
+        from llava.inference.checkpoint import ChatModel
         from llava.serve.uploads import UploadLimits
 
         limits = UploadLimits(round(arguments.max_upload_mb * 2**20), round(arguments.max_megapixels * 1e6))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from align_ti.web.maps import AnswerMaps, measure
 from llava.errors import InputError
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
 from llava.serve.chat import Chat
 from llava.serve.timing import Timing

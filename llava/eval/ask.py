@@ -26,8 +26,8 @@ from filelock import FileLock
 from llava.conversation import get_template
 from llava.errors import InputError, run_cli
 from llava.eval.answers import REMEDY, merge_parts
-from llava.eval.checkpoint import open_checkpoint
-from llava.eval.evaluate import Checkpoint, ask
+from llava.eval.checkpoint import Checkpoint, open_checkpoint
+from llava.eval.evaluate import ask
 from llava.eval.questions import read_questions
 from llava.eval.records import Answer, chunk
 from llava.files import file_sha256

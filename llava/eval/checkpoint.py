@@ -1,34 +1,48 @@
 """A checkpoint for evaluation: what answers depend on is known at once, the model is loaded when it is needed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
-from llava.eval.evaluate import Checkpoint, own_template
 from llava.files import model_fingerprint
 from llava.flags import resolve_device
+from llava.inference.checkpoint import LoadedModel, load, own_template
 
-if TYPE_CHECKING:
-    from llava.inference.generate import LoadedModel
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What answers depend on besides the questions.
+
+    Attributes:
+        path: Folder or hub name.
+        model_id: The model's name in answers.
+        fingerprint: See :func:`llava.files.model_fingerprint`.
+        dtype: Name of the type of its weights.
+        template: Name of the prompt template it was tuned with.
+    """
+
+    path: str
+    model_id: str
+    fingerprint: str
+    dtype: str
+    template: str = "qwen"
 
 
 def open_checkpoint(
     path: str, base: str | None, device: str, dtype: str, attn_implementation: str | None = None
-) -> tuple[Checkpoint, Callable[[], "LoadedModel"]]:
+) -> tuple[Checkpoint, Callable[[], LoadedModel]]:
     """What the answers depend on, and a function that loads the model, once however often it is called.
 
     Args:
-        path: folder or hub name.
-        base: language model that a projector-only checkpoint belongs to.
+        path: Folder or hub name.
+        base: Language model that a projector-only checkpoint belongs to.
         device, dtype: As on the command line, ``auto`` included.
         attn_implementation: As in transformers.
 
     Raises:
         InputError: not a checkpoint of this family.
     """
-    import torch  # heavy modules are imported when the input is known to be right
-
-    from llava.mm_utils import get_model_name_from_path
+    from llava.mm_utils import get_model_name_from_path  # here, since it needs torch
 
     device, dtype = resolve_device(device, dtype)
     checkpoint = Checkpoint(
@@ -40,18 +54,7 @@ def open_checkpoint(
     )
 
     @cache
-    def load_model() -> "LoadedModel":
-        from llava.inference.generate import LoadedModel
-        from llava.model.builder import load_pretrained_model
-
-        parts = load_pretrained_model(
-            path,
-            base,
-            checkpoint.model_id,
-            device_map=device,
-            torch_dtype=getattr(torch, dtype),
-            attn_implementation=attn_implementation,
-        )
-        return LoadedModel(*parts, checkpoint.model_id)
+    def load_model() -> LoadedModel:
+        return load(path, base, device=device, dtype=dtype, attn_implementation=attn_implementation)
 
     return checkpoint, load_model

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.conversation import USUAL_TEMPLATES, get_template
+from llava.conversation import get_template
 from llava.errors import InputError
 from llava.eval.answers import AnswerWriter, merge_parts
 from llava.eval.benchmark import Benchmark, MissingFile, how_to_get
+from llava.eval.checkpoint import Checkpoint
 from llava.eval.records import Answer, chunk, match_answers, subset, with_keys
 from llava.eval.registry import BENCHMARKS
 from llava.files import file_sha256, write_json
 from llava.inference.question import Question
 
 if TYPE_CHECKING:
+    from llava.inference.checkpoint import LoadedModel
     from llava.inference.draws import Draws
-    from llava.inference.generate import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +39,6 @@ class EvalOptions:
     num_chunks: int = 1
     chunk_idx: int = 0
     overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What answers depend on besides the benchmark: which weights, in which precision; and their own template."""
-
-    path: str
-    model_id: str
-    fingerprint: str
-    dtype: str
-    template: str = "qwen"
 
 
 @dataclass(frozen=True)
@@ -87,22 +77,6 @@ class Task:
                 f"{self.benchmark.column}: {len(missing)} of {len(asked)} questions have no picture; "
                 f"first missing: {missing[0]}; {how_to_get(self.root)}"
             )
-
-
-def own_template(model_path: str) -> str:
-    """The prompt template that a checkpoint was tuned with (``mm_template`` in its config.json); where it names none,
-    LLaVA's ``v1`` for Llama models and the Align-TI authors' ``qwen`` for the others.
-
-    Raises:
-        InputError: no readable config.json.
-    """
-    from transformers import PreTrainedConfig
-
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(model_path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model_path}: no readable config.json; expected a LLaVA checkpoint: {error}") from error
-    return config.get("mm_template") or USUAL_TEMPLATES.get(config.get("model_type", ""), "qwen")
 
 
 def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dict[str, Any]:

@@ -21,10 +21,9 @@ from llava.data.annotations.table import Annotations, open_annotations
 from llava.data.dataset import ConversationDataset
 from llava.data.tokenize import TokenizedSample
 from llava.errors import InputError, run_cli
-from llava.eval.evaluate import own_template
 from llava.eval.likelihood import answer_losses
 from llava.flags import add_device_flags, add_flag
-from llava.inference.generate import load
+from llava.inference.checkpoint import load, own_template
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def main() -> None:
     arguments = parser.parse_args()
     annotations = open_annotations(arguments.data)
     template = get_template(arguments.conv_mode or own_template(arguments.model_path))
-    loaded = load(arguments.model_path, arguments.device, arguments.dtype)
+    loaded = load(arguments.model_path, device=arguments.device, dtype=arguments.dtype)
     found = measure(
         loaded.model,
         loaded.tokenizer,

@@ -16,8 +16,8 @@ from llava.export.configs import check_exportable, to_hf_config
 from llava.export.pictures import to_hf_image_processor
 from llava.export.prompts import build_processor
 from llava.export.weights import EMBEDDING, HEAD, grow, to_hf_names
+from llava.inference.checkpoint import load
 from llava.inference.end_of_turn import EndOfTurn
-from llava.model.builder import load_pretrained_model
 from llava.model.config import VisionSettings, to_llava_spelling
 from llava.model.vision_tower.hf import HFVisionTower
 
@@ -59,7 +59,8 @@ def export_to_hf(
         InputError: a checkpoint that transformers has no form for, or an unknown template.
     """
     check_early(model_path)
-    tokenizer, model, _, _ = load_pretrained_model(model_path, model_base, torch_dtype=dtype)
+    loaded = load(model_path, model_base, device="cpu", dtype=dtype)
+    tokenizer, model = loaded.tokenizer, loaded.model
     config, tower = model.config, model.get_vision_tower()
     template = get_template(version or template_of(config, model_path))
     whole = whole_tower(tower)
@@ -86,7 +87,7 @@ def check_early(model_path: str) -> None:
     try:
         settings, _ = PreTrainedConfig.get_config_dict(model_path)
     except (OSError, ValueError):
-        return  # load_pretrained_model says what is wrong
+        return  # the loader says what is wrong
     if settings.get("mm_vision_tower") or settings.get("mm_image_tower"):
         namespace = type("Settings", (), to_llava_spelling(settings))
         check_exportable(VisionSettings.from_config(namespace), model_path)

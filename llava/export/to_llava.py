@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from llava.model.builder import load_pretrained_model
+from llava.inference.checkpoint import load
 from llava.model.vision_tower.keep import keep_tower
 
 
@@ -22,9 +22,10 @@ def merge_to_llava(
         model_base: the base model, where the checkpoint does not name it.
         dtype: Data type of the written weights; the base model's own if None.
     """
-    tokenizer, model, image_processor, _ = load_pretrained_model(model_path, model_base, torch_dtype=dtype)
+    loaded = load(model_path, model_base, device="cpu", dtype=dtype)
+    model = loaded.model
     model.config.use_cache = True
     model.config.mm_vision_tower = keep_tower(model.get_vision_tower(), output)
     model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    image_processor.save_pretrained(output)
+    loaded.tokenizer.save_pretrained(output)
+    loaded.image_processor.save_pretrained(output)

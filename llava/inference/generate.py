@@ -19,13 +19,12 @@ from transformers import LogitsProcessorList
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import HUMAN, Template
 from llava.errors import InputError
-from llava.flags import resolve_device
+from llava.inference.checkpoint import LoadedModel
 from llava.inference.draws import Draws
 from llava.inference.end_of_turn import EndOfTurn
 from llava.inference.greedy import GREEDY
 from llava.inference.question import Question
-from llava.mm_utils import get_model_name_from_path, process_images, tokenizer_image_token
-from llava.model.builder import load_pretrained_model
+from llava.mm_utils import process_images, tokenizer_image_token
 
 logger = logging.getLogger(__name__)
 
@@ -35,34 +34,6 @@ stay together."""
 
 PREFETCH = 2
 """Batches prepared ahead of the model."""
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """What :func:`llava.model.builder.load_pretrained_model` returns, and the model's name in the answers."""
-
-    tokenizer: Any
-    model: Any
-    image_processor: Any
-    context_length: int
-    model_id: str
-
-
-def load(path: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """A checkpoint in evaluation mode.
-
-    Args:
-        path: folder or hub name.
-        device: ``auto`` is the GPU if there is one.
-        dtype: ``auto`` is bfloat16 on a GPU and float32 on a CPU.
-
-    Raises:
-        InputError: not a checkpoint of this family.
-    """
-    device, dtype = resolve_device(device, dtype)
-    name = get_model_name_from_path(path)
-    parts = load_pretrained_model(path, None, name, device_map=device, torch_dtype=getattr(torch, dtype))
-    return LoadedModel(*parts, name)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import ASSISTANT, HUMAN, Segment
 from llava.errors import InputError
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.serve.streaming import AnswerStream

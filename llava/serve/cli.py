@@ -26,7 +26,7 @@ from llava.inference.sampling import Sampling
 if TYPE_CHECKING:
     from PIL import Image
 
-    from llava.inference.loaded import ChatModel
+    from llava.inference.checkpoint import ChatModel
     from llava.serve.chat import Chat
 
 COMMANDS = "/image FILE, /new, /exit"
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     sampling = Sampling(arguments.temperature, arguments.top_p, arguments.max_new_tokens)
     picture = read_picture(arguments.image_file) if arguments.image_file is not None else None
 
-    from llava.inference.loaded import ChatModel  # heavy: loaded once the input is known to be right
+    from llava.inference.checkpoint import ChatModel  # heavy: loaded once the input is known to be right
 
     model = ChatModel.load(
         arguments.model_path,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
+from llava.inference.checkpoint import ChatModel
 from llava.inference.end_of_turn import EndOfTurn
-from llava.inference.loaded import ChatModel
 from llava.inference.sampling import Sampling
 from llava.serve.timing import Timing
 

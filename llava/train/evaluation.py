@@ -14,7 +14,8 @@ from llava.errors import InputError
 from llava.eval.evaluate import Task
 from llava.eval.records import chunk, subset
 from llava.eval.registry import select
-from llava.inference.generate import LoadedModel, generate_answers
+from llava.inference.checkpoint import LoadedModel
+from llava.inference.generate import generate_answers
 from llava.inference.question import Question
 
 logger = logging.getLogger(__name__)
@@ -68,10 +69,10 @@ class BenchmarkProbe:
     def scores(self, model: Any, tokenizer: PreTrainedTokenizerBase, rank: int, ranks: int) -> dict[str, float]:
         """The benchmarks' scores (0 to 100) by name. Every rank asks its share and gets all scores."""
         config = model.config
-        template = get_template(config.mm_template)
         loaded = LoadedModel(
             tokenizer, model, model.get_vision_tower().image_processor, config.tokenizer_model_max_length, "training"
         )
+        template = get_template(loaded.template_name)
         training, cache = model.training, config.use_cache
         model.eval()
         config.use_cache = True

@@ -18,8 +18,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import get_template
 from llava.data.images import load_image, preprocess_image
 from llava.data.tokenize import tokenize_conversation
-from llava.eval.evaluate import own_template
-from llava.inference.generate import load
+from llava.inference.checkpoint import load
 
 
 @dataclass
@@ -32,10 +31,10 @@ class Viewer:
 
     @classmethod
     def load(cls, path: str, device: str = "auto", dtype: str = "auto") -> "Viewer":
-        """A checkpoint, asked in the template it was tuned with; see ``llava.inference.generate.load``."""
-        loaded = load(path, device, dtype)
+        """A checkpoint, asked in the template it was tuned with; see ``llava.inference.checkpoint.load``."""
+        loaded = load(path, device=device, dtype=dtype)
         use_align_ti_attention(loaded.model)
-        return cls(loaded.tokenizer, loaded.model, own_template(path))
+        return cls(loaded.tokenizer, loaded.model, loaded.template_name)
 
     @torch.no_grad()
     def maps(self, image: Image.Image, question: str) -> Tensor:

@@ -25,9 +25,8 @@ from align_ti.studies.common.provenance import run_facts
 from align_ti.studies.common.report import markdown_page, markdown_table, write_report
 from llava.data.annotations.table import open_annotations
 from llava.errors import InputError, run_cli
-from llava.eval.evaluate import own_template
 from llava.flags import add_device_flags
-from llava.inference.generate import load
+from llava.inference.checkpoint import load
 
 PAIRS = (10, 30, 100, 300, 1000)
 EXPLANATION = (
@@ -161,13 +160,12 @@ def main() -> None:
     annotations = open_annotations(arguments.data)
     results = {}
     for name, path in paths.items():
-        loaded = load(path, arguments.device, arguments.dtype)
+        loaded = load(path, device=arguments.device, dtype=arguments.dtype)
         use_align_ti_attention(loaded.model)
-        template = own_template(path)
         read = data_batches(
             loaded.model,
             loaded.tokenizer,
-            template,
+            loaded.template_name,
             annotations,
             arguments.image_folder,
             arguments.batch_size,

@@ -13,7 +13,7 @@ from llava.data.annotations.table import Annotations
 from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
-from llava.eval.evaluate import own_template
+from llava.inference.checkpoint import own_template
 
 
 def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:

@@ -26,10 +26,10 @@ from align_ti.studies.common.report import markdown_page, markdown_table, write_
 from llava.conversation import get_template
 from llava.data.images import load_image
 from llava.errors import InputError, run_cli
-from llava.eval.evaluate import own_template
 from llava.eval.table import read_rows
 from llava.flags import add_device_flags
-from llava.inference.generate import LoadedModel, load, prompt_text
+from llava.inference.checkpoint import LoadedModel, load
+from llava.inference.generate import prompt_text
 from llava.inference.greedy import GREEDY
 from llava.inference.question import Picture, Question
 from llava.mm_utils import process_images, tokenizer_image_token
@@ -231,10 +231,10 @@ def main() -> None:
         raise InputError(f"--scores names {', '.join(unknown)}, but the models are {', '.join(paths)}")
     averages = {name: read_rows(folder)[0].average for name, folder in scores.items()}
     image = load_image(arguments.image)
-    models = {name: load(path, arguments.device, arguments.dtype) for name, path in paths.items()}
+    models = {name: load(path, device=arguments.device, dtype=arguments.dtype) for name, path in paths.items()}
     costs = measure(
         models,
-        {name: own_template(path) for name, path in paths.items()},
+        {name: model.template_name for name, model in models.items()},
         image,
         arguments.question,
         new_tokens=arguments.new_tokens,

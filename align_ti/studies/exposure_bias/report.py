@@ -29,8 +29,8 @@ from align_ti.training.teacher import check_same_tokenizer
 from llava.data.annotations.table import open_annotations
 from llava.errors import InputError
 from llava.flags import add_device_flags
+from llava.inference.checkpoint import load
 from llava.inference.end_of_turn import EndOfTurn
-from llava.inference.generate import load
 
 EXPLANATION = (
     "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
@@ -187,8 +187,8 @@ def main() -> None:
     if arguments.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens is {arguments.max_new_tokens}; it must be at least 1")
     template = common_template({"the teacher": arguments.teacher, **paths}, arguments.conv_mode)
-    teacher = load(arguments.teacher, arguments.device, arguments.dtype)
-    students = {name: load(path, arguments.device, arguments.dtype) for name, path in paths.items()}
+    teacher = load(arguments.teacher, device=arguments.device, dtype=arguments.dtype)
+    students = {name: load(path, device=arguments.device, dtype=arguments.dtype) for name, path in paths.items()}
     for name, student in students.items():
         check_same_tokenizer(student.tokenizer, teacher.tokenizer, paths[name], arguments.teacher)
     answers = find_long_answers(

@@ -26,8 +26,8 @@ from llava.data.tokenize import tokenize_segments
 from llava.errors import InputError
 from llava.eval.likelihood import answer_losses
 from llava.eval.lmms.requests import Limits, asks_for_sampling, human_turn, pictures_of
+from llava.inference.checkpoint import ChatModel
 from llava.inference.generate import Batch, Prompt, answer_batch
-from llava.inference.loaded import ChatModel
 from llava.inference.question import Question
 from llava.mm_utils import process_images, tokenizer_image_token
 

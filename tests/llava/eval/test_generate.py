@@ -8,8 +8,9 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import get_template
 from llava.errors import InputError
 from llava.eval.records import with_keys
+from llava.inference.checkpoint import LoadedModel
 from llava.inference.end_of_turn import EndOfTurn
-from llava.inference.generate import LoadedModel, generate_answers, prompt_text
+from llava.inference.generate import generate_answers, prompt_text
 from llava.inference.question import Picture, Question
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model

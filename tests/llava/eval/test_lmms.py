@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from llava.conversation import get_template
-from llava.inference.generate import LoadedModel, generate_answers
+from llava.inference.checkpoint import LoadedModel
+from llava.inference.generate import generate_answers
 from llava.inference.question import Picture, Question
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model

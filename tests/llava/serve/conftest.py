@@ -13,7 +13,7 @@ from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisi
 
 from align_ti.attention.interface import NAME
 from align_ti.training import train as distillation
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.model import language_model_class
 from llava.model.builder import load_pretrained_model
 from tests.align_ti.conftest import COMMON

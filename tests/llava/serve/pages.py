@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from align_ti.web import server
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
 from llava.serve.chat import Chat
 from llava.serve.uploads import UploadLimits

@@ -10,9 +10,9 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, get_template
 from llava.errors import InputError
 from llava.eval.records import with_keys
+from llava.inference.checkpoint import ChatModel, chat_template
 from llava.inference.end_of_turn import EndOfTurn
 from llava.inference.generate import generate_answers
-from llava.inference.loaded import ChatModel, chat_template
 from llava.inference.question import Picture, Question
 from llava.inference.sampling import Sampling
 from llava.mm_utils import tokenizer_image_token

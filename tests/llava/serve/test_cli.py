@@ -13,7 +13,7 @@ import time
 import pytest
 
 from llava.errors import InputError
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
 from llava.serve import cli
 from llava.serve.chat import Chat

@@ -13,7 +13,7 @@ from align_ti.web.examples import EXAMPLES  # noqa: E402
 from align_ti.web.maps import WATCHED_ATTENTION, measure  # noqa: E402
 from align_ti.web.opening import openings  # noqa: E402
 from align_ti.web.project import PAPER  # noqa: E402
-from llava.inference.loaded import ChatModel  # noqa: E402
+from llava.inference.checkpoint import ChatModel  # noqa: E402
 from llava.inference.sampling import Sampling  # noqa: E402
 from tests.llava.serve.pages import (  # noqa: E402
     ask,

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from llava.inference.loaded import ChatModel
+from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
 from llava.serve.chat import Chat
 from llava.serve.timing import Timing
