@@ -3,4 +3,4 @@
 source "$(dirname "$0")/_analysis.sh"
 need_held_out
 students --student "vanilla KD" sft+kd student-vanilla-kd
-analyse exposure_bias.measure --teacher "$TEACHER" "${STUDENTS[@]}" "${ANSWER_FLAGS[@]}" "${LENGTH_FLAGS[@]}" "$@"
+analyse exposure_bias --teacher "$TEACHER" "${STUDENTS[@]}" "${ANSWER_FLAGS[@]}" "${LENGTH_FLAGS[@]}" "$@"

@@ -4,4 +4,4 @@ source "$(dirname "$0")/_analysis.sh"
 need_held_out
 students --student SFT sft student-sft "vanilla KD" sft+kd student-vanilla-kd TPA sft+kd+tpa - \
     Align-TI sft+kd+iva+tpa student-align-ti
-analyse exposure_bias.measure --teacher "$TEACHER" "${STUDENTS[@]}" "${ANSWER_FLAGS[@]}" "${LENGTH_FLAGS[@]}" "$@"
+analyse exposure_bias --teacher "$TEACHER" "${STUDENTS[@]}" "${ANSWER_FLAGS[@]}" "${LENGTH_FLAGS[@]}" "$@"

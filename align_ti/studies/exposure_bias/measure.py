@@ -1,6 +1,6 @@
 """Exposure bias: how errors accumulate over a response, by who wrote its beginning (the paper, appendix B.4).
 
-    python -m align_ti.studies.exposure_bias.measure --teacher T --student NAME=PATH ... --data FILE \\
+    python -m align_ti.studies.exposure_bias --teacher T --student NAME=PATH ... --data FILE \\
         --image-folder DIR --samples 1000 --max-new-tokens 100 --out results
 
 ``KL(P_T || P_S)(y_t | x, y_<t)`` in nats is summed over the steps ``t = 1..l`` and averaged over the samples, with the
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from align_ti.losses.linear_heads import linear_divergence
 from align_ti.training.on_policy import OnPolicySettings, StudentResponses
 from llava.constants import IGNORE_INDEX
-from llava.errors import InputError, run_cli
+from llava.errors import InputError
 from llava.inference.end_of_turn import EndOfTurn
 
 ENDED = ("leave-out", "zero")
@@ -194,9 +194,3 @@ def measure(
         )
         for name, parts in found.items()
     }
-
-
-if __name__ == "__main__":
-    from align_ti.studies.exposure_bias.report import main
-
-    run_cli(main)

@@ -36,9 +36,9 @@ def test_commands(script, preset):
     words = words_of(script, "--one", "more", PRESET=preset, IMAGE="some.png", TABLES="/no/tables")
     runs = "playground/mini/runs" if preset == "mini" else "checkpoints/qwen2-7b-0.5b"
     module, chosen = {
-        "figure2": ("exposure_bias.measure", ["student-vanilla-kd"]),
+        "figure2": ("exposure_bias", ["student-vanilla-kd"]),
         "figure4": ("attention.relevance", ["teacher", "student-sft", "student-align-ti"]),
-        "figure6": ("exposure_bias.measure", ["student-sft", "student-vanilla-kd", "student-align-ti"]),
+        "figure6": ("exposure_bias", ["student-sft", "student-vanilla-kd", "student-align-ti"]),
         "figure7": ("attention.report", ["teacher", "student-vanilla-kd", "student-align-ti"]),
         "figure10": ("attention.report", ["teacher"]),
         "table17": ("cost.inference", ["teacher", "student-align-ti"]),
@@ -47,7 +47,7 @@ def test_commands(script, preset):
     assert values(words, "--out") == [f"{runs}/results"] and values(words, "--name") == [script]
     given = [named.partition("=")[2] for flag in ("--student", "--model") for named in values(words, flag)]
     assert given == [f"{runs}/{name}" for name in chosen]
-    if module == "exposure_bias.measure":
+    if module == "exposure_bias":
         assert values(words, "--teacher") == [f"{runs}/teacher"]
         assert values(words, "--max-new-tokens") == ["60" if preset == "mini" else "100"]
     if module == "attention.report":
@@ -55,7 +55,7 @@ def test_commands(script, preset):
         assert values(words, "--questions") == [f"{root}/gqa/llava_gqa_testdev_balanced.jsonl"]
         assert values(words, "--question-images") == [f"{root}/gqa/data/images"]
     if module != "cost.inference" and script != "figure10":
-        kind = "held_out" if module == "exposure_bias.measure" else "finetune"
+        kind = "held_out" if module == "exposure_bias" else "finetune"
         mix = "playground/data/MobileVLM_V2_FT_Mix2M" + ("-held-out" if kind == "held_out" else "")
         data = f"playground/mini/build/{kind}.json" if preset == "mini" else f"{mix}.json"
         assert values(words, "--data") == [data] and values(words, "--image-folder")

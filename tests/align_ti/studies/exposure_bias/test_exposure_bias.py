@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from align_ti.studies.exposure_bias import report as entry
+from align_ti.studies.exposure_bias import __main__ as entry
 from align_ti.studies.exposure_bias.long_answers import find_long_answers
 from align_ti.studies.exposure_bias.measure import (
     PrefixErrors,
