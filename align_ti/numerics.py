@@ -1,4 +1,4 @@
-"""How many rows of logits, or of a head, are made at once."""
+"""In which precision losses are taken, and how many rows of logits, or of a head, are made at once."""
 
 import torch
 from torch import Tensor
@@ -8,6 +8,11 @@ CHUNK_BYTES = {"cuda": 64 * 2**20, "cpu": 4 * 2**20}
 is fastest when they stay in its cache."""
 
 MIN_CHUNK_ROWS = 16
+
+
+def exact_dtype(*tensors: Tensor) -> torch.dtype:
+    """What losses are summed in: float64 if one of the tensors is float64, float32 otherwise."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 def chunk_bytes(device: torch.device) -> int:

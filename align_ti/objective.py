@@ -23,6 +23,7 @@ from align_ti.candidates.sampling import draw_candidates
 from align_ti.config import ObjectiveSettings
 from align_ti.losses.terms import Counts, LossTerms, MicroBatch, Passes
 from align_ti.losses.tpa import transitions
+from align_ti.numerics import exact_dtype
 from align_ti.training.on_policy import ON_POLICY
 from llava.errors import InputError
 from llava.model.head import with_weight
@@ -263,7 +264,7 @@ class Objective:
             inputs.position_ids,
             end_of_turn_ids=settings.end_of_turn_ids,
             merge=settings.merge_draws,
-            dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
+            dtype=exact_dtype(hidden),
         )
 
     def losses(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ whoever supplies the numbers decides what the draws depend on. A new rule is one
 import torch
 from torch import Tensor
 
-from align_ti.numerics import default_chunk_rows
+from align_ti.numerics import default_chunk_rows, exact_dtype
 from llava.errors import InputError
 
 METHODS = ("nucleus", "multinomial", "greedy")
@@ -96,7 +96,7 @@ def draw(
             raise InputError(f"greedy drawing of d = {d} from {logits.shape[-1]} tokens; lower d")
         return logits.topk(d, dim=-1).indices
     noise = _noise(noise, len(logits), d, logits.device, generator)
-    exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    exact = exact_dtype(logits)
     probabilities = torch.softmax(logits.to(exact) / temperature, dim=-1)
     if method == "multinomial" or top_p == 1:
         return _invert(probabilities, noise)

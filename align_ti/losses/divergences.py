@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from align_ti.numerics import exact_dtype
 from llava.errors import InputError
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -94,5 +95,5 @@ def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _log_probabilities(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.float64 if torch.float64 in (student.dtype, teacher.dtype) else torch.float32
+    dtype = exact_dtype(student, teacher)
     return log_softmax(student, -1, dtype=dtype), log_softmax(teacher, -1, dtype=dtype)

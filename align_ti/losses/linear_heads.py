@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from align_ti.losses.divergences import Divergence, forward_kl, fuse, get_divergence
 from align_ti.losses.forward_kl import forward_kl_terms
 from align_ti.losses.heads import Head, head_of
-from align_ti.numerics import default_chunk_rows
+from align_ti.numerics import default_chunk_rows, exact_dtype
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
 
@@ -232,7 +232,7 @@ def _teacher_logits(rows: Tensor, job: _Job) -> Tensor:
 
 
 def _row_vector(values: Tensor | None, rows: int, hidden: Tensor, name: str) -> Tensor:
-    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    exact = exact_dtype(hidden)
     if values is None:
         return hidden.new_zeros(rows, dtype=exact)
     if values.shape != (rows,):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from align_ti.losses.heads import head_of
 from align_ti.losses.linear_heads import linear_divergence
-from align_ti.numerics import default_chunk_rows
+from align_ti.numerics import default_chunk_rows, exact_dtype
 
 
 class PolicyGradient(NamedTuple):
@@ -86,7 +86,7 @@ def policy_gradient(
 @torch.no_grad()
 def log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
     """``log P(target)`` of each row from hidden states ``[L, D]`` and a head ``[V, D]``, in chunks -> ``[L]``."""
-    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    exact = exact_dtype(hidden)
     head = head_of(weight)
     out = torch.empty(len(hidden), dtype=exact, device=hidden.device)
     rows = chunk_rows or default_chunk_rows(len(weight), hidden.device)

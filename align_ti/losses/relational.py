@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cosine_similarity
 
-from align_ti.numerics import head_rows
+from align_ti.numerics import exact_dtype, head_rows
 
 SIMILARITIES = ("cosine", "product")
 """How two tokens' logits are compared. LLaVA-KD's self-correlation is the product; the cosine leaves lengths out."""
@@ -88,7 +88,7 @@ class _SecondMoment(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, rows: int) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.rows = rows
-        exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        exact = exact_dtype(weight)
         moment = weight.new_zeros(weight.shape[1], weight.shape[1], dtype=exact)
         for block in weight[:rows].split(head_rows(weight)):
             block = block.to(exact)

@@ -19,6 +19,7 @@ from align_ti.losses.iva import even_rows, iva_rows, uniform_rows
 from align_ti.losses.linear_heads import LinearDivergence, linear_divergence
 from align_ti.losses.policy_gradient import policy_gradient
 from align_ti.losses.relational import RelationalLoss
+from align_ti.numerics import exact_dtype
 from llava.constants import IGNORE_INDEX
 from llava.model.head import with_weight
 from llava.model.splice import SplicedBatch
@@ -220,11 +221,6 @@ def row_weights(settings: ObjectiveSettings, batch: MicroBatch, passes: Passes) 
         both = torch.cat([passes.layout.main_weight.flatten(), passes.layout.weight])
         terms["tpa"] = both.to(exact) / counts.tokens.to(exact)
     return terms
-
-
-def exact_dtype(hidden: Tensor) -> torch.dtype:
-    """What losses are summed in: float64 for float64, float32 otherwise."""
-    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
 def _rows(main: Tensor, candidates: Tensor | None, used: Tensor) -> Tensor:
