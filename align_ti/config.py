@@ -1,167 +1,346 @@
-"""What the objective is made of, and which values its parts may have: for Python and for the command line."""
+"""The objective's configuration: which losses, with which settings; one nested object, and its flat flags.
 
-import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from numbers import Integral, Real
+In Python::
+
+    ObjectiveConfig(kd=KDConfig(), tpa=TPAConfig(d=8), ribbon=RibbonConfig(backend="sdpa"))
+
+On the command line every setting has a flag, ``SECTION_FIELD`` (``--tpa_d``) unless it names another (``--packing``).
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 from align_ti.attention.ribbon.backends import BACKENDS
-from align_ti.candidates.sampling import METHODS
-from align_ti.losses.divergences import get_divergence
-from align_ti.losses.iva import IVA_WEIGHTS
-from align_ti.losses.relational import SIMILARITIES
+from align_ti.losses.divergences import PLAIN, get_divergence
+from align_ti.losses.loss import AttentionMap, Candidates, Loss, LossConfig
+from align_ti.losses.registry import LOSSES
+from align_ti.settings import (
+    POSITIVE,
+    SWITCH,
+    Naming,
+    Rule,
+    Section,
+    SettingError,
+    is_number,
+    is_whole,
+    one_of,
+    setting,
+)
 from llava.errors import InputError
 
-LOSSES = ("sft", "kd", "iva", "tpa", "rel", "pg")
-"""Terms of Eq. 8, in the paper's order of introduction, then those of the methods it compares with."""
+PAPER = ("sft", "kd", "iva", "tpa")
+"""The losses of Eq. 8."""
 
-CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "iva_weights": tuple(IVA_WEIGHTS),
-        "rel_similarity": SIMILARITIES,
-        "sampling": METHODS,
-        "draws_from": ("student", "teacher"),
-        "ribbon": ("prefix", "algorithm1"),
-        "backend": ("auto", *sorted(BACKENDS)),
-    }
+RIBBONS = ("prefix", "algorithm1")
+RIBBON_BACKENDS = ("auto", *sorted(BACKENDS))
+
+_SHARE = Rule(
+    lambda value: value is None or (is_number(value, above=0) and value < 1),
+    "a number strictly between 0 and 1 (the limits are forward_kl and, for jsd, reverse_kl)",
 )
-"""Fields that name one of several things."""
 
 
-class Rule(NamedTuple):
-    """``fits`` says whether a field may have a value; ``expected`` describes those that do."""
+@dataclass(frozen=True, kw_only=True)
+class DivergenceConfig(Section):
+    """The divergence between teacher and student in ``kd``, ``iva`` and ``tpa``.
 
-    fits: Callable[[Any], bool]
-    expected: str
+    Attributes:
+        name: See ``align_ti.losses.divergences``; ``jsd:0.3`` sets the parameter as well.
+        jsd_beta, skew_alpha: The parameter of ``jsd`` or ``skew_kl``.
+        temperature: Of both models' distributions; the loss is not multiplied by its square.
+
+    Raises:
+        SettingError: An unknown divergence, a parameter of another one, or a number out of range.
+    """
+
+    section: ClassVar[str] = "divergence"
+    name: str = setting(
+        "forward_kl",
+        f"one of {', '.join(PLAIN)}",
+        Rule(lambda value: isinstance(value, str), "the name of a divergence"),
+        flag="divergence",
+    )
+    jsd_beta: float | None = setting(
+        None,
+        "teacher's share of the mixture in --divergence jsd, in (0, 1); 0.5 if absent",
+        _SHARE,
+        flag="jsd_beta",
+    )
+    skew_alpha: float | None = setting(
+        None, "the same in --divergence skew_kl, in (0, 1); 0.1 if absent", _SHARE, flag="skew_alpha"
+    )
+    temperature: float = setting(1.0, "temperature of both models' distributions", POSITIVE, flag="kd_temperature")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, base in self._parameters.items():
+            if getattr(self, field) is not None and self.name != base:
+                raise SettingError(partial(self._of_another, self.path(field), getattr(self, field), base))
+        try:
+            get_divergence(self.full_name)
+        except InputError as error:
+            reason = str(error)
+            raise SettingError(lambda naming: f"{naming(self.path('name'))}: {reason}") from error
+
+    _parameters: ClassVar[Mapping[str, str]] = MappingProxyType({"jsd_beta": "jsd", "skew_alpha": "skew_kl"})
+
+    def _of_another(self, path: str, value: float, base: str, naming: Naming) -> str:
+        parameter, divergence = naming(path), naming(self.path("name"))
+        return (
+            f"{parameter} {value} is the parameter of {divergence} {base}, but {divergence} is {self.name!r}; write "
+            f"{divergence} {base}, or leave {parameter} out"
+        )
+
+    @property
+    def full_name(self) -> str:
+        """The name with its parameter, as ``get_divergence`` reads it."""
+        given = [getattr(self, field) for field in self._parameters if getattr(self, field) is not None]
+        return f"{self.name}:{given[0]!r}" if given else self.name
 
 
-def _whole(value: Any, lowest: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
+@dataclass(frozen=True, kw_only=True)
+class RibbonConfig(Section):
+    """How candidates run through the models; every choice gives the same numbers.
+
+    Attributes:
+        kind: ``prefix`` or ``algorithm1``.
+        backend: Of the attention of the candidate pass.
+        merge_draws: Whether equal draws share a row.
+    """
+
+    section: ClassVar[str] = "ribbon"
+    kind: str = setting(
+        "prefix",
+        f"one of {', '.join(RIBBONS)}: on the main pass's keys, or the paper's single pass",
+        one_of(RIBBONS),
+        flag="ribbon",
+    )
+    backend: str = setting(
+        "auto", f"attention of the candidate pass, one of {', '.join(RIBBON_BACKENDS)}", one_of(RIBBON_BACKENDS)
+    )
+    merge_draws: bool = setting(
+        True, "equal draws share one row; draws equal to the label need none", SWITCH, flag="merge_draws"
+    )
 
 
-def _number(value: Any, above: float = -math.inf) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and above < float(value) < math.inf
-
-
-ONE_OF_TWO = Rule(lambda value: isinstance(value, bool), "True or False")
-
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "iva_layer": Rule(lambda value: value is None or _whole(value, 0), "a layer number from 0, or None"),
-        "temperature": Rule(lambda value: _number(value, above=0), "a positive number"),
-        "d": Rule(lambda value: _whole(value, 1), "a whole number of candidates, at least 1 a step"),
-        "top_p": Rule(lambda value: _number(value, above=0) and value <= 1, "a probability in (0, 1]"),
-        "merge_draws": ONE_OF_TWO,
-        "compile_losses": ONE_OF_TWO,
-        "packing": ONE_OF_TWO,
-        "end_of_turn_ids": Rule(
-            lambda value: isinstance(value, Collection) and all(_whole(token, 0) for token in value),
-            "a collection of token ids",
-        ),
-        "seed": Rule(lambda value: _whole(value, 0) and value < 2**64, "a whole number, 0 to 2^64 - 1"),
-    }
-)
-"""All other fields but ``weights`` and ``divergence``."""
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
+@dataclass(frozen=True, kw_only=True, init=False)
+class ObjectiveConfig(Section):
     """What Eq. 8 is made of.
 
     Attributes:
-        weights: factor of each term that takes part, of ``LOSSES``.
-        iva_weights: where IVA's weights come from: ``teacher`` (the paper), ``student`` (its Table 8), ``uniform`` (its
-            Table 6) or ``teacher_mean`` (between the first and the last).
-        iva_layer: the layer ``l*`` of the model whose attention gives the weights; ``uniform`` needs none.
-        rel_similarity: of ``rel``, see ``align_ti.losses.relational``.
-        divergence, temperature: of ``kd``, ``iva`` and ``tpa``.
-        d, sampling, top_p, draws_from: TPA's candidates, see ``align_ti.candidates.sampling``.
-        ribbon: ``prefix`` or ``algorithm1``; both give the same numbers.
-        backend, merge_draws: of the ribbon.
-        compile_losses: fuse divergences of logits with ``torch.compile`` (``kd``, ``iva``, ``tpa``, ``pg``).
-        packing: lay the samples of a micro-batch in one row, without padding; the numbers stay the same.
-        end_of_turn_ids: tokens after which nothing is generated.
-        seed: of the draws.
-
-    Raises:
-        InputError: see ``check_settings``; or IVA without a layer.
+        losses: Settings of each loss that takes part, by name.
+        divergence: Between teacher and student.
+        ribbon: How candidates run.
+        compile_losses: Fuse what is done to logits with ``torch.compile``.
+        packing: Lay the samples of a micro-batch in one row, without padding; the numbers stay the same.
+        end_of_turn_ids: Tokens after which nothing is generated; a training takes them from its tokenizer.
+        seed: Random seed of the draws; a training takes its own.
     """
 
-    weights: Mapping[str, float]
-    iva_layer: int | None = None
-    divergence: str = "forward_kl"
-    temperature: float = 1.0
-    d: int = 4
-    sampling: str = "nucleus"
-    top_p: float = 0.95
-    draws_from: str = "student"
-    ribbon: str = "prefix"
-    backend: str = "auto"
-    merge_draws: bool = True
-    compile_losses: bool = False
-    packing: bool = False
-    end_of_turn_ids: Collection[int] = field(default_factory=frozenset)
+    losses: Mapping[str, LossConfig]
+    divergence: DivergenceConfig
+    ribbon: RibbonConfig
+    compile_losses: bool = setting(
+        False,
+        "fuse softmax, divergence and their gradient with torch.compile; needs a compiler",
+        SWITCH,
+        flag="compile_losses",
+    )
+    packing: bool = setting(
+        False, "lay the samples of a batch one after the other instead of padding them", SWITCH, flag="packing"
+    )
+    end_of_turn_ids: Collection[int] = frozenset()
     seed: int = 0
-    iva_weights: str = "teacher"
-    rel_similarity: str = "cosine"
+
+    def __init__(
+        self,
+        *,
+        divergence: DivergenceConfig | None = None,
+        ribbon: RibbonConfig | None = None,
+        compile_losses: bool = False,
+        packing: bool = False,
+        end_of_turn_ids: Collection[int] = frozenset(),
+        seed: int = 0,
+        **losses: LossConfig | None,
+    ) -> None:
+        """Choose the losses by name.
+
+        Args:
+            losses: ``kd=KDConfig(weight=2.0)`` and so on; those that are not named, or None, take no part. With none
+                named, the paper's four take part with their defaults.
+
+        Raises:
+            SettingError: An unknown loss, settings of the wrong kind, or values that do not go together.
+        """
+        given = {name: loss for name, loss in losses.items() if loss is not None}
+        values = {
+            "losses": MappingProxyType(given or {name: LOSSES[name].Config() for name in PAPER}),
+            "divergence": DivergenceConfig() if divergence is None else divergence,
+            "ribbon": RibbonConfig() if ribbon is None else ribbon,
+            "compile_losses": compile_losses,
+            "packing": packing,
+            "end_of_turn_ids": end_of_turn_ids,
+            "seed": seed,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
-        check_settings(vars(self))
-        if self.maps_of is not None and self.iva_layer is None:
-            raise InputError("iva is among the losses but no layer was chosen for its weights")
+        super().__post_init__()
+        self.check("seed", Rule(lambda value: is_whole(value, 0) and value < 2**64, "a whole number, 0 to 2^64 - 1"))
+        self.check(
+            "end_of_turn_ids",
+            Rule(
+                lambda value: isinstance(value, Collection) and all(is_whole(token, 0) for token in value),
+                "a collection of token ids",
+            ),
+        )
+        self.check("divergence", _section_of(DivergenceConfig))
+        self.check("ribbon", _section_of(RibbonConfig))
+        self._check_losses()
+        if self.packing and self.ribbon.kind == "algorithm1":
+            raise SettingError(
+                lambda naming: (
+                    f"{naming('packing')} works with {naming('ribbon.kind')} prefix; Algorithm 1's dense "
+                    "mask is over padded samples"
+                )
+            )
+        for need in ("attention", "candidates"):
+            self._shared(need)
+
+    def _check_losses(self) -> None:
+        for name, found in self.losses.items():
+            if name not in LOSSES:
+                raise InputError(f"{name!r} is no loss; expected some of {', '.join(LOSSES)}")
+            wanted = LOSSES[name].Config
+            if type(found) is not wanted:
+                raise InputError(
+                    f"{name} is {found!r}; expected its settings, for example {wanted.__name__}(weight=1.0)"
+                )
+        if not any(loss.weight for loss in self.losses.values()):
+            raise SettingError(
+                lambda naming: (
+                    f"all of {', '.join(naming(loss.path('weight')) for loss in self.losses.values())} are "
+                    "0: nothing is trained"
+                )
+            )
+
+    def build(self) -> dict[str, Loss]:
+        """New objects of the losses that take part, by name."""
+        return {name: LOSSES[name](config) for name, config in self.losses.items()}
 
     @property
-    def maps_of(self) -> str | None:
-        """The model whose attention map is needed, ``teacher`` or ``student``, if any."""
-        return IVA_WEIGHTS[self.iva_weights] if "iva" in self.weights else None
+    def attention(self) -> AttentionMap | None:
+        """The attention map that some loss needs."""
+        return self._shared("attention")
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """The candidates that some loss needs."""
+        return self._shared("candidates")
+
+    def _shared(self, need: str) -> Any:
+        """What losses need, of which a step makes one only."""
+        asked = {name: getattr(loss, need) for name, loss in self.build().items()}
+        kinds = {name: value for name, value in asked.items() if value is not None}
+        if len(set(kinds.values())) > 1:
+            found = "; ".join(f"{name}: {value}" for name, value in kinds.items())
+            raise InputError(f"{' and '.join(kinds)} need the same {need}, but their settings differ: {found}")
+        return next(iter(kinds.values()), None)
+
+    def replace(self, **changes: Any) -> "ObjectiveConfig":
+        """The same with other arguments; ``kd=None`` leaves a loss out."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "losses"}
+        return ObjectiveConfig(**{**own, **self.losses, **changes})
+
+    def at_layer(self, layer: int) -> "ObjectiveConfig":
+        """The same with attention maps from one layer."""
+        needing = [name for name, loss in self.build().items() if loss.attention is not None]
+        return self.replace(**{name: dataclasses.replace(self.losses[name], layer=layer) for name in needing})  # type: ignore[call-arg]
+
+    @classmethod
+    def of_flags(cls, losses: Iterable[str], flags: Mapping[str, Any]) -> "ObjectiveConfig":
+        """The configuration that flags describe.
+
+        Args:
+            losses: Names of those that take part, of ``LOSSES``.
+            flags: Values by flag, without dashes; those that are absent have their defaults, others are passed over.
+
+        Raises:
+            SettingError: See the sections; settings of losses that take no part are checked too.
+        """
+        values: dict[str, dict[str, Any]] = {}
+        for name, flag in FLAGS.items():
+            if name in flags:
+                values.setdefault(flag.section, {})[flag.field] = flags[name]
+        sections: dict[str, Any] = {name: kind(**values.get(name, {})) for name, kind in SECTIONS.items() if name}
+        chosen = {name: sections[name] for name in losses}
+        return cls(divergence=sections["divergence"], ribbon=sections["ribbon"], **values.get("", {}), **chosen)
+
+    def flags(self) -> dict[str, Any]:
+        """The other way: the values by flag, of sections that take part, and ``losses``."""
+        sections: dict[str, Section] = {"": self, "divergence": self.divergence, "ribbon": self.ribbon, **self.losses}
+        given = {name: getattr(sections[f.section], f.field) for name, f in FLAGS.items() if f.section in sections}
+        return {"losses": ",".join(self.losses), **given}
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """What a run's record says about each loss: its title, weight and settings."""
+        out = {}
+        for name, loss in self.build().items():
+            settings = dataclasses.asdict(loss.config)
+            out[name] = {"title": loss.title, "weight": settings.pop("weight"), "settings": settings}
+        return out
 
 
-def check_settings(values: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Refuse values that fields of ``ObjectiveSettings`` cannot have, and fields that do not go together.
-
-    Args:
-        values: by field; those that are not there are not checked.
-        names: what the user calls a field, where that is something else; ``weights.kd`` is the factor of ``kd``.
-
-    Raises:
-        InputError: an unknown loss or choice, a number or a type out of range, or packing under Algorithm 1.
-    """
-
-    def name(of: str) -> str:
-        return names.get(of, of)
-
-    for key, value in values.items():
-        if key in CHOICES and value not in CHOICES[key]:
-            raise InputError(f"{name(key)} {value!r}: expected one of {', '.join(CHOICES[key])}")
-        if key in RULES and not RULES[key].fits(value):
-            raise InputError(f"{name(key)} is {value!r}; expected {RULES[key].expected}")
-    if "weights" in values:
-        _check_weights(values["weights"], name)
-    if "divergence" in values:
-        _check_divergence(values["divergence"], name("divergence"))
-    if values.get("packing") and values.get("ribbon") == "algorithm1":
-        raise InputError(
-            f"{name('packing')} works with {name('ribbon')} prefix; Algorithm 1's dense mask is over padded samples"
-        )
+def _section_of(kind: type) -> Rule:
+    return Rule(lambda value: isinstance(value, kind), f"a {kind.__name__}")
 
 
-def _check_weights(weights: Any, name: Callable[[str], str]) -> None:
-    known = f"a factor for each of some of {', '.join(LOSSES)}"
-    if not isinstance(weights, Mapping) or not weights or set(weights) - set(LOSSES):
-        raise InputError(f"{name('weights')} is {weights!r}; expected {known}")
-    for loss, factor in weights.items():
-        if not _number(factor) or factor < 0:
-            raise InputError(f"{name(f'weights.{loss}')} is {factor!r}; expected a number, at least 0")
-    if not any(weights.values()):
-        raise InputError(f"all of {', '.join(name(f'weights.{loss}') for loss in weights)} are 0: nothing is trained")
+SECTIONS: Mapping[str, type[Section]] = MappingProxyType(
+    {
+        **{name: loss.Config for name, loss in LOSSES.items()},
+        "divergence": DivergenceConfig,
+        "ribbon": RibbonConfig,
+        "": ObjectiveConfig,
+    }
+)
+"""All settings of an objective, section by section."""
 
 
-def _check_divergence(value: Any, name: str) -> None:
-    if not isinstance(value, str):
-        raise InputError(f"{name} is {value!r}; expected the name of a divergence")
-    try:
-        get_divergence(value)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+class Flag(NamedTuple):
+    """A setting on the command line."""
+
+    section: str
+    field: str
+    type: Any
+    default: Any
+    help: str
+
+
+def _flags() -> dict[str, Flag]:
+    out = {}
+    for section, kind in SECTIONS.items():
+        types = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            about = field.metadata
+            if "help" in about:
+                name = about["flag"] or f"{section}_{field.name}"
+                of = about["flag_type"] or types[field.name]
+                out[name] = Flag(section, field.name, of, field.default, about["help"])
+    return out
+
+
+FLAGS: Mapping[str, Flag] = MappingProxyType(_flags())
+"""Every setting by its flag, without dashes."""
+
+_FLAG_OF = {SECTIONS[flag.section].path(flag.field): name for name, flag in FLAGS.items()}
+
+
+def flag_name(path: str) -> str:
+    """The flag of a setting's path, as it is written: ``tpa.d`` is ``--tpa_d``."""
+    return f"--{_FLAG_OF[path]}" if path in _FLAG_OF else path

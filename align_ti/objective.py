@@ -1,6 +1,6 @@
 """The overall objective (the paper, Eq. 8): which losses, which passes they need, named terms out.
 
-A step runs the main pass of both models, TPA's candidate pass, and one chunked pass through both heads for all the
+A step runs the main pass of both models, the candidates' pass, and one chunked pass through both heads for all the
 rows that some loss weighs.
 """
 
@@ -20,89 +20,97 @@ from align_ti.candidates.algorithm1 import single_pass
 from align_ti.candidates.layout import CandidateLayout, SupervisedTokens, candidate_layout, supervised_tokens
 from align_ti.candidates.noise import draw_noise
 from align_ti.candidates.sampling import draw_candidates
-from align_ti.config import ObjectiveSettings
-from align_ti.losses.terms import Counts, LossTerms, MicroBatch, Passes
+from align_ti.config import ObjectiveConfig
+from align_ti.losses.batch import ON_POLICY, Counts, MicroBatch, Passes
+from align_ti.losses.loss import AttentionMap
+from align_ti.losses.terms import LossTerms
 from align_ti.losses.tpa import transitions
 from align_ti.numerics import exact_dtype
-from align_ti.training.on_policy import ON_POLICY
 from llava.errors import InputError
 from llava.model.head import with_weight
 from llava.model.splice import SplicedBatch
-
-__all__ = ["Objective", "ObjectiveSettings", "Passes"]
 
 
 class Objective:
     """Computes the losses of one micro-batch; call it inside the student's forward (see ``LlavaForCausalLM.forward``).
 
     Args:
-        teacher: frozen, in eval mode, with the ``align_ti`` attention; both models see an image as equally many tokens.
-        settings: see there.
-        shared_tower: whether both models read the same vision tower, which then runs once.
+        teacher: Frozen, in eval mode, with the ``align_ti`` attention; both models see an image as equally many tokens.
+        config: The losses and their settings.
+        shared_tower: Whether both models read the same vision tower, which then runs once.
+
+    Attributes:
+        losses: Those that take part, by name.
+
+    Raises:
+        InputError: A loss needs an attention map, and no layer was chosen for it.
     """
 
-    def __init__(self, teacher: PreTrainedModel, settings: ObjectiveSettings, shared_tower: bool = False) -> None:
+    def __init__(self, teacher: PreTrainedModel, config: ObjectiveConfig, shared_tower: bool = False) -> None:
         self.teacher = teacher
-        self.settings = settings
+        self.config = config
         self.shared_tower = shared_tower
-        self.terms = LossTerms(teacher, settings)
+        self.attention = config.attention
+        self.drawing = config.candidates
+        self.layer = _number(self.attention)
+        self.losses = config.build()
+        self.terms = LossTerms(
+            teacher, self.losses, config.divergence.full_name, config.divergence.temperature, config.compile_losses
+        )
 
     def __call__(
         self,
         student: PreTrainedModel,
         batch: Mapping[str, Any],
-        tokens: Tensor,
-        iva_samples: Tensor,
+        counts: Counts,
         step: int = 0,
-        image_samples: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The loss of one micro-batch and its terms.
 
         Args:
             student: the model being trained, with the ``align_ti`` attention.
             batch: as the collator makes it, or with the student's responses (``align_ti.training.on_policy``).
-            tokens: supervised tokens of the global batch: the denominator of ``sft``, ``kd`` and ``tpa``.
-            iva_samples: samples of the global batch with an image and an instruction: the denominator of ``iva``.
+            counts: The denominators, over the global batch.
             step: number of the optimizer step; with the samples' numbers it fixes the draws.
-            image_samples: samples of the global batch with an image: the denominator of ``rel``, and of ``iva`` with
-                equal weights; ``iva_samples`` if absent.
 
         Returns:
-            ``loss`` (differentiable; the weighted sum), the detached unweighted terms by name, and with TPA
-            ``candidate_rows``, the rows that ran, over ``tokens``. Sums over all micro-batches are the batch's values.
+            ``loss`` (differentiable; the weighted sum), the detached unweighted terms by name, and with candidates
+            ``candidate_rows``, the rows that ran, over ``counts.tokens``. Sums over all micro-batches are the batch's
+            values.
 
         Raises:
-            InputError: the model whose attention weighs IVA has no such layer.
+            InputError: the model whose attention is needed has no such layer.
         """
         self.check_layer(student)
         student_inputs, teacher_inputs = self.splice(student, batch)
         supervised = supervised_tokens(student_inputs.labels, student_inputs.attention_mask)
         noise = None
-        if "tpa" in self.settings.weights and self.settings.sampling != "greedy":
+        if self.drawing is not None and self.drawing.sampling != "greedy":
             per_sample = torch.bincount(supervised.sample, minlength=len(student_inputs.labels)).tolist()
-            noise = draw_noise(batch, per_sample, self.settings.d, self.settings.seed, step)
+            noise = draw_noise(batch, per_sample, self.drawing.d, self.config.seed, step)
             noise = noise.to(supervised.label.device)
         packing = None
-        if self.settings.packing:
+        if self.config.packing:
             student_inputs, packing = pack(student_inputs)
             teacher_inputs, _ = pack(teacher_inputs)
             supervised = supervised_tokens(student_inputs.labels, student_inputs.attention_mask)
-        if self.settings.ribbon == "algorithm1":
+        if self.config.ribbon.kind == "algorithm1" and self.drawing is not None:
             passes = self.run_algorithm1(student, student_inputs, teacher_inputs, supervised, noise)
         else:
             passes = self.run_prefix(student, student_inputs, teacher_inputs, supervised, noise, packing)
-        counts = Counts(tokens, iva_samples, iva_samples if image_samples is None else image_samples)
         on_policy = bool(batch.get(ON_POLICY, False))
-        return self.losses(student, MicroBatch(student_inputs, supervised, counts, packing, on_policy), passes)
+        return self.evaluate(student, MicroBatch(student_inputs, supervised, counts, packing, on_policy), passes)
 
     def check_layer(self, student: PreTrainedModel) -> None:
-        """Raise ``InputError`` if the model whose attention weighs IVA does not have the layer."""
-        whose, layer = self.settings.maps_of, self.settings.iva_layer
-        if whose is None or layer is None:
+        """Raise ``InputError`` if the model whose attention is needed does not have the layer."""
+        if self.attention is None or self.layer is None:
             return
-        layers = (student if whose == "student" else self.teacher).config.num_hidden_layers
-        if layer >= layers:
-            raise InputError(f"iva_layer is {layer}, but the {whose} has {layers} layers, 0 to {layers - 1}")
+        layers = (student if self.attention.of == "student" else self.teacher).config.num_hidden_layers
+        if self.layer >= layers:
+            raise InputError(
+                f"{self.attention.setting} is {self.layer}, but the {self.attention.of} has {layers} layers, 0 to "
+                f"{layers - 1}"
+            )
 
     def splice(self, student: Any, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
         """Both models' inputs; a shared tower runs once."""
@@ -127,7 +135,7 @@ class Objective:
         """Last hidden states ``[B, S, D]`` of the plain forward pass."""
         extra = {}
         if packing is not None:
-            backend = resolve_backend(self.settings.backend, attention_dtype(inputs.inputs_embeds))
+            backend = resolve_backend(self.config.ribbon.backend, attention_dtype(inputs.inputs_embeds))
             extra = {"packed": packed_attention(packing, backend)}
         return model.model(
             inputs_embeds=inputs.inputs_embeds,
@@ -143,20 +151,17 @@ class Objective:
     ) -> AttentionCapture | None:
         """What the main pass of a model (``teacher`` or ``student``) has to leave behind."""
         maps = None
-        if self.settings.maps_of == of:
-            assert self.settings.iva_layer is not None
+        if self.attention is not None and self.layer is not None and self.attention.of == of:
             spans = None if packing is None else packing.spans
-            layers = frozenset([self.settings.iva_layer])
-            maps = MapRequest(layers, inputs.instruction_mask, inputs.attention_mask, spans)
+            maps = MapRequest(frozenset([self.layer]), inputs.instruction_mask, inputs.attention_mask, spans)
         return AttentionCapture(keep_prefix, maps) if keep_prefix or maps is not None else None
 
     def map_of(self, teacher: AttentionCapture | None, student: AttentionCapture | None) -> Tensor | None:
         """The attention map of ``l*`` from the capture that has it, ``[B, S]``."""
-        capture = {"teacher": teacher, "student": student}.get(self.settings.maps_of or "")
-        if capture is None:
+        if self.attention is None or self.layer is None:
             return None
-        assert self.settings.iva_layer is not None
-        return capture.maps[self.settings.iva_layer]
+        capture = teacher if self.attention.of == "teacher" else student
+        return None if capture is None else capture.maps[self.layer]
 
     def run_prefix(
         self,
@@ -168,15 +173,15 @@ class Objective:
         packing: Packing | None = None,
     ) -> Passes:
         """Main passes that keep their keys and values, then the candidates alone."""
-        tpa = "tpa" in self.settings.weights
-        teacher_capture = self.capture("teacher", teacher_inputs, tpa, packing)
+        drawing = self.drawing is not None
+        teacher_capture = self.capture("teacher", teacher_inputs, drawing, packing)
         with torch.no_grad():
             teacher_main = self.main_pass(self.teacher, teacher_inputs, teacher_capture, packing)
-        student_capture = self.capture("student", student_inputs, tpa, packing)
+        student_capture = self.capture("student", student_inputs, drawing, packing)
         student_main = self.main_pass(student, student_inputs, student_capture, packing)
         attention = self.map_of(teacher_capture, student_capture)
         passes = Passes(student_main.flatten(0, 1), teacher_main.flatten(0, 1), attention=attention)
-        if tpa:
+        if drawing:
             assert student_capture is not None and teacher_capture is not None
             passes.layout = self.candidates(student, student_inputs, supervised, passes, noise)
             passes.student_candidates, passes.teacher_candidates = transitions(
@@ -186,7 +191,7 @@ class Objective:
                 teacher_capture,
                 passes.layout,
                 student_inputs.attention_mask,
-                self.settings.backend,
+                self.config.ribbon.backend,
                 None if packing is None else packing.bounds,
             )
         return passes
@@ -200,13 +205,12 @@ class Objective:
         noise: Tensor | None,
     ) -> Passes:
         """The paper's procedure: a pass to draw from, then one interleaved pass of each model."""
-        if "tpa" not in self.settings.weights:
-            return self.run_prefix(student, student_inputs, teacher_inputs, supervised, noise)
+        assert self.drawing is not None
         with torch.no_grad():
             student_capture = self.capture("student", student_inputs, keep_prefix=False)
             drawing = Passes(self.main_pass(student, student_inputs, student_capture).flatten(0, 1), None)
             capture = self.capture("teacher", teacher_inputs, keep_prefix=False)
-            if capture is not None or self.settings.draws_from == "teacher":
+            if capture is not None or self.drawing.draws_from == "teacher":
                 drawing.teacher_main = self.main_pass(self.teacher, teacher_inputs, capture).flatten(0, 1)
         layout = self.candidates(student, student_inputs, supervised, drawing, noise)
         with torch.no_grad():
@@ -241,17 +245,18 @@ class Objective:
         passes: Passes,
         noise: Tensor | None,
     ) -> CandidateLayout:
-        """Draw TPA's candidates from the main pass and lay them out."""
-        settings = self.settings
+        """Draw the candidates from the main pass and lay them out."""
+        drawing = self.drawing
+        assert drawing is not None
         drawer, hidden = student, passes.student_main
-        if settings.draws_from == "teacher":
+        if drawing.draws_from == "teacher":
             assert passes.teacher_main is not None
             drawer, hidden = self.teacher, passes.teacher_main
         draw = partial(
             draw_candidates,
-            d=settings.d,
-            method=settings.sampling,
-            top_p=settings.top_p,
+            d=drawing.d,
+            method=drawing.sampling,
+            top_p=drawing.top_p,
             vocabulary=min(student.lm_head.out_features, self.teacher.lm_head.out_features),
             noise=noise,
         )
@@ -262,11 +267,32 @@ class Objective:
             draws,
             inputs.attention_mask,
             inputs.position_ids,
-            end_of_turn_ids=settings.end_of_turn_ids,
-            merge=settings.merge_draws,
+            end_of_turn_ids=self.config.end_of_turn_ids,
+            merge=self.config.ribbon.merge_draws,
             dtype=exact_dtype(hidden),
         )
 
-    def losses(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
+    def evaluate(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
         """The loss and its terms from the hidden states; see ``LossTerms``."""
-        return self.terms(student, batch, passes)
+        out = self.terms(student, batch, passes)
+        if passes.layout is not None:
+            tokens, layout = batch.counts.tokens, passes.layout
+            ran = (layout.weight > 0).sum() if self.config.ribbon.merge_draws else torch.tensor(len(layout))
+            out["candidate_rows"] = ran.to(tokens.device) / tokens
+        return out
+
+
+def _number(attention: AttentionMap | None) -> int | None:
+    """The layer of an attention map.
+
+    Raises:
+        InputError: It is still to be chosen.
+    """
+    if attention is None:
+        return None
+    if isinstance(attention.layer, int) or attention.layer.isdecimal():
+        return int(attention.layer)
+    raise InputError(
+        f"{attention.setting} is {attention.layer!r}, so no layer was chosen for the attention map; give its number "
+        "(align_ti.irs scores the layers), or train with align_ti.distill, which chooses it"
+    )

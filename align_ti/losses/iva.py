@@ -5,18 +5,86 @@ token, weighted by how much the instruction looks at it in the teacher's layer `
 student's own attention (Table 8) and with equal weights (Table 6).
 """
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from align_ti.losses.batch import Denominator, MicroBatch, Passes
+from align_ti.losses.loss import AttentionMap, LossConfig, Reads, RowLoss, factor
 from align_ti.losses.rows import WeightedRows
-from llava.constants import IMAGE_TOKEN_INDEX
+from align_ti.settings import Rule, is_whole, one_of, setting
 
 IVA_WEIGHTS = {"teacher": "teacher", "student": "student", "uniform": None, "teacher_mean": "teacher"}
 """The kinds of weights, and whose attention they need: that of one of the models, nobody's, or the teacher's to the
 whole picture, spread evenly."""
+
+LAYER = re.compile(r"auto|\d+|(\d{1,2}|100)%", re.ASCII)
+
+
+def _is_layer(value: Any) -> bool:
+    return LAYER.fullmatch(value) is not None if isinstance(value, str) else is_whole(value, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IVAConfig(LossConfig):
+    """Settings of instruction-aware vision alignment.
+
+    Attributes:
+        layer: The layer ``l*`` of the model whose attention gives the weights; ``uniform`` needs none.
+        weights: Where the weights come from: ``teacher`` (the paper), ``student`` (its Table 8), ``uniform`` (its
+            Table 6) or ``teacher_mean`` (between the first and the last).
+    """
+
+    section: ClassVar[str] = "iva"
+    weight: float = factor("the IVA loss (Eq. 4)")
+    layer: int | str = setting(
+        "auto",
+        "layer of the attention maps, of the model that --iva_weights names: a number from 0, a depth in percent, or "
+        "auto",
+        Rule(_is_layer, "a layer number from 0, a depth from 0% to 100%, or auto"),
+        flag_type=str,
+    )
+    weights: str = setting(
+        "teacher",
+        f"whose attention, one of {', '.join(IVA_WEIGHTS)}: the paper's, Table 8's, Table 6's, and the teacher's, "
+        "spread evenly over the picture",
+        one_of(tuple(IVA_WEIGHTS)),
+    )
+
+
+class IVA(RowLoss[IVAConfig]):
+    """``sum_k w_k D(P_T, P_S)(. | v_<=k)`` over the visual tokens of a sample, the mean over the samples."""
+
+    name = "iva"
+    title = "IVA (Eq. 4)"
+    equation = r"\sum_k w_k \, D_{KL}(P_T \| P_S)(\cdot \mid v_{\leq k})"
+    unit = "nats per sample"
+    Config = IVAConfig
+    reads = Reads.VISUAL_TOKENS
+
+    @property
+    def denominator(self) -> Denominator:
+        """Samples whose visual tokens have weights: equal ones need no instruction."""
+        return Denominator.IMAGES if self.config.weights == "uniform" else Denominator.INSTRUCTED_IMAGES
+
+    @property
+    def attention(self) -> AttentionMap | None:
+        """The map that gives the weights."""
+        of = IVA_WEIGHTS[self.config.weights]
+        return None if of is None else AttentionMap(of, self.config.layer, self.config.path("layer"))
+
+    def weights(self, batch: MicroBatch, passes: Passes) -> Tensor:
+        """The weights of the visual tokens."""
+        if self.config.weights == "uniform":
+            return uniform_rows(*batch.visual_places).spread(passes)
+        assert passes.attention is not None
+        rows = iva_rows(passes.attention, batch.inputs.visual_mask)
+        if self.config.weights == "teacher_mean":
+            rows = even_rows(rows, batch.visual_places[1])
+        return rows.spread(passes)
 
 
 def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
@@ -60,17 +128,3 @@ def even_rows(rows: WeightedRows, sample: Tensor) -> WeightedRows:
     number = torch.bincount(sample)
     total = torch.zeros_like(number, dtype=rows.weight.dtype).index_add_(0, sample, rows.weight)
     return WeightedRows(rows.index, (total / number)[sample])
-
-
-def iva_samples(batch: Mapping[str, Any]) -> Tensor:
-    """Samples of a collated batch that attention weighs: an image and an instruction. Integer scalar."""
-    return (_has_image(batch) & batch["instruction_mask"].any(1)).sum()
-
-
-def image_samples(batch: Mapping[str, Any]) -> Tensor:
-    """Samples of a collated batch with an image: those that equal weights and relations apply to. Integer scalar."""
-    return _has_image(batch).sum()
-
-
-def _has_image(batch: Mapping[str, Any]) -> Tensor:
-    return (batch["input_ids"] == IMAGE_TOKEN_INDEX).any(1)

@@ -12,14 +12,64 @@ the student as it is and used for one step, so there is no PPO ratio and no clip
 from a mixture with the teacher is not built in. The cross-entropy that MiniLLM adds is ``sft``, in the steps on data.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from align_ti.losses.batch import MicroBatch
 from align_ti.losses.heads import head_of
 from align_ti.losses.linear_heads import linear_divergence
+from align_ti.losses.loss import HeadLoss, LossConfig, Steps, factor
 from align_ti.numerics import default_chunk_rows, exact_dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradientConfig(LossConfig):
+    """Settings of MiniLLM's policy gradient."""
+
+    section: ClassVar[str] = "pg"
+    weight: float = factor("MiniLLM's policy gradient, on on-policy steps alone")
+
+
+class PolicyGradientLoss(HeadLoss[PolicyGradientConfig]):
+    """Its value means little (the long part is a surrogate); the log has ``reverse_kl`` beside it, exact."""
+
+    name = "pg"
+    title = "policy gradient of the reverse KL (MiniLLM)"
+    equation = r"\frac{1}{L} \sum_t [D_{KL}(P_S \| P_T)(\cdot \mid x, y_{<t}) - R_{t+1} \log P_S(y_t \mid x, y_{<t})]"
+    signed = True
+    Config = PolicyGradientConfig
+    steps = Steps.SAMPLED
+    also_logged = ("reverse_kl",)
+
+    def rows(self, batch: MicroBatch) -> Tensor:
+        """The positions that predict the responses' tokens."""
+        return batch.supervised.predicting
+
+    def compute(
+        self,
+        student_hidden: Tensor,
+        student_weight: Tensor,
+        teacher_hidden: Tensor,
+        teacher_weight: Tensor,
+        *,
+        batch: MicroBatch,
+        count: Tensor,
+        compiled: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """See ``HeadLoss.compute``."""
+        return policy_gradient(
+            student_hidden,
+            student_weight,
+            teacher_hidden,
+            teacher_weight,
+            targets=batch.supervised.label,
+            sample=batch.samples(batch.supervised.predicting),
+            scale=1 / count.to(exact_dtype(student_hidden)),
+            compiled=compiled,
+        )[:2]
 
 
 class PolicyGradient(NamedTuple):

@@ -8,31 +8,76 @@ in answer to the first question on their repository), the same rows that its vis
 made here: ``Y Y^T = H (W^T W) H^T`` needs the hidden states ``H [N_v, D]`` and a matrix ``[D, D]`` of the head ``W``.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cosine_similarity
 
+from align_ti.losses.batch import Denominator, MicroBatch
+from align_ti.losses.loss import HeadLoss, LossConfig, Reads, factor
 from align_ti.numerics import exact_dtype, head_rows
+from align_ti.settings import one_of, setting
 
 SIMILARITIES = ("cosine", "product")
 """How two tokens' logits are compared. LLaVA-KD's self-correlation is the product; the cosine leaves lengths out."""
 
 
-class RelationalLoss:
-    """``L_rel`` of a batch; keeps what the frozen teacher's head needs computing only once.
+@dataclass(frozen=True, kw_only=True)
+class RelationalConfig(LossConfig):
+    """Settings of relational distillation; ``similarity`` is of two tokens' logits, see ``SIMILARITIES``."""
 
-    Args:
-        similarity: of two tokens' logits, see ``SIMILARITIES``.
-    """
+    section: ClassVar[str] = "rel"
+    weight: float = factor("the relational loss (LLaVA-KD)")
+    similarity: str = setting(
+        "cosine",
+        f"of two visual tokens' logits, one of {', '.join(SIMILARITIES)} (LLaVA-KD's)",
+        one_of(SIMILARITIES),
+    )
 
-    def __init__(self, similarity: str = "cosine") -> None:
-        self.similarity = similarity
+
+class RelationalLoss(HeadLoss[RelationalConfig]):
+    """``L_rel``; keeps what the frozen teacher's head needs computing only once."""
+
+    name = "rel"
+    title = "relations of visual tokens (LLaVA-KD)"
+    equation = r"1 - \cos(\mathrm{vec} \, R_S, \mathrm{vec} \, R_T)"
+    unit = "1 - cosine"
+    Config = RelationalConfig
+    reads = Reads.VISUAL_PAIRS
+
+    def __init__(self, config: RelationalConfig) -> None:
+        super().__init__(config)
         self.teacher_moment: Tensor | None = None
 
-    def __call__(
+    @property
+    def denominator(self) -> Denominator:
+        """Samples with an image."""
+        return Denominator.IMAGES
+
+    def rows(self, batch: MicroBatch) -> Tensor:
+        """The visual tokens, sample by sample."""
+        return batch.visual_places[0]
+
+    def compute(
+        self,
+        student_hidden: Tensor,
+        student_weight: Tensor,
+        teacher_hidden: Tensor,
+        teacher_weight: Tensor,
+        *,
+        batch: MicroBatch,
+        count: Tensor,
+        compiled: bool,
+    ) -> tuple[Tensor]:
+        """See ``HeadLoss.compute``."""
+        sample = batch.visual_places[1]
+        total = self.over_samples(student_hidden, student_weight, teacher_hidden, teacher_weight, sample)
+        return (total / count,)
+
+    def over_samples(
         self,
         student_hidden: Tensor,
         student_weight: Tensor,
@@ -61,8 +106,8 @@ class RelationalLoss:
             total = hidden.sum() * 0 + moment.sum() * 0  # every rank has the same graph, without an image too
             for ours, theirs in zip(hidden.split(counts), taught.split(counts), strict=True):
                 if len(ours):
-                    learnt = relations(ours, moment, self.similarity)
-                    wanted = relations(theirs, self.teacher_moment, self.similarity)
+                    learnt = relations(ours, moment, self.config.similarity)
+                    wanted = relations(theirs, self.teacher_moment, self.config.similarity)
                     total = total + 1 - cosine_similarity(learnt.flatten(), wanted.to(learnt).flatten(), dim=0)
         return total
 

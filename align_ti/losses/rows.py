@@ -1,8 +1,11 @@
-"""Weighted rows of a batch's hidden states: the form in which every loss hands its work to the heads."""
+"""Weighted rows of a batch's hidden states: the form in which losses hand their work to the heads."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from align_ti.losses.batch import MicroBatch, Passes
+from align_ti.numerics import exact_dtype
 
 
 @dataclass(frozen=True)
@@ -12,3 +15,21 @@ class WeightedRows:
 
     index: Tensor
     weight: Tensor
+
+    def spread(self, passes: Passes) -> Tensor:
+        """The same over all rows of a step, ``[B * S + C]``."""
+        out = no_rows(passes)
+        out[self.index] = self.weight.to(out.dtype)
+        return out
+
+
+def no_rows(passes: Passes) -> Tensor:
+    """Weight 0 for each row of a step, ``[B * S + C]``, in the dtype that losses are summed in."""
+    return passes.student_main.new_zeros(passes.rows, dtype=exact_dtype(passes.student_main))
+
+
+def response_rows(batch: MicroBatch, passes: Passes) -> Tensor:
+    """Weight 1 at the positions that predict supervised tokens, ``[B * S + C]``."""
+    out = no_rows(passes)
+    out[batch.supervised.predicting] = 1.0
+    return out

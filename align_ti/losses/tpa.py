@@ -4,7 +4,8 @@
 ``layout.weight``, plus the main path's outputs, with ``layout.main_weight``, for draws equal to the label.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,59 @@ from transformers import PreTrainedModel
 from align_ti.attention.interface import AttentionCapture
 from align_ti.candidates.layout import CandidateLayout
 from align_ti.candidates.prefix import candidate_pass
+from align_ti.candidates.sampling import DEFAULT_TOP_P, METHODS
+from align_ti.losses.batch import MicroBatch, Passes
+from align_ti.losses.loss import Candidates, LossConfig, RowLoss, factor
+from align_ti.numerics import exact_dtype
+from align_ti.settings import Rule, is_number, one_of, setting, whole
+
+MODELS = ("student", "teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TPAConfig(LossConfig):
+    """Settings of transition probability alignment.
+
+    Attributes:
+        d: Candidates drawn at each step.
+        sampling, top_p: How they are drawn, see ``align_ti.candidates.sampling``.
+        draws_from: The model that they are drawn from.
+    """
+
+    section: ClassVar[str] = "tpa"
+    weight: float = factor("the TPA loss (Eq. 7)")
+    d: int = setting(
+        4,
+        "candidate tokens drawn at each step (the paper: 4)",
+        whole(1, "a whole number of candidates, at least 1 a step"),
+    )
+    sampling: str = setting("nucleus", f"how they are drawn, one of {', '.join(METHODS)}", one_of(METHODS))
+    top_p: float = setting(
+        DEFAULT_TOP_P,
+        "probability mass that nucleus sampling draws from",
+        Rule(lambda value: is_number(value, above=0) and value <= 1, "a probability in (0, 1]"),
+    )
+    draws_from: str = setting("student", f"whose draws, one of {', '.join(MODELS)}", one_of(MODELS))
+
+
+class TPA(RowLoss[TPAConfig]):
+    """``1/L sum_k 1/d sum_u D(P_T, P_S)(. | x, y_<k, y_k^(u))``."""
+
+    name = "tpa"
+    title = "TPA (Eq. 7)"
+    equation = r"\frac{1}{L} \sum_k \frac{1}{d} \sum_u D_{KL}(P_T \| P_S)(\cdot \mid x, y_{<k}, y_k^{(u)})"
+    Config = TPAConfig
+
+    @property
+    def candidates(self) -> Candidates:
+        """The tokens that stand in the labels' places."""
+        return Candidates(self.config.d, self.config.sampling, self.config.top_p, self.config.draws_from)
+
+    def weights(self, batch: MicroBatch, passes: Passes) -> Tensor:
+        """What the layout says: of the main path for draws equal to the label, of the candidates for the others."""
+        layout = passes.layout
+        assert layout is not None
+        return torch.cat([layout.main_weight.flatten(), layout.weight]).to(exact_dtype(passes.student_main))
 
 
 class Transitions(NamedTuple):

@@ -7,17 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from align_ti.config import LOSSES
+from align_ti.losses.registry import LOSSES
 from llava.errors import InputError, run_cli
-
-TITLES = {
-    "sft": "SFT: cross-entropy",
-    "kd": "KD: next token (Eq. 2)",
-    "iva": "IVA: visual tokens (Eq. 4)",
-    "tpa": "TPA: transitions (Eq. 7)",
-    "rel": "relations of visual tokens",
-    "pg": "policy gradient (surrogate)",
-}
 
 
 def read_log(run: Path) -> list[dict]:
@@ -57,12 +48,9 @@ def plot_losses(runs: Mapping[str, Path], file: Path, window: int = 10) -> None:
                 steps, values = zip(*points, strict=True)
                 marker = "." if len(steps) < 10 else None  # a single point would draw no line
                 axes.plot(steps, smooth(values, window), label=name, color=f"C{color}", linewidth=1.4, marker=marker)
-        axes.set(
-            title=TITLES[term],
-            xlabel="step",
-            ylabel={"iva": "nats per sample", "rel": "1 - cosine"}.get(term, "nats per token"),
-            yscale="linear" if term == "pg" else "log",  # a surrogate can be negative
-        )
+        loss = LOSSES[term]
+        axes.set_title(f"{loss.title}\n${loss.equation}$", fontsize=9)
+        axes.set(xlabel="step", ylabel=loss.unit, yscale="linear" if loss.signed else "log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)

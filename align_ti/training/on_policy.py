@@ -22,13 +22,11 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from align_ti.candidates.noise import draw_noise, step_noise
 from align_ti.candidates.sampling import draw
+from align_ti.losses.batch import ON_POLICY
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.inference.end_of_turn import EndOfTurn
 from llava.inference.greedy import GREEDY
-
-ON_POLICY = "on_policy"
-"""Key of a batch whose responses the student sampled."""
 
 
 @dataclass(frozen=True)

@@ -3,33 +3,40 @@
 import torch
 
 from align_ti.attention.ribbon.sdpa import BLOCK
-from align_ti.losses.iva import IVA_WEIGHTS
-from align_ti.losses.linear_heads import default_chunk_rows
+from align_ti.losses.loss import Compares, Loss, Reads, RowLoss
+from align_ti.numerics import default_chunk_rows
 from align_ti.training.arguments import DistillArguments
 from llava.train.plan import Method, PlanArguments
 
 
 def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Method:
     """The method that the flags ask for, as a plan sees it."""
-    losses = set(distill.chosen_losses)
+    objective = distill.objective
+    losses = objective.build().values()
+    responses = [loss for loss in losses if loss.reads is Reads.RESPONSES]
+    drawing, ribbon = objective.candidates, objective.ribbon
     device = torch.device("cpu" if arguments.use_cpu else "cuda")
-    flash = arguments.half and not arguments.use_cpu and distill.ribbon_backend in ("auto", "flash")
+    flash = arguments.half and not arguments.use_cpu and ribbon.backend in ("auto", "flash")
     return Method(
         teacher=distill.teacher_path,
         chunk_rows=lambda vocabulary: default_chunk_rows(vocabulary, device),
         sharded=distill.teacher_zero3,
-        response_rows=bool(losses & {"sft", "kd", "tpa", "pg"}),
-        divergence=bool(losses & {"kd", "tpa", "pg"}),
-        visual_rows="iva" in losses,
-        candidates=distill.tpa_d if "tpa" in losses else 0,
-        merged=distill.merge_draws,
-        greedy=distill.tpa_sampling == "greedy",
-        drawn_by_teacher=distill.tpa_draws_from == "teacher",
-        interleaved=distill.ribbon == "algorithm1",
+        response_rows=bool(responses),
+        divergence=any(not _of_the_student_alone(loss) for loss in responses),
+        visual_rows=any(loss.reads is Reads.VISUAL_TOKENS for loss in losses),
+        candidates=0 if drawing is None else drawing.d,
+        merged=ribbon.merge_draws,
+        greedy=drawing is not None and drawing.sampling == "greedy",
+        drawn_by_teacher=drawing is not None and drawing.draws_from == "teacher",
+        interleaved=ribbon.kind == "algorithm1",
         ribbon_block=None if flash else BLOCK,
-        attention_map="iva" in losses and IVA_WEIGHTS[distill.iva_weights] is not None,
-        relations="rel" in losses,
-        packing=distill.packing,
+        attention_map=objective.attention is not None,
+        relations=any(loss.reads is Reads.VISUAL_PAIRS for loss in losses),
+        packing=objective.packing,
         on_policy=distill.on_policy_fraction,
         new_tokens=distill.on_policy_max_new_tokens,
     )
+
+
+def _of_the_student_alone(loss: Loss) -> bool:
+    return isinstance(loss, RowLoss) and loss.compares is Compares.CROSS_ENTROPY

@@ -137,7 +137,7 @@ def check_visual_tokens(student: Any, teacher: Any) -> None:
         )
 
 
-def resolve_layer(choice: str, layers: int, model: str = "teacher") -> int | None:
+def resolve_layer(choice: int | str, layers: int, model: str = "teacher") -> int | None:
     """The number behind ``--iva_layer``; None for ``auto``.
 
     Args:
@@ -151,7 +151,7 @@ def resolve_layer(choice: str, layers: int, model: str = "teacher") -> int | Non
     """
     if choice == "auto":
         return None
-    if choice.endswith("%"):
+    if isinstance(choice, str) and choice.endswith("%"):
         return min(layers - 1, layers * int(choice[:-1]) // 100)
     layer = int(choice)
     if layer >= layers:

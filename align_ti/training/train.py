@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from align_ti.attention.interface import use_align_ti_attention
 from align_ti.attention.ribbon.backends import resolve_backend
+from align_ti.config import ObjectiveConfig
 from align_ti.irs import LayerScores, instruction_relevance_scores
 from align_ti.losses.forward_kl import check_compiler
-from align_ti.losses.iva import IVA_WEIGHTS
-from align_ti.objective import Objective, ObjectiveSettings
+from align_ti.objective import Objective
 from align_ti.training.arguments import DistillArguments
 from align_ti.training.match import check_input, check_loaded_processors, input_of_run, input_of_teacher
 from align_ti.training.on_policy import StudentResponses
@@ -80,8 +80,8 @@ def main() -> None:
     check_model_arguments(model_arguments)
     if distill.teacher_zero3 and not arguments.deepspeed:
         raise InputError("--teacher_zero3 splits the teacher with DeepSpeed: give --deepspeed CONFIG as well")
-    resolve_backend(distill.ribbon_backend, compute_dtype(arguments))
-    if distill.compile_losses:
+    resolve_backend(distill.objective.ribbon.backend, compute_dtype(arguments))
+    if distill.objective.compile_losses:
         check_compiler(arguments.device)
     groups = {"distill": distill, "model": model_arguments, "data": data_arguments, "training": arguments}
     with begin_run(arguments, also_free=FREE_TO_CHANGE, **groups) as run:
@@ -107,9 +107,9 @@ def distil(
         distill.teacher_path, compute_dtype(arguments), arguments.device, distill.teacher_zero3
     )
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
-    whose = IVA_WEIGHTS[distill.iva_weights]
-    if whose == "teacher":  # a wrong number is refused before the student is loaded
-        resolve_layer(distill.iva_layer, teacher.config.num_hidden_layers)
+    needed = distill.objective.attention
+    if needed is not None and needed.of == "teacher":  # a wrong number is refused before the student is loaded
+        resolve_layer(needed.layer, teacher.config.num_hidden_layers)
     set_seed(arguments.seed)  # after the teacher: a new projector must not depend on how that was loaded
     student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
     check_loaded_processors(student, teacher, *inputs, distill.teacher_path, distill.allow_teacher_mismatch)
@@ -121,15 +121,13 @@ def distil(
         dataset.attach_tower(student.get_vision_tower())
     collator = build_collator(tokenizer)
     layer = None
-    if "iva" in distill.chosen_losses and whose is not None:
-        looking = student if whose == "student" else teacher
-        layer = resolve_layer(distill.iva_layer, looking.config.num_hidden_layers, whose)
+    if needed is not None:
+        looking = student if needed.of == "student" else teacher
+        layer = resolve_layer(needed.layer, looking.config.num_hidden_layers, needed.of)
         if layer is None:
-            start = model_arguments.model_name_or_path if whose == "student" else distill.teacher_path
+            start = model_arguments.model_name_or_path if needed.of == "student" else distill.teacher_path
             layer = choose_iva_layer(looking, start, data, collator, distill, arguments)
-    objective = Objective(
-        teacher, build_settings(distill, layer, tokenizer, model_arguments.version, arguments.seed), shared
-    )
+    config = build_config(distill, layer, tokenizer, model_arguments.version, arguments.seed)
     trainer = AlignTITrainer(
         model=student,
         args=arguments,
@@ -137,13 +135,13 @@ def distil(
         eval_dataset=held_out,
         data_collator=collator,
         processing_class=tokenizer,
-        objective=objective,
+        objective=Objective(teacher, config, shared),
         responses=student_responses(distill, student, teacher, tokenizer, model_arguments.version, arguments),
         projector_only=model_arguments.tune_mm_mlp_adapter,
         skip_bad_samples=data_arguments.on_bad_sample == "skip",
     )
     if trainer.is_world_process_zero():
-        run.write(iva={"layer": layer})
+        run.write(iva={"layer": layer}, losses=config.record())
     trainer.train(resume_from_checkpoint=run.checkpoint)
     student.set_attn_implementation(model_arguments.attn_implementation)
     finish(trainer, student)
@@ -151,16 +149,12 @@ def distil(
     leave_together(trainer)
 
 
-def build_settings(
+def build_config(
     distill: DistillArguments, layer: int | None, tokenizer: PreTrainedTokenizerBase, template: str, seed: int
-) -> ObjectiveSettings:
-    """The objective's settings from the command line."""
-    return ObjectiveSettings(
-        **distill.settings,
-        iva_layer=layer,
-        end_of_turn_ids=end_of_turn_ids(tokenizer, template),
-        seed=seed,
-    )
+) -> ObjectiveConfig:
+    """The objective's configuration: what flags say, and what a run knows by now."""
+    config = distill.objective if layer is None else distill.objective.at_layer(layer)
+    return config.replace(end_of_turn_ids=end_of_turn_ids(tokenizer, template), seed=seed)
 
 
 def student_responses(
@@ -213,7 +207,9 @@ def choose_iva_layer(
     Raises:
         InputError: if the model is a student in pieces (ZeRO-3), which cannot run before training starts.
     """
-    whose = IVA_WEIGHTS[distill.iva_weights]
+    needed = distill.objective.attention
+    assert needed is not None
+    whose = needed.of
     file = Path(str(arguments.output_dir)) / IRS_FILE
     known_by = [model_fingerprint(path), len(data), distill.irs_inputs, distill.irs_pairs, arguments.seed]
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:16]

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from align_ti.losses.iva import image_samples, iva_samples
+from align_ti.losses.batch import ON_POLICY, Counts, Denominator, images, instructed_images
 from align_ti.objective import Objective
-from align_ti.training.on_policy import ON_POLICY, StudentResponses
+from align_ti.training.on_policy import StudentResponses
 from llava.train.trainer import LlavaTrainer, supervised_tokens
 
 
@@ -17,9 +17,7 @@ class AlignTITrainer(LlavaTrainer):
     supervised tokens that the student sampled, ``on_policy``.
 
     The objective runs inside the student's forward, so that DDP and DeepSpeed see one forward and one backward of
-    the engine a step. Denominators are those of the global batch: supervised tokens for ``sft``, ``kd`` and ``tpa``,
-    samples with image and instruction for ``iva`` (with an image, if its weights are equal), samples with an image for
-    ``rel``.
+    the engine a step. Denominators are those of the global batch, see ``Denominator``.
 
     Args:
         objective: what the student is trained on.
@@ -49,30 +47,28 @@ class AlignTITrainer(LlavaTrainer):
         return self.responses(self.accelerator.unwrap_model(self.model), on_device, self.state.global_step)
 
     def global_counts(self, batches: list[Mapping[str, Any]]) -> Tensor:
-        """Float tensor [3] of this rank's micro-batches: supervised tokens, samples with an image and an instruction,
-        samples with an image."""
+        """Float tensor [3] of this rank's micro-batches, ordered as ``Counts``."""
         tokens = super().global_counts(batches)
-        samples = [torch.stack([count(batch) for batch in batches]).sum() for count in (iva_samples, image_samples)]
+        samples = [torch.stack([count(batch) for batch in batches]).sum() for count in (instructed_images, images)]
         return torch.cat([tokens, torch.stack(samples).to(tokens)])
 
     def denominator(self, term: str, counts: Tensor) -> Tensor:
-        """Samples for ``iva`` and ``rel``, tokens for the others."""
-        if term == "rel" or (term == "iva" and self.objective.settings.iva_weights == "uniform"):
-            return counts[2]
-        return counts[1] if term == "iva" else counts[0]
+        """What a loss says that it is divided by; tokens for what is logged beside the losses."""
+        loss = self.objective.losses.get(term)
+        return Counts(*counts.unbind()).of(Denominator.TOKENS if loss is None else loss.denominator)
 
     def micro_batch_loss(
         self, model: nn.Module, inputs: dict[str, Any], counts: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Any]:
         """The objective's loss and terms; see ``LlavaTrainer.micro_batch_loss``."""
-        tokens, samples, images = counts.unbind()
+        named = Counts(*counts.unbind())
 
         def step(student: Any) -> dict[str, Tensor]:
-            return self.objective(student, inputs, tokens, samples, step=self.state.global_step, image_samples=images)
+            return self.objective(student, inputs, named, step=self.state.global_step)
 
         terms = model(step=step)
         loss = terms.pop("loss")
         if self.responses is not None and model.training:
             sampled = supervised_tokens(inputs["labels"]) * bool(inputs.get(ON_POLICY, False))
-            terms["on_policy"] = sampled / tokens
+            terms["on_policy"] = sampled / named.tokens
         return loss, terms, {"loss": loss}

@@ -30,15 +30,6 @@ HUB_DATA = {
 METRICS = {"pope": "f1", "mme": "perception / 20"}
 """What a benchmark's score is, where it is no accuracy."""
 
-LOSSES = {
-    "sft": "SFT",
-    "kd": "KD (Eq. 2)",
-    "iva": "IVA (Eq. 4)",
-    "tpa": "TPA (Eq. 7)",
-    "rel": "relations of visual tokens (LLaVA-KD)",
-    "pg": "policy gradient of the reverse KL (MiniLLM)",
-}
-
 SHOWN = {
     "learning_rate": "learning rate",
     "mm_projector_lr": "projector's learning rate",
@@ -145,14 +136,10 @@ def _facts(stage: Stage) -> dict[str, Any]:
     facts: dict[str, Any] = {"data": ", ".join(stage.data), "prompt template": stage.get("model", "version")}
     if stage.kind == "distillation":
         facts["teacher"] = _shown(stage.get("distill", "teacher_path"))
-        names = [part.strip() for part in str(stage.get("distill", "losses") or "").split(",") if part.strip()]
-        weighted = [f"{stage.get('distill', f'{key}_weight')} x {LOSSES.get(key, key)}" for key in names]
-        facts["losses (Eq. 8)"] = " + ".join(weighted)
+        facts["losses (Eq. 8)"] = " + ".join(f"{loss.weight} x {loss.title}" for loss in stage.losses)
         facts["divergence"] = stage.get("distill", "divergence")
-        if "iva" in names:
-            facts["layer of IVA's weights"] = stage.get("iva", "layer")
-        if "tpa" in names:
-            facts["TPA candidates d"] = stage.get("distill", "tpa_d")
+        for loss in stage.losses:
+            facts[loss.title] = ", ".join(f"{key} {value}" for key, value in loss.settings.items())
     for key, label in SHOWN.items():
         facts[label] = stage.get("training", key)
     facts["optimizer steps"] = stage.steps

@@ -22,6 +22,15 @@ SCORES = ("scores.json", "eval/scores.json")
 
 
 @dataclass(frozen=True)
+class LossFacts:
+    """One loss of a distillation: its title, its factor, and its other settings."""
+
+    title: str
+    weight: float | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Stage:
     """One run, as its ``run_config.json`` describes it; ``groups`` is that file."""
 
@@ -39,6 +48,22 @@ class Stage:
         """One value, or None."""
         found = self.groups.get(group)
         return found.get(key) if isinstance(found, dict) else None
+
+    @property
+    def losses(self) -> list[LossFacts]:
+        """The losses of a distillation, as its record describes them; an older record has only their flags."""
+        recorded = self.groups.get("losses")
+        if isinstance(recorded, dict):
+            return [LossFacts(loss["title"], loss["weight"], loss["settings"]) for loss in recorded.values()]
+        flags = self.groups.get("distill") or {}
+        names = [part.strip() for part in str(flags.get("losses") or "").split(",") if part.strip()]
+        return [LossFacts(name.upper(), flags.get(f"{name}_weight"), self._settings(name, flags)) for name in names]
+
+    def _settings(self, name: str, flags: dict[str, Any]) -> dict[str, Any]:
+        """A loss's settings from its flags, ``NAME_SETTING``, and from what became known in the run."""
+        settings = {key.removeprefix(f"{name}_"): value for key, value in flags.items() if key.startswith(f"{name}_")}
+        settings.pop("weight", None)
+        return settings | (self.groups.get(name) or {})
 
     @property
     def data(self) -> list[str]:

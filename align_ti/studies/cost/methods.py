@@ -15,7 +15,9 @@ from transformers import DynamicCache, PreTrainedModel, Qwen2Config
 
 from align_ti.attention.interface import NAME
 from align_ti.candidates.layout import CandidateLayout, SupervisedTokens, candidate_layout
-from align_ti.objective import Objective, ObjectiveSettings, Passes
+from align_ti.config import ObjectiveConfig
+from align_ti.losses.batch import Counts, Passes
+from align_ti.objective import Objective
 from align_ti.studies.cost.sizes import Decoder, Geometry
 from llava.constants import IGNORE_INDEX
 from llava.model.language import language_model_class
@@ -79,11 +81,11 @@ class BenchObjective(Objective):
     """An objective over a made-up batch.
 
     Attributes:
-        head_flops: what ``losses`` counted, with ``counter`` set: the heads, their backward included.
+        head_flops: what ``evaluate`` counted, with ``counter`` set: the heads, their backward included.
     """
 
-    def __init__(self, teacher: PreTrainedModel, settings: ObjectiveSettings, geometry: Geometry, batches: Any) -> None:
-        super().__init__(teacher, settings)
+    def __init__(self, teacher: PreTrainedModel, config: ObjectiveConfig, geometry: Geometry, batches: Any) -> None:
+        super().__init__(teacher, config)
         self.geometry = geometry
         self.batches = batches
         self.counter: Any = None
@@ -105,20 +107,22 @@ class BenchObjective(Objective):
     ) -> CandidateLayout:
         """Draw as always, then lay out chosen draws in their place."""
         super().candidates(student, inputs, supervised, passes, noise)
-        rows = self.geometry.rows if self.settings.merge_draws else self.settings.d
+        assert self.drawing is not None
+        merge, d = self.config.ribbon.merge_draws, self.drawing.d
+        rows = self.geometry.rows if merge else d
         vocabulary = min(self.geometry.teacher.vocabulary, self.geometry.student.vocabulary)
         return candidate_layout(
             supervised,
-            chosen_draws(supervised.label, self.settings.d, rows, vocabulary),
+            chosen_draws(supervised.label, d, rows, vocabulary),
             inputs.attention_mask,
             inputs.position_ids,
-            merge=self.settings.merge_draws,
+            merge=merge,
         )
 
-    def losses(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Count the heads' FLOPs on the way."""
         before = self.counter.get_total_flops() if self.counter else 0
-        out = super().losses(*args, **kwargs)
+        out = super().evaluate(*args, **kwargs)
         self.head_flops = (self.counter.get_total_flops() if self.counter else 0) - before
         return out
 
@@ -132,7 +136,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "align_ti": {"losses": ("sft", "kd", "iva", "tpa")},
     "gkd": {"losses": ("kd",)},
 }
-"""What is measured, by name: losses and ribbon of each. ``gkd`` distils on responses that the student generates."""
+"""What is measured, by name: losses of each, and flags of its ribbon. ``gkd`` distils on responses that the student
+generates."""
 
 
 class Bench:
@@ -144,7 +149,7 @@ class Bench:
         backend: of the ribbon.
         packing: run ``prefix*``, ``vanilla_kd``, ``kd_iva`` and ``align_ti`` without padding.
         checkpointing: of the student's activations.
-        compile_losses: see ``ObjectiveSettings``.
+        compile_losses: see ``ObjectiveConfig``.
     """
 
     def __init__(
@@ -169,17 +174,16 @@ class Bench:
 
     def _objective(self, name: str, backend: str, packing: bool, compile_losses: bool) -> BenchObjective:
         method = dict(METHODS[name])
-        settings = ObjectiveSettings(
-            weights={loss: 1.0 for loss in method.pop("losses")},
-            iva_layer=self.geometry.teacher.layers // 2,
-            d=self.geometry.d,
-            sampling="greedy",  # no noise to make; drawing the d likeliest tokens goes through the same head
-            backend=backend,
-            compile_losses=compile_losses,
-            packing=packing and name not in ("algorithm1", "gkd"),
-            **method,
-        )
-        return BenchObjective(self.teacher, settings, self.geometry, self.batches)
+        flags = {
+            "iva_layer": self.geometry.teacher.layers // 2,
+            "tpa_d": self.geometry.d,
+            "tpa_sampling": "greedy",  # no noise to make; drawing the d likeliest tokens goes through the same head
+            "ribbon_backend": backend,
+            "compile_losses": compile_losses,
+            "packing": packing and name not in ("algorithm1", "gkd"),
+        }
+        config = ObjectiveConfig.of_flags(method.pop("losses"), {**flags, **method})
+        return BenchObjective(self.teacher, config, self.geometry, self.batches)
 
     def step(self, name: str) -> Callable[[], Tensor]:
         """A function that runs one forward and backward pass of a method and returns its loss."""
@@ -190,7 +194,7 @@ class Bench:
         def run() -> Tensor:
             if name == "gkd":
                 generate(self.student, self.batches[0], self.geometry.prompt, max(self.geometry.responses))
-            loss = objective(self.student, {}, tokens, samples)["loss"]
+            loss = objective(self.student, {}, Counts(tokens, samples, samples))["loss"]
             loss.backward()
             self.student.zero_grad(set_to_none=True)
             return loss.detach()

@@ -182,16 +182,13 @@ def check_flops(geometry: Geometry) -> dict[str, dict[str, float]]:
 
 def bench_run(geometry: Geometry, name: str) -> Run:
     """A method of the benchmark as a plan sees it."""
-    settings = METHODS[name]
-    on_policy = float(name == "gkd")
+    flags = {"tpa_d": geometry.d, **{flag: value for flag, value in METHODS[name].items() if flag != "losses"}}
     distill = DistillArguments(
         teacher_path="teacher",
-        losses=",".join(settings["losses"]),
-        ribbon=settings.get("ribbon", "prefix"),
-        merge_draws=settings.get("merge_draws", True),
-        tpa_d=geometry.d,
-        on_policy_fraction=on_policy,
+        losses=",".join(METHODS[name]["losses"]),
+        on_policy_fraction=float(name == "gkd"),
         on_policy_max_new_tokens=max(geometry.responses),
+        **flags,
     )
     arguments = PlanArguments(use_cpu=True, per_device_train_batch_size=len(geometry.responses))
     method = planned_method(distill, arguments)

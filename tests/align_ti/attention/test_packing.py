@@ -12,32 +12,16 @@ from align_ti.attention.ribbon import backends
 from align_ti.attention.ribbon.flash import FlashRibbon
 from align_ti.candidates import prefix
 from align_ti.candidates.layout import supervised_tokens
-from align_ti.objective import Objective, ObjectiveSettings
-from llava.model.splice import SplicedBatch
+from align_ti.config import PAPER
 from tests.align_ti.attention.ribbon.emulated import EmulatedVarlen
+from tests.align_ti.training.whole_objective import HIDDEN, settings, spliced, total, visual_of
 
-VOCAB, HIDDEN = 31, 24
+VOCAB = 31
 
 
 @pytest.fixture(params=["right", "left"])
 def batch(request, make_batch):
     return make_batch(request.param, VOCAB)
-
-
-def spliced(batch, model, visual):
-    return SplicedBatch(
-        batch.embed(model, visual),
-        batch.attention_mask,
-        batch.position_ids,
-        batch.labels,
-        batch.instruction_mask & batch.attention_mask,
-        batch.visual_mask,
-    )
-
-
-def visual_of(batch, width, seed):
-    torch.manual_seed(seed)
-    return torch.randn(int(batch.visual_mask.sum()), width, dtype=torch.float64)
 
 
 def test_layout(batch, tiny_model):
@@ -89,27 +73,11 @@ def test_hidden_states_and_maps(attention, family, batch, tiny_model):
     assert maps[0].sum() > 1
 
 
-def total(student, teacher, batch, packed, losses=("sft", "kd", "iva", "tpa")):
-    """Loss, terms and gradients of a whole objective; greedy draws, so that no noise is involved."""
-    settings = ObjectiveSettings(
-        {name: 1.0 for name in losses}, iva_layer=1, d=3, sampling="greedy", end_of_turn_ids={2}, packing=packed
-    )
-    objective = Objective(teacher, settings)
-    visual = visual_of(batch, HIDDEN, 0).requires_grad_()
-    with torch.no_grad():
-        taught = spliced(batch, teacher, visual_of(batch, 32, 1))
-    learnt = spliced(batch, student, visual)
-    objective.splice = lambda *_: (learnt, taught)
-    out = objective(student, {}, torch.tensor(11.0), torch.tensor(3.0))
-    leaves = [visual, *(p for name, p in student.named_parameters() if not name.startswith("model.mm_"))]
-    return {name: value.detach() for name, value in out.items()}, torch.autograd.grad(out["loss"], leaves)
-
-
 @pytest.mark.parametrize("backend", ["sdpa", "flash"])
 def test_all_losses_and_gradients(backend, family, batch, tiny_model, monkeypatch):
     student = tiny_model(family, vocab=VOCAB)
     teacher = tiny_model(family, vocab=VOCAB + 3, hidden=32, layers=3, seed=1)
-    expected, expected_gradients = total(student, teacher, batch, packed=False)
+    expected, expected_gradients = total(student, teacher, batch, settings(PAPER))
     if backend == "flash":
         kernel = EmulatedVarlen()
         ribbon = backends.Backend(lambda geometry: FlashRibbon(geometry, kernel), lambda: None)
@@ -117,7 +85,7 @@ def test_all_losses_and_gradients(backend, family, batch, tiny_model, monkeypatc
         monkeypatch.setattr(prefix, "resolve_backend", lambda *_: "flash")
         monkeypatch.setattr(objective_module, "resolve_backend", lambda *_: "flash")
         monkeypatch.setattr(packing_module, "varlen_kernel", lambda: kernel)
-    found, gradients = total(student, teacher, batch, packed=True)
+    found, gradients = total(student, teacher, batch, settings(PAPER, packing=True))
     assert found.keys() == expected.keys() and expected["tpa"] > 0.1 and expected["iva"] > 0.01
     for name, value in expected.items():
         assert abs(found[name] - value) < 1e-12, name
@@ -128,8 +96,8 @@ def test_all_losses_and_gradients(backend, family, batch, tiny_model, monkeypatc
 @pytest.mark.parametrize("losses", [("sft",), ("sft", "kd")])
 def test_without_candidates(losses, batch, tiny_model):
     student, teacher = tiny_model(vocab=VOCAB), tiny_model(vocab=VOCAB, hidden=32, layers=3, seed=1)
-    expected, expected_gradients = total(student, teacher, batch, False, losses)
-    found, gradients = total(student, teacher, batch, True, losses)
+    expected, expected_gradients = total(student, teacher, batch, settings(losses))
+    found, gradients = total(student, teacher, batch, settings(losses, packing=True))
     assert abs(found["loss"] - expected["loss"]) < 1e-12
     for ours, wanted in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(ours, wanted, atol=1e-11, rtol=1e-9)

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, pad
 
 from align_ti.losses.linear_heads import linear_divergence
 from align_ti.losses.policy_gradient import policy_gradient
-from align_ti.losses.relational import RelationalLoss
+from align_ti.losses.relational import RelationalConfig, RelationalLoss
 from llava.model.loss import next_token_loss
 
 VOCABULARY, WIDTH, ROWS = 152_064, 32, 24
@@ -171,7 +171,7 @@ def test_relations(similarity, mode, scale):
     sample = torch.arange(ROWS) // 8
 
     def loss(*tensors):
-        return RelationalLoss(similarity)(*tensors, sample) / 128
+        return RelationalLoss(RelationalConfig(similarity=similarity)).over_samples(*tensors, sample) / 128
 
     assert_near(gradients(heads(), mode, scale, loss), gradients(heads(), "float32", 1.0, loss))
 

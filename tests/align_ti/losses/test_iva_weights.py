@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from align_ti.config import ObjectiveSettings
-from align_ti.losses.iva import even_rows, image_samples, iva_samples, uniform_rows
+from align_ti.config import ObjectiveConfig
+from align_ti.losses.batch import images, instructed_images
+from align_ti.losses.iva import IVAConfig, even_rows, uniform_rows
 from align_ti.losses.rows import WeightedRows
+from align_ti.objective import Objective
 from llava.errors import InputError
 from tests.align_ti.training.whole_objective import HIDDEN, TEACHER_HIDDEN, add, assert_same, settings, total, visual_of
 
@@ -52,7 +54,7 @@ def test_against_loops(weights, models, make_batch):
     layer = 2  # the student has one, the teacher has not
     weigh = students_attention if weights == "student" else (lambda attention, instruction, k, places: 1 / places)
     expected, gradients = plain(student, teacher, batch, layer, weigh)
-    options = {"iva_layer": layer if weights == "student" else None, "iva_weights": weights}
+    options = {"iva_layer": layer if weights == "student" else "auto", "iva_weights": weights}
     terms, found = total(student, teacher, batch, settings(("iva",), **options), COUNTS[weights])
     assert terms["iva"] == pytest.approx(expected.item() / 3, rel=1e-6) and expected > 0.01
     torch.testing.assert_close(found[0], gradients[0] / 3, rtol=1e-5, atol=1e-7)  # eager: a float32 softmax
@@ -72,7 +74,7 @@ def test_the_sources_differ(models, make_batch):
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_packed_and_algorithm1_give_the_same(weights, losses, side, models, make_batch):
     batch = make_batch(side)
-    layer = {"student": 2, "teacher_mean": 1, "uniform": None}[weights]
+    layer = {"student": 2, "teacher_mean": 1, "uniform": "auto"}[weights]
     options = {"iva_weights": weights, "iva_layer": layer}
     expected = total(*models, batch, settings(losses, **options))
     assert_same(total(*models, batch, settings(losses, packing=True, **options)), expected)
@@ -109,14 +111,15 @@ def test_equal_weights_need_an_image_and_no_instruction():
         "input_ids": torch.tensor([[-200, 5, 6], [-200, 5, 6], [4, 5, 6]]),
         "instruction_mask": torch.tensor([[0, 1, 0], [0, 0, 0], [0, 1, 0]], dtype=torch.bool),
     }
-    assert iva_samples(batch) == 1 and image_samples(batch) == 2
+    assert instructed_images(batch) == 1 and images(batch) == 2
 
 
-def test_refusals():
-    ObjectiveSettings({"iva": 1.0}, iva_weights="uniform")  # needs no layer
-    ObjectiveSettings({"kd": 1.0})
+def test_refusals(models):
+    _, teacher = models
+    Objective(teacher, ObjectiveConfig(iva=IVAConfig(weights="uniform")))  # needs no layer
     for weights in ("teacher", "student", "teacher_mean"):
-        with pytest.raises(InputError, match="no layer was chosen"):
-            ObjectiveSettings({"iva": 1.0}, iva_weights=weights)
+        for layer in ("auto", "75%"):
+            with pytest.raises(InputError, match=f"iva.layer is '{layer}', so no layer was chosen"):
+                Objective(teacher, ObjectiveConfig(iva=IVAConfig(weights=weights, layer=layer)))
     with pytest.raises(InputError, match="teacher, student, uniform, teacher_mean"):
-        ObjectiveSettings({"iva": 1.0}, iva_layer=1, iva_weights="both")
+        IVAConfig(layer=1, weights="both")

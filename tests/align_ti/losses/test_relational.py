@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from align_ti.losses import relational
-from align_ti.losses.relational import RelationalLoss, second_moment
+from align_ti.losses.relational import RelationalConfig, RelationalLoss, second_moment
 from llava.errors import InputError
 from tests.align_ti.training.whole_objective import HIDDEN, TEACHER_HIDDEN, add, assert_same, settings, total, visual_of
 
@@ -41,11 +41,11 @@ def test_against_loops(similarity, vocabularies, monkeypatch):
     hidden, weight = torch.randn(8, 4).double().requires_grad_(), torch.randn(vocabularies[0], 4).double()
     weight.requires_grad_()
     taught, head = torch.randn(8, 5).double(), torch.randn(vocabularies[1], 5).double()
-    loss = RelationalLoss(similarity)
+    loss = RelationalLoss(RelationalConfig(similarity=similarity))
     expected = plain(hidden @ weight[:7].T, taught @ head[:7].T, samples, similarity)
     wanted = torch.autograd.grad(expected, [hidden, weight])
     for _ in range(2):  # the second time with the teacher's matrix kept
-        value = loss(hidden, weight, taught, head, torch.tensor(samples))
+        value = loss.over_samples(hidden, weight, taught, head, torch.tensor(samples))
         assert value.item() == pytest.approx(expected.item(), rel=1e-12) and value > 0.05
         for ours, theirs in zip(torch.autograd.grad(value, [hidden, weight]), wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -64,8 +64,9 @@ def test_zero_for_the_same_geometry():
     hidden, head = torch.randn(6, 4).double(), torch.randn(9, 4).double()
     turn, _ = torch.linalg.qr(torch.randn(4, 4).double())
     sample = torch.zeros(6, dtype=torch.long)
-    assert RelationalLoss()(3 * hidden @ turn, head @ turn, hidden, head, sample).abs() < 1e-12
-    assert RelationalLoss()(hidden.flip(0), head, hidden, head, sample) > 0.05
+    loss = RelationalLoss(RelationalConfig())
+    assert loss.over_samples(3 * hidden @ turn, head @ turn, hidden, head, sample).abs() < 1e-12
+    assert loss.over_samples(hidden.flip(0), head, hidden, head, sample) > 0.05
 
 
 def test_in_the_objective(models, make_batch):

@@ -9,13 +9,17 @@ from align_ti.training.arguments import DistillArguments
 from llava.errors import InputError
 
 
+def weights(arguments: DistillArguments) -> dict[str, float]:
+    return {name: loss.weight for name, loss in arguments.objective.losses.items()}
+
+
 def test_the_papers_losses_are_the_default():
-    assert DistillArguments("teacher").weights == {"sft": 1.0, "kd": 1.0, "iva": 1.0, "tpa": 1.0}
+    assert weights(DistillArguments("teacher")) == {"sft": 1.0, "kd": 1.0, "iva": 1.0, "tpa": 1.0}
 
 
 def test_any_subset_of_the_losses():
     arguments = DistillArguments("teacher", losses="rel, tpa", rel_weight=0.5)
-    assert arguments.weights == {"rel": 0.5, "tpa": 1.0}
+    assert weights(arguments) == {"rel": 0.5, "tpa": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -28,13 +32,13 @@ def test_any_subset_of_the_losses():
     ],
 )
 def test_parameters_of_divergences(flags, function, parameter):
-    found = get_divergence(DistillArguments("teacher", **flags).divergence_name)
+    found = get_divergence(DistillArguments("teacher", **flags).objective.divergence.full_name)
     assert isinstance(found, partial) and found.func is function and found.keywords == parameter
 
 
 def test_divergences_without_a_parameter():
-    assert DistillArguments("teacher").divergence_name == "forward_kl"
-    assert DistillArguments("teacher", divergence="jsd").divergence_name == "jsd"
+    assert DistillArguments("teacher").objective.divergence.full_name == "forward_kl"
+    assert DistillArguments("teacher", divergence="jsd").objective.divergence.full_name == "jsd"
 
 
 @pytest.mark.parametrize(

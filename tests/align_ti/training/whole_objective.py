@@ -2,7 +2,9 @@
 
 import torch
 
-from align_ti.objective import Objective, ObjectiveSettings
+from align_ti.config import ObjectiveConfig
+from align_ti.losses.batch import Counts
+from align_ti.objective import Objective
 from llava.model.splice import SplicedBatch
 
 HIDDEN, TEACHER_HIDDEN = 24, 32
@@ -22,13 +24,13 @@ def visual_of(batch, width, seed):
     return torch.randn(int(batch.visual_mask.sum()), width, dtype=torch.float64)
 
 
-def settings(losses, **options) -> ObjectiveSettings:
+def settings(losses, **flags) -> ObjectiveConfig:
     """Greedy draws, so that no noise is involved."""
-    defaults = {"iva_layer": 1, "d": 3, "sampling": "greedy", "end_of_turn_ids": {2}}
-    return ObjectiveSettings({name: 1.0 for name in losses}, **{**defaults, **options})
+    defaults = {"iva_layer": 1, "tpa_d": 3, "tpa_sampling": "greedy"}
+    return ObjectiveConfig.of_flags(losses, {**defaults, **flags}).replace(end_of_turn_ids={2})
 
 
-def total(student, teacher, batch, settings, counts=(11.0, 3.0, 3.0), rows=None, on_policy=False):
+def total(student, teacher, batch, config, counts=(11.0, 3.0, 3.0), rows=None, on_policy=False):
     """Detached terms, and gradients of the visual tokens and all parameters.
 
     Args:
@@ -36,7 +38,7 @@ def total(student, teacher, batch, settings, counts=(11.0, 3.0, 3.0), rows=None,
         rows: only these samples of the batch.
         on_policy: whether the responses count as the student's own.
     """
-    objective = Objective(teacher, settings)
+    objective = Objective(teacher, config)
     visual = visual_of(batch, HIDDEN, 0).requires_grad_()
     kept = slice(None) if rows is None else rows
 
@@ -47,8 +49,7 @@ def total(student, teacher, batch, settings, counts=(11.0, 3.0, 3.0), rows=None,
         taught = some(spliced(batch, teacher, visual_of(batch, TEACHER_HIDDEN, 1)))
     learnt = some(spliced(batch, student, visual))
     objective.splice = lambda *_: (learnt, taught)
-    tokens, samples, images = map(torch.tensor, counts)
-    out = objective(student, {"on_policy": on_policy}, tokens, samples, image_samples=images)
+    out = objective(student, {"on_policy": on_policy}, Counts(*map(torch.tensor, counts)))
     leaves = [visual, *(p for name, p in student.named_parameters() if not name.startswith("model.mm_"))]
     gradients = torch.autograd.grad(out["loss"], leaves, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, gradients, strict=True)]

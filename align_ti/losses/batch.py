@@ -1,0 +1,118 @@
+"""What the losses of a step read: hidden states of both models, the batch, and the denominators of the global batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from align_ti.attention.packing import Packing, samples_of
+from align_ti.candidates.layout import CandidateLayout, SupervisedTokens
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.splice import SplicedBatch
+
+ON_POLICY = "on_policy"
+"""Key of a collated batch whose responses the student sampled."""
+
+
+class Denominator(Enum):
+    """What a loss is a mean over; all count the global batch (every rank, every accumulation step)."""
+
+    TOKENS = "tokens"
+    """Supervised tokens."""
+    INSTRUCTED_IMAGES = "instructed_images"
+    """Samples with an image and an instruction."""
+    IMAGES = "images"
+    """Samples with an image."""
+
+
+class Counts(NamedTuple):
+    """The denominators, a scalar tensor each; see ``Denominator``."""
+
+    tokens: Tensor
+    instructed_images: Tensor
+    images: Tensor
+
+    def of(self, denominator: Denominator) -> Tensor:
+        """One of them."""
+        return getattr(self, denominator.value)
+
+
+def instructed_images(batch: Mapping[str, Any]) -> Tensor:
+    """Samples of a collated batch with an image and an instruction. Integer scalar."""
+    return (_has_image(batch) & batch["instruction_mask"].any(1)).sum()
+
+
+def images(batch: Mapping[str, Any]) -> Tensor:
+    """Samples of a collated batch with an image. Integer scalar."""
+    return _has_image(batch).sum()
+
+
+def _has_image(batch: Mapping[str, Any]) -> Tensor:
+    return (batch["input_ids"] == IMAGE_TOKEN_INDEX).any(1)
+
+
+@dataclass
+class Passes:
+    """Hidden states of one step: ``main`` ``[B * S, D]`` and ``candidates`` ``[C, D]`` of both models; ``attention``
+    ``[B, S]`` is the map that weighs visual tokens."""
+
+    student_main: Tensor
+    teacher_main: Tensor | None
+    student_candidates: Tensor | None = None
+    teacher_candidates: Tensor | None = None
+    layout: CandidateLayout | None = None
+    attention: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of main path and candidates laid one after the other, ``B * S + C``."""
+        return len(self.student_main) + (0 if self.student_candidates is None else len(self.student_candidates))
+
+    def gathered(self, used: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows ``used`` (long ``[R]``, into those ``B * S + C``) of student and teacher, ``[R, D]`` each."""
+        assert self.teacher_main is not None
+        return (
+            _rows(self.student_main, self.student_candidates, used),
+            _rows(self.teacher_main, self.teacher_candidates, used),
+        )
+
+
+def _rows(main: Tensor, candidates: Tensor | None, used: Tensor) -> Tensor:
+    if candidates is None:
+        return main[used]
+    on_main = used[used < len(main)]
+    beside = used[used >= len(main)] - len(main)
+    return torch.cat([main[on_main], candidates[beside]])
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What the losses read besides hidden states.
+
+    Attributes:
+        inputs: The student's, packed or padded.
+        supervised: The tokens to predict.
+        counts: The denominators.
+        packing: Of a packed row.
+        on_policy: Whether the student sampled the responses.
+    """
+
+    inputs: SplicedBatch
+    supervised: SupervisedTokens
+    counts: Counts
+    packing: Packing | None = None
+    on_policy: bool = False
+
+    @cached_property
+    def visual_places(self) -> tuple[Tensor, Tensor]:
+        """The visual tokens in reading order: their index into ``[B * S]`` and their sample, both long ``[R]``."""
+        index = self.inputs.visual_mask.flatten().nonzero().flatten()
+        return index, self.samples(index)
+
+    def samples(self, index: Tensor) -> Tensor:
+        """The sample of each place, long ``[R]``; ``index`` is long ``[R]`` into ``[B * S]``."""
+        return samples_of(index, self.inputs.visual_mask.shape[1], self.packing)

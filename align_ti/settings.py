@@ -1,0 +1,104 @@
+"""Settings: small frozen dataclasses whose fields carry their help text, what they may be, and their flag.
+
+A section (``TPAConfig``, ``RibbonConfig``) checks itself when it is made, in Python as on the command line. Its errors
+name a setting by its path, ``tpa.d``; the command line says them again with the flag, ``--tpa_d``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple
+
+from llava.errors import InputError
+
+Naming = Callable[[str], str]
+"""What turns the path of a setting into the name that its reader knows it by."""
+
+
+class SettingError(InputError):
+    """A setting, or several together, that cannot be as they are.
+
+    Args:
+        say: Makes the message from a naming, so that it can be said in paths and in flags.
+    """
+
+    def __init__(self, say: Callable[[Naming], str]) -> None:
+        super().__init__(say(str))
+        self.say = say
+
+
+class Rule(NamedTuple):
+    """``fits`` says whether a setting may have a value; ``expected`` describes those that do."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+def is_whole(value: Any, lowest: int) -> bool:
+    """Whether a value is an integer (no bool), at least ``lowest``."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
+
+
+def is_number(value: Any, above: float = -math.inf) -> bool:
+    """Whether a value is a finite number (no bool) above a bound."""
+    return isinstance(value, Real) and not isinstance(value, bool) and above < float(value) < math.inf
+
+
+def whole(lowest: int, expected: str) -> Rule:
+    """Integers, at least ``lowest``."""
+    return Rule(lambda value: is_whole(value, lowest), expected)
+
+
+def one_of(names: Sequence[str]) -> Rule:
+    """One of several names."""
+    return Rule(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+FACTOR = Rule(lambda value: is_number(value) and value >= 0, "a number, at least 0")
+POSITIVE = Rule(lambda value: is_number(value, above=0), "a positive number")
+SWITCH = Rule(lambda value: isinstance(value, bool), "True or False")
+
+
+def setting(default: Any, help: str, rule: Rule, *, flag: str | None = None, flag_type: type | None = None) -> Any:
+    """A field of a section.
+
+    Args:
+        default: Its default.
+        help: What it is, as ``--help`` and the site's tables show it.
+        rule: What it may be.
+        flag: Name of its flag without dashes; by default ``SECTION_FIELD``.
+        flag_type: Type of the flag, where the field may also have others.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "rule": rule, "flag": flag, "flag_type": flag_type}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Settings that belong together; a subclass is a frozen dataclass of ``setting`` fields and names its ``section``.
+
+    Raises:
+        SettingError: A value that its rule does not allow.
+    """
+
+    section: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            rule = field.metadata.get("rule")
+            if rule is not None:
+                self.check(field.name, rule)
+
+    def check(self, name: str, rule: Rule) -> None:
+        """Refuse a field whose value does not fit a rule."""
+        value, path = getattr(self, name), self.path(name)
+        if not rule.fits(value):
+            raise SettingError(lambda naming: f"{naming(path)} is {value!r}; expected {rule.expected}")
+
+    @classmethod
+    def path(cls, name: str) -> str:
+        """The path of a field: ``tpa.d``; at the top its name alone."""
+        return f"{cls.section}.{name}" if cls.section else name
