@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from align_ti.numerics import exact_dtype
+
 ROWS_AT_ONCE = 256
 """Instruction rows of one sample whose scores (heads x rows x S, float32) live at once."""
 
@@ -59,7 +61,7 @@ def mean_instruction_attention(
     batch, heads, length, width = query.shape
     groups = heads // key.shape[1]
     scaling = width**-0.5 if scaling is None else scaling
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    dtype = exact_dtype(query)
     instruction_mask = instruction_mask & attention_mask
     weights = torch.zeros(batch, length, dtype=dtype, device=query.device)
     places = [(row, 0, length) for row in range(batch)] if spans is None else [(0, *span) for span in spans]

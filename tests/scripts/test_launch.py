@@ -110,7 +110,7 @@ def test_align_ti_has_the_papers_settings():
 @pytest.mark.parametrize(
     "script, losses, more",
     [
-        ("gkd", ["sft", "kd"], {"divergence_name": "jsd:0.5", "on_policy_fraction": 0.5}),
+        ("gkd", ["sft", "kd"], {"divergence": "jsd", "jsd_beta": 0.5, "on_policy_fraction": 0.5}),
         ("minillm", ["sft", "pg"], {"on_policy_fraction": 0.5}),
         ("uniform_alignment", ["sft", "kd", "iva"], {"iva_weights": "uniform", "on_policy_fraction": 0.0}),
     ],

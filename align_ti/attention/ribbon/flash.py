@@ -14,6 +14,7 @@ from torch import Tensor
 
 from align_ti.attention.ribbon.geometry import RibbonGeometry
 from align_ti.attention.varlen import Segments, VarlenKernel, refuse_dropout, varlen_kernel
+from align_ti.numerics import exact_dtype
 
 
 class QueryGrid:
@@ -163,7 +164,7 @@ def _repeat(heads: Tensor, query: Tensor) -> Tensor:
 
 def _own_score(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """Scaled score of each candidate with itself, ``[C, H]``, float32 or better."""
-    exact = torch.float64 if query.dtype == torch.float64 else torch.float32
+    exact = exact_dtype(query)
     return (query.to(exact) * _repeat(key, query).to(exact)).sum(-1) * scale
 
 
