@@ -13,6 +13,7 @@ REGISTERED = (
     "align_ti.losses.tpa:TPA",
     "align_ti.losses.relational:RelationalLoss",
     "align_ti.losses.policy_gradient:PolicyGradientLoss",
+    "align_ti.losses.topk:TopK",
 )
 """The paper's, in its order of introduction, then others to compare with."""
 
