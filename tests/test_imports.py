@@ -34,7 +34,7 @@ LAYERS = (  # bottom up; rooms side by side on a layer do not import each other
     ("align_ti.objective", "align_ti.irs"),
     ("align_ti.training",),
     ("align_ti.machine", "align_ti.supervise", "align_ti.quiet_torchrun"),
-    ("align_ti.studies", "align_ti.web"),
+    ("align_ti.studies", "align_ti.web", "align_ti.checkpoint"),
     ("align_ti.launch",),
     ("align_ti.recipes",),
     ("align_ti.cli",),

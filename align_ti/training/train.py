@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,24 @@ def main() -> None:
         planned, model_arguments, data_arguments, distill = parse_plan(DistillArguments)
         print(plan(model_arguments, data_arguments, planned, planned_method(distill, planned)))
         return
+    run(sys.argv[1:])
+
+
+def run(argv: Sequence[str]) -> TrainingArguments:
+    """Train as a command line says, in this process (and in the others that were started with it).
+
+    Args:
+        argv: The flags.
+
+    Returns:
+        Those of the training, of which ``output_dir`` holds the student.
+
+    Raises:
+        InputError: Anything that is wrong with flags, data or models.
+        Stopped: A signal stopped the run; a checkpoint is saved.
+    """
     distill, model_arguments, data_arguments, arguments = parse_arguments(
-        DistillArguments, ModelArguments, DataArguments, TrainingArguments
+        DistillArguments, ModelArguments, DataArguments, TrainingArguments, argv=argv
     )
     setup_console(arguments.process_index == 0)
     start_deepspeed(arguments)
@@ -84,11 +101,12 @@ def main() -> None:
     if distill.objective.compile_losses:
         check_compiler(arguments.device)
     groups = {"distill": distill, "model": model_arguments, "data": data_arguments, "training": arguments}
-    with begin_run(arguments, also_free=FREE_TO_CHANGE, **groups) as run:
-        if run.finished:
-            logger.info("%s", run.finished)
-            return
-        distil(run, distill, model_arguments, data_arguments, arguments)
+    with begin_run(arguments, also_free=FREE_TO_CHANGE, **groups) as start:
+        if start.finished:
+            logger.info("%s", start.finished)
+        else:
+            distil(start, distill, model_arguments, data_arguments, arguments)
+    return arguments
 
 
 def distil(

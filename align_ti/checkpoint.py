@@ -1,0 +1,73 @@
+"""A trained model to ask, from Python."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from llava.data.images import load_image, to_rgb
+from llava.inference.checkpoint import ChatModel
+from llava.inference.sampling import Sampling
+from llava.serve.chat import Chat
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready for use.
+
+    Attributes:
+        chat: The model, its tokenizer, image processor and prompt template.
+    """
+
+    chat: ChatModel
+
+    def ask(
+        self,
+        image: str | Path | Image.Image | None,
+        question: str,
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> str:
+        """The model's answer to one question.
+
+        Args:
+            image: A file, a picture, or None for a question without one.
+            question: In plain words.
+            max_new_tokens: Longest answer, in tokens.
+            temperature: 0 for greedy decoding; above it, tokens are sampled (seed: ``torch.manual_seed``).
+            top_p: Probability mass that is sampled from.
+
+        Raises:
+            InputError: A file that is no picture, an empty question, or one that is too long.
+        """
+        picture = load_image(image) if isinstance(image, str | Path) else None if image is None else to_rgb(image)
+        sampling = Sampling(temperature, top_p, max_new_tokens)
+        return "".join(Chat(self.chat, picture).ask(question, sampling))
+
+    @property
+    def model(self) -> Any:
+        """The model itself, in evaluation mode."""
+        return self.chat.loaded.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self.chat.loaded.tokenizer
+
+
+def load(path: str | Path, base: str | None = None, **options: Any) -> Checkpoint:
+    """A checkpoint of this family, ready for questions.
+
+    Args:
+        path: Folder of a run or a checkpoint, or a hub name.
+        base: The language model that a projector-only checkpoint belongs to.
+        options: ``device``, ``dtype``, ``template``, ``load_4bit`` and so on, see
+            ``llava.inference.checkpoint.ChatModel.load``.
+
+    Raises:
+        InputError: Not such a checkpoint.
+    """
+    return Checkpoint(ChatModel.load(str(path), base, **options))
