@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from align_ti.attention.interface import AttentionCapture, require_align_ti_attention
 from align_ti.attention.maps import MapRequest
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.model.protocol import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def choose_layer(scores: Tensor) -> int:
 
 
 @torch.no_grad()
-def layer_vectors(model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
+def layer_vectors(model: VisionLanguageModel, batch: Mapping[str, Any]) -> Tensor:
     """Mean instruction-to-vision attention in every layer, from one forward pass over a batch.
 
     Args:
@@ -106,8 +106,7 @@ def layer_vectors(model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
     suitable = ((moved["input_ids"] == IMAGE_TOKEN_INDEX).sum(1) == 1) & moved["instruction_mask"].any(1)
     if not suitable.any():
         return torch.empty(0, layers, 0)
-    splice: Any = model.splice_inputs
-    spliced = splice(**moved)
+    spliced = model.splice_inputs(**moved)
     request = MapRequest(frozenset(range(layers)), spliced.instruction_mask, spliced.attention_mask)
     capture = AttentionCapture(maps=request)
     model.model(
@@ -128,7 +127,7 @@ def layer_vectors(model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
 
 
 def collect_vectors(
-    model: PreTrainedModel,
+    model: VisionLanguageModel,
     batches: Iterable[Mapping[str, Any]],
     max_inputs: int | None = None,
     progress: bool = True,
@@ -168,7 +167,7 @@ def collect_vectors(
 
 
 def instruction_relevance_scores(
-    model: PreTrainedModel,
+    model: VisionLanguageModel,
     batches: Iterable[Mapping[str, Any]],
     *,
     pairs: int = PAIRS,

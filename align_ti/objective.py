@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from align_ti.attention.interface import AttentionCapture, anything_4d
 from align_ti.attention.maps import MapRequest
@@ -28,6 +27,7 @@ from align_ti.losses.tpa import transitions
 from align_ti.numerics import exact_dtype
 from llava.errors import InputError
 from llava.model.head import with_weight
+from llava.model.protocol import VisionLanguageModel
 from llava.model.splice import SplicedBatch
 
 
@@ -46,7 +46,7 @@ class Objective:
         InputError: A loss needs an attention map, and no layer was chosen for it.
     """
 
-    def __init__(self, teacher: PreTrainedModel, config: ObjectiveConfig, shared_tower: bool = False) -> None:
+    def __init__(self, teacher: VisionLanguageModel, config: ObjectiveConfig, shared_tower: bool = False) -> None:
         self.teacher = teacher
         self.config = config
         self.shared_tower = shared_tower
@@ -60,7 +60,7 @@ class Objective:
 
     def __call__(
         self,
-        student: PreTrainedModel,
+        student: VisionLanguageModel,
         batch: Mapping[str, Any],
         counts: Counts,
         step: int = 0,
@@ -101,7 +101,7 @@ class Objective:
         on_policy = bool(batch.get(ON_POLICY, False))
         return self.evaluate(student, MicroBatch(student_inputs, supervised, counts, packing, on_policy), passes)
 
-    def check_layer(self, student: PreTrainedModel) -> None:
+    def check_layer(self, student: VisionLanguageModel) -> None:
         """Raise ``InputError`` if the model whose attention is needed does not have the layer."""
         if self.attention is None or self.layer is None:
             return
@@ -112,9 +112,9 @@ class Objective:
                 f"{layers - 1}"
             )
 
-    def splice(self, student: Any, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
+    def splice(self, student: VisionLanguageModel, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
         """Both models' inputs; a shared tower runs once."""
-        teacher: Any = self.teacher
+        teacher = self.teacher
         names = ("input_ids", "attention_mask", "labels", "instruction_mask")
         inputs = {name: batch[name] for name in names}
         images = batch.get("images")
@@ -130,7 +130,11 @@ class Objective:
         return student_inputs, teacher_inputs
 
     def main_pass(
-        self, model: Any, inputs: SplicedBatch, capture: AttentionCapture | None, packing: Packing | None = None
+        self,
+        model: VisionLanguageModel,
+        inputs: SplicedBatch,
+        capture: AttentionCapture | None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Last hidden states ``[B, S, D]`` of the plain forward pass."""
         extra = {}
@@ -165,7 +169,7 @@ class Objective:
 
     def run_prefix(
         self,
-        student: Any,
+        student: VisionLanguageModel,
         student_inputs: SplicedBatch,
         teacher_inputs: SplicedBatch,
         supervised: SupervisedTokens,
@@ -198,7 +202,7 @@ class Objective:
 
     def run_algorithm1(
         self,
-        student: Any,
+        student: VisionLanguageModel,
         student_inputs: SplicedBatch,
         teacher_inputs: SplicedBatch,
         supervised: SupervisedTokens,
@@ -239,7 +243,7 @@ class Objective:
 
     def candidates(
         self,
-        student: Any,
+        student: VisionLanguageModel,
         inputs: SplicedBatch,
         supervised: SupervisedTokens,
         passes: Passes,
@@ -272,7 +276,7 @@ class Objective:
             dtype=exact_dtype(hidden),
         )
 
-    def evaluate(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
+    def evaluate(self, student: VisionLanguageModel, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
         """The loss and its terms from the hidden states; see ``LossTerms``."""
         out = self.terms(student, batch, passes)
         if passes.layout is not None:

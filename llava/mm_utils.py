@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.data.images import preprocess_image, to_rgb
 from llava.errors import InputError
+from llava.model.vision_tower.processors import ImageProcessor
 
 
 def get_model_name_from_path(model_path: str) -> str:
@@ -51,7 +52,9 @@ def tokenizer_image_token(
     return torch.tensor(ids, dtype=torch.long) if return_tensors == "pt" else ids
 
 
-def process_images(images: Sequence[Image.Image], image_processor: Any, model_cfg: Any) -> torch.Tensor:
+def process_images(
+    images: Sequence[Image.Image], image_processor: ImageProcessor, model_cfg: PreTrainedConfig | Mapping[str, Any]
+) -> torch.Tensor:
     """Pixel values of several images, as the model was trained to see them.
 
     Args:

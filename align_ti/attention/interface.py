@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 from align_ti.attention.maps import MapRequest, mean_instruction_attention
 from align_ti.attention.packing import PackedAttention
 from llava.errors import InputError
+from llava.model.protocol import VisionLanguageModel
 
 NAME = "align_ti"
 
@@ -132,7 +133,7 @@ AttentionInterface.register(NAME, align_ti_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def use_align_ti_attention(model: PreTrainedModel) -> None:
+def use_align_ti_attention(model: PreTrainedModel | VisionLanguageModel) -> None:
     """Switch a model's language layers to this attention.
 
     Raises:
@@ -146,12 +147,12 @@ def use_align_ti_attention(model: PreTrainedModel) -> None:
         )
 
 
-def uses_align_ti_attention(model: PreTrainedModel) -> bool:
+def uses_align_ti_attention(model: PreTrainedModel | VisionLanguageModel) -> bool:
     """Whether the model's layers run this attention."""
     return model.config._attn_implementation == NAME
 
 
-def require_align_ti_attention(model: PreTrainedModel) -> None:
+def require_align_ti_attention(model: PreTrainedModel | VisionLanguageModel) -> None:
     """Raise ``InputError`` unless ``capture`` and ``ribbon`` will be honoured by the model's layers."""
     if not uses_align_ti_attention(model):
         raise InputError(

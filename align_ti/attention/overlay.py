@@ -9,6 +9,9 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from llava.model.vision_tower import VisionTower
+from llava.model.vision_tower.processors import ImageProcessor
+
 COLOURS = "inferno"
 DISPLAY_SIDE = 720
 """Longest side of a drawn picture, in pixels."""
@@ -27,7 +30,9 @@ class SeenBox:
     bottom: float
 
     @classmethod
-    def of(cls, width: int, height: int, aspect_ratio: str | None, processor: Any, tower: Any) -> "SeenBox":
+    def of(
+        cls, width: int, height: int, aspect_ratio: str | None, processor: ImageProcessor, tower: VisionTower
+    ) -> "SeenBox":
         """Where a model looks: what ``llava.data.images.preprocess_image`` does, turned around.
 
         Args:
@@ -44,14 +49,14 @@ class SeenBox:
         short = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
         if short and getattr(processor, "do_center_crop", False):
             scale = short / min(right - left, bottom - top)
-            half = processor.crop_size["height"] / scale / 2
+            half = processor.to_dict()["crop_size"]["height"] / scale / 2
             middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
             left, right, top, bottom = middle_x - half, middle_x + half, middle_y - half, middle_y + half
         used = covered(tower)
         return cls(left, top, left + (right - left) * used, top + (bottom - top) * used)
 
 
-def covered(tower: Any) -> float:
+def covered(tower: VisionTower) -> float:
     """The share of the tower's input, along a side, that whole patches cover: 378 of 384 pixels with patches of 14."""
     config = getattr(getattr(tower, "vision_tower", None), "config", None)
     patch = getattr(config, "patch_size", None)

@@ -1,7 +1,6 @@
 """Where the instruction of a prompt looks: a whole forward pass, read in every layer."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,16 +9,22 @@ from align_ti.attention.interface import AttentionCapture, require_align_ti_atte
 from align_ti.attention.maps import MapRequest
 from llava.data.tokenize import TokenizedSample
 from llava.errors import InputError
+from llava.model.protocol import VisionLanguageModel
 
 
 @torch.no_grad()
-def instruction_maps(model: Any, tokens: TokenizedSample, **pictures: Tensor) -> Tensor:
+def instruction_maps(
+    model: VisionLanguageModel,
+    tokens: TokenizedSample,
+    images: Tensor | None = None,
+    vision_features: Tensor | None = None,
+) -> Tensor:
     """Mean attention from instruction tokens to visual tokens, in every layer.
 
     Args:
         model: runs the ``align_ti`` attention.
         tokens: one prompt with one picture.
-        pictures: ``images=`` or ``vision_features=``, as ``splice_inputs`` takes them.
+        images, vision_features: The picture, or its features, as ``splice_inputs`` takes them.
 
     Returns:
         ``[layers, side, side]``, each entry the mean over heads and instruction tokens of the softmax over the row.
@@ -30,7 +35,10 @@ def instruction_maps(model: Any, tokens: TokenizedSample, **pictures: Tensor) ->
     require_align_ti_attention(model)
     home = model.get_input_embeddings().weight.device
     inputs = model.splice_inputs(
-        tokens.input_ids[None].to(home), instruction_mask=tokens.instruction_mask[None].to(home), **pictures
+        tokens.input_ids[None].to(home),
+        instruction_mask=tokens.instruction_mask[None].to(home),
+        images=images,
+        vision_features=vision_features,
     )
     layers = range(model.config.num_hidden_layers)
     capture = AttentionCapture(maps=MapRequest(frozenset(layers), inputs.instruction_mask, inputs.attention_mask))

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from align_ti.losses.batch import MicroBatch, Passes
 from align_ti.losses.divergences import Divergence
@@ -16,6 +15,7 @@ from align_ti.losses.rows import no_rows
 from align_ti.numerics import exact_dtype
 from llava.constants import IGNORE_INDEX
 from llava.model.head import with_weight
+from llava.model.protocol import VisionLanguageModel
 
 
 class LossTerms:
@@ -31,7 +31,7 @@ class LossTerms:
 
     def __init__(
         self,
-        teacher: PreTrainedModel,
+        teacher: VisionLanguageModel,
         losses: Mapping[str, Loss],
         divergence: str = "forward_kl",
         temperature: float = 1.0,
@@ -43,7 +43,7 @@ class LossTerms:
         self.temperature = temperature
         self.compiled = compiled
 
-    def __call__(self, student: Any, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
+    def __call__(self, student: VisionLanguageModel, batch: MicroBatch, passes: Passes) -> dict[str, Tensor]:
         """The weighted sum ``loss``, and the detached unweighted terms of the losses that are defined in this step."""
         defined = [loss for loss in self.losses.values() if loss.defined(batch.on_policy)]
         parts: list[Tensor] = []
@@ -72,7 +72,7 @@ class LossTerms:
 
     def weighted_rows(
         self,
-        student: Any,
+        student: VisionLanguageModel,
         batch: MicroBatch,
         passes: Passes,
         losses: Sequence[RowLoss],
@@ -111,7 +111,9 @@ class LossTerms:
             terms[loss.name] = (shares[loss.name][used] * values).sum()
         return result.loss, terms
 
-    def of_heads(self, student: Any, batch: MicroBatch, passes: Passes, loss: HeadLoss) -> tuple[Tensor, ...]:
+    def of_heads(
+        self, student: VisionLanguageModel, batch: MicroBatch, passes: Passes, loss: HeadLoss
+    ) -> tuple[Tensor, ...]:
         """A function of both models' rows and heads: its loss and what it logs beside it."""
         assert passes.teacher_main is not None
         rows = loss.rows(batch)
@@ -119,7 +121,11 @@ class LossTerms:
         return self.through_heads(student, passes.student_main[rows], passes.teacher_main[rows], compute)
 
     def through_heads(
-        self, student: Any, student_rows: Tensor, teacher_rows: Tensor, function: Callable[..., tuple[Tensor, ...]]
+        self,
+        student: VisionLanguageModel,
+        student_rows: Tensor,
+        teacher_rows: Tensor,
+        function: Callable[..., tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
         """``function(student_rows, student_head, teacher_rows, teacher_head)``, run inside both heads: ZeRO-3 then has
         their weights whole."""

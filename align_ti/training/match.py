@@ -16,8 +16,9 @@ from llava.data.images import ASPECT_RATIOS, preprocess_image
 from llava.errors import InputError
 from llava.model.builder import read_checkpoint_config
 from llava.model.config import OPTIONAL_TOWERS
+from llava.model.protocol import VisionLanguageModel, vision_tower_of
 from llava.model.vision_tower.hf import read_image_processor, resolve_tower
-from llava.model.vision_tower.processors import pixel_difference, processor_settings
+from llava.model.vision_tower.processors import ImageProcessor, pixel_difference, processor_settings
 from llava.model.zero import is_main_process
 from llava.train.arguments import DataArguments, ModelArguments
 from llava.train.setup import read_model_config
@@ -40,7 +41,7 @@ class Input:
     template: str | None
     aspect_ratio: str | None
     tower: str
-    processor: Any = None
+    processor: ImageProcessor | None = None
 
 
 def input_of_teacher(path: str) -> Input:
@@ -103,7 +104,9 @@ def check_input(run: Input, teacher: Input, path: str, allow: bool = False) -> N
         logger.warning("%s. Training all the same (--allow_teacher_mismatch): expect worse targets", message)
 
 
-def check_loaded_processors(student: Any, teacher: Any, run: Input, of_teacher: Input, path: str, allow: bool) -> None:
+def check_loaded_processors(
+    student: VisionLanguageModel, teacher: VisionLanguageModel, run: Input, of_teacher: Input, path: str, allow: bool
+) -> None:
     """The rest of :func:`check_input` where a tower must be loaded to know its image processor (timm, open_clip).
 
     Raises:
@@ -111,7 +114,7 @@ def check_loaded_processors(student: Any, teacher: Any, run: Input, of_teacher: 
     """
     if run.processor is not None and of_teacher.processor is not None:
         return
-    one, other = (model.get_vision_tower().image_processor for model in (student, teacher))
+    one, other = (vision_tower_of(model).image_processor for model in (student, teacher))
     aspect = run.aspect_ratio
     check_input(Input(None, aspect, run.tower, one), Input(None, aspect, of_teacher.tower, other), path, allow)
 
@@ -163,7 +166,8 @@ def _processor_problem(run: Input, teacher: Input) -> str | None:
     if run.processor is None or teacher.processor is None:
         return None
     ways = (
-        partial(preprocess_image, processor=side.processor, aspect_ratio=run.aspect_ratio) for side in (run, teacher)
+        partial(preprocess_image, processor=processor, aspect_ratio=run.aspect_ratio)
+        for processor in (run.processor, teacher.processor)
     )
     difference = pixel_difference(*ways)
     if difference is None:
@@ -181,5 +185,7 @@ def _sizes_differ(run: Input, teacher: Input) -> bool:
     if run.processor is None or teacher.processor is None:
         return False
     square = Image.new("RGB", (32, 32))
-    ours, theirs = (preprocess_image(square, side.processor, run.aspect_ratio).shape for side in (run, teacher))
+    ours, theirs = (
+        preprocess_image(square, processor, run.aspect_ratio).shape for processor in (run.processor, teacher.processor)
+    )
     return ours != theirs

@@ -27,6 +27,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.inference.end_of_turn import EndOfTurn
 from llava.inference.greedy import GREEDY
+from llava.model.protocol import VisionLanguageModel
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class StudentResponses:
         self.max_length = max_length
 
     @torch.no_grad()
-    def __call__(self, student: Any, batch: Mapping[str, Any], step: int) -> dict[str, Any]:
+    def __call__(self, student: VisionLanguageModel, batch: Mapping[str, Any], step: int) -> dict[str, Any]:
         """The batch with the student's responses, marked as such.
 
         Args:
@@ -141,7 +142,7 @@ class StudentResponses:
         columns = torch.arange(new["input_ids"].shape[1], device=lengths.device)
         return {**batch, **new, "attention_mask": columns < lengths[:, None], ON_POLICY: True}
 
-    def sample(self, student: Any, batch: Mapping[str, Any], turn: LastTurn, step: int) -> list[Tensor]:
+    def sample(self, student: VisionLanguageModel, batch: Mapping[str, Any], turn: LastTurn, step: int) -> list[Tensor]:
         """One response a sample, the token that ends it included: long ``[n]`` each, ``n >= 1``."""
         ids, mask = batch["input_ids"], batch["attention_mask"]
         longest = self.settings.max_new_tokens

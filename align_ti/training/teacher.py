@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from llava.errors import InputError
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
+from llava.model.language import LlavaForCausalLM
+from llava.model.protocol import VisionLanguageModel, vision_tower_of
 from llava.model.vision import share_vision_tower
 
 logger = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 def load_teacher(
     path: str, dtype: torch.dtype, device: torch.device, sharded: bool = False
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+) -> tuple[PreTrainedTokenizerBase, LlavaForCausalLM]:
     """A finished checkpoint as a frozen teacher.
 
     Args:
@@ -105,7 +107,7 @@ def check_same_tokenizer(
         )
 
 
-def share_tower(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
+def share_tower(student: LlavaForCausalLM, teacher: LlavaForCausalLM) -> bool:
     """Let the teacher use the student's frozen tower where its own gives the same features: it then runs once a step.
 
     Under ZeRO-3 every rank must call it.
@@ -122,13 +124,13 @@ def share_tower(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
     return True
 
 
-def check_visual_tokens(student: Any, teacher: Any) -> None:
+def check_visual_tokens(student: VisionLanguageModel, teacher: VisionLanguageModel) -> None:
     """Every loss compares the two models position by position: both must see an image as equally many tokens.
 
     Raises:
         InputError: with both counts.
     """
-    ours, theirs = student.get_vision_tower().num_patches, teacher.get_vision_tower().num_patches
+    ours, theirs = vision_tower_of(student).num_patches, vision_tower_of(teacher).num_patches
     if ours != theirs:
         raise InputError(
             f"an image is {theirs} visual tokens to the teacher and {ours} to the student, and the two models are "

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Subset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from align_ti.attention.interface import use_align_ti_attention
 from align_ti.attention.ribbon.backends import resolve_backend
@@ -32,11 +32,14 @@ from align_ti.training.teacher import (
 from align_ti.training.trainer import AlignTITrainer
 from llava.console import setup_console
 from llava.conversation import get_template
+from llava.data.collator import ConversationCollator
+from llava.data.dataset import ConversationDataset
 from llava.data.tokenize import load_tokenizer
 from llava.errors import InputError, run_cli
 from llava.export.card import write_student_card
 from llava.files import model_fingerprint
 from llava.inference.end_of_turn import EndOfTurn
+from llava.model.protocol import VisionLanguageModel, vision_tower_of
 from llava.model.zero import is_partitioned
 from llava.train.arguments import (
     DataArguments,
@@ -136,7 +139,7 @@ def distil(
     for model in (student, teacher):
         use_align_ti_attention(model)
     for dataset in filter(None, (data, held_out)):
-        dataset.attach_tower(student.get_vision_tower())
+        dataset.attach_tower(vision_tower_of(student))
     collator = build_collator(tokenizer)
     layer = None
     if needed is not None:
@@ -177,8 +180,8 @@ def build_config(
 
 def student_responses(
     distill: DistillArguments,
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
+    student: VisionLanguageModel,
+    teacher: VisionLanguageModel,
     tokenizer: PreTrainedTokenizerBase,
     template: str,
     arguments: TrainingArguments,
@@ -205,10 +208,10 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> frozen
 
 
 def choose_iva_layer(
-    model: PreTrainedModel,
+    model: VisionLanguageModel,
     path: str,
-    data: Any,
-    collator: Any,
+    data: ConversationDataset,
+    collator: ConversationCollator,
     distill: DistillArguments,
     arguments: TrainingArguments,
 ) -> int:
@@ -243,7 +246,8 @@ def choose_iva_layer(
                 f"cannot do; give a layer number, 0 to {model.config.num_hidden_layers - 1}, or train with ZeRO-2"
             )
         if whose == "student":  # the trainer would move it later
-            model.to(arguments.device)  # type: ignore[arg-type]
+            assert isinstance(model, torch.nn.Module)
+            model.to(arguments.device)
         training = model.training
         scores = instruction_relevance_scores(
             model.eval(),
@@ -264,7 +268,9 @@ def choose_iva_layer(
     return scores.layer
 
 
-def irs_batches(data: Any, collator: Any, inputs: int, arguments: TrainingArguments) -> Iterator[Any]:
+def irs_batches(
+    data: ConversationDataset, collator: ConversationCollator, inputs: int, arguments: TrainingArguments
+) -> Iterator[Any]:
     """Batches of random training samples, enough of them for ``inputs`` suitable ones."""
     generator = torch.Generator().manual_seed(arguments.seed)
     order = torch.randperm(len(data), generator=generator)[: 4 * inputs].tolist()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from align_ti.losses.batch import ON_POLICY, Counts, Denominator, images, instructed_images
 from align_ti.objective import Objective
 from align_ti.training.on_policy import StudentResponses
+from llava.model.protocol import VisionLanguageModel
 from llava.train.trainer import LlavaTrainer, supervised_tokens
 
 
@@ -63,7 +64,7 @@ class AlignTITrainer(LlavaTrainer):
         """The objective's loss and terms; see ``LlavaTrainer.micro_batch_loss``."""
         named = Counts(*counts.unbind())
 
-        def step(student: Any) -> dict[str, Tensor]:
+        def step(student: VisionLanguageModel) -> dict[str, Tensor]:
             return self.objective(student, inputs, named, step=self.state.global_step)
 
         terms = model(step=step)

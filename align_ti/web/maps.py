@@ -10,6 +10,7 @@ from align_ti.attention.interface import NAME as WATCHED_ATTENTION
 from align_ti.attention.overlay import SeenBox, draw, share_inside
 from align_ti.attention.read import instruction_maps
 from llava.data.tokenize import tokenize_segments
+from llava.model.protocol import vision_tower_of
 from llava.serve.chat import Chat
 
 __all__ = ["WATCHED_ATTENTION", "AnswerMaps", "measure"]
@@ -63,6 +64,6 @@ def measure(chat: Chat, index: int = -1) -> AnswerMaps | None:
     segments = chat.segments(chat.exchanges[index][0], chat.exchanges[:index])
     grids = instruction_maps(loaded.model, tokenize_segments(segments, loaded.tokenizer), vision_features=features)
     aspect = getattr(loaded.model.config, "image_aspect_ratio", None)
-    tower = loaded.model.get_vision_tower()
+    tower = vision_tower_of(loaded.model)
     box = SeenBox.of(*chat.picture.size, aspect, loaded.image_processor, tower)
     return AnswerMaps(grids.float().cpu().numpy(), box)

@@ -4,10 +4,11 @@ import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -16,6 +17,10 @@ from llava.data.annotations.table import Annotations
 from llava.data.images import ASPECT_RATIOS, load_image, preprocess_image
 from llava.data.tokenize import tokenize_conversation
 from llava.errors import InputError
+
+if TYPE_CHECKING:
+    from llava.model.vision_tower import VisionTower
+    from llava.model.vision_tower.processors import ImageProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +72,7 @@ class ConversationDataset(Dataset):
         tokenizer: PreTrainedTokenizerBase,
         template: Template,
         *,
-        image_processor: Any = None,
+        image_processor: "ImageProcessor | None" = None,
         image_folder: str | Path | None = None,
         image_aspect_ratio: str | None = None,
         model_max_length: int | None = None,
@@ -104,10 +109,15 @@ class ConversationDataset(Dataset):
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def attach_tower(self, tower: Any) -> None:
+    def attach_tower(self, tower: "VisionTower") -> None:
         """Prepare images for a loaded vision tower (``image_processor``, ``num_patches``)."""
         self.image_processor = tower.image_processor
         self.visual_tokens = tower.num_patches
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Pixel values ``[3, H, W]`` of an RGB image, as the vision tower takes them."""
+        assert self.image_processor is not None, "the vision tower is not attached yet"
+        return preprocess_image(image, self.image_processor, self.image_aspect_ratio)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -131,10 +141,7 @@ class ConversationDataset(Dataset):
         if self.train_on_inputs and random.Random(index).random() < self.train_on_inputs:
             tokens = tokens.with_inputs_as_targets()
         folder = self.image_folder or self.annotations.folder(index)
-        images = [
-            preprocess_image(load_image(folder / path), self.image_processor, self.image_aspect_ratio)
-            for path in entry["image"]
-        ]
+        images = [self.pixels(load_image(folder / path)) for path in entry["image"]]
         return {
             **vars(tokens),
             "images": torch.stack(images) if images else torch.empty(0, 3, 0, 0),

@@ -5,13 +5,16 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
 from llava.errors import InputError
+
+if TYPE_CHECKING:
+    from llava.model.vision_tower.processors import ImageProcessor
 
 ASPECT_RATIOS = ("pad", "square", None)
 """Known values of ``image_aspect_ratio``: padding to a square, or the processor's own resizing."""
@@ -94,7 +97,7 @@ def expand_to_square(image: Image.Image, fill: Sequence[int]) -> Image.Image:
     return square
 
 
-def preprocess_image(image: Image.Image, processor: Any, aspect_ratio: str | None) -> torch.Tensor:
+def preprocess_image(image: Image.Image, processor: "ImageProcessor", aspect_ratio: str | None) -> torch.Tensor:
     """Pixel values of one RGB picture.
 
     Args:

@@ -23,7 +23,7 @@ from llava.conversation import get_template
 from llava.data.annotations.table import open_annotations
 from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
-from llava.data.images import load_image, preprocess_image
+from llava.data.images import load_image
 from llava.data.sampler import ShuffleSampler
 from llava.data.tokenize import load_tokenizer, tokenize_conversation
 from llava.errors import InputError, run_cli
@@ -65,7 +65,7 @@ def measure_parts(dataset: ConversationDataset, indices: list[int]) -> dict[str,
         images = [load_image(folder / path) for path in entry["image"]]
         decoded = time.perf_counter()
         for image in images:
-            preprocess_image(image, dataset.image_processor, dataset.image_aspect_ratio)
+            dataset.pixels(image)
         done = time.perf_counter()
         for part, seconds in zip(
             spent, (read - started, tokenized - read, decoded - tokenized, done - decoded), strict=True

@@ -9,7 +9,7 @@ import argparse
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from tqdm import tqdm
@@ -24,6 +24,8 @@ from llava.errors import InputError, run_cli
 from llava.eval.likelihood import answer_losses
 from llava.flags import add_device_flags, add_flag
 from llava.inference.checkpoint import load, own_template
+from llava.model.protocol import VisionLanguageModel
+from llava.model.vision_tower.processors import ImageProcessor
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class HeldOut:
 
 
 def measure(
-    model: Any,
+    model: VisionLanguageModel,
     tokenizer: PreTrainedTokenizerBase,
-    image_processor: Any,
+    image_processor: ImageProcessor,
     template: Template,
     annotations: Annotations,
     image_folder: Path | None = None,

@@ -1,7 +1,6 @@
 """How likely a model finds given answers: multiple choice without generation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +9,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llava.constants import IGNORE_INDEX
 from llava.data.tokenize import TokenizedSample
+from llava.model.protocol import VisionLanguageModel
 
 
 @torch.inference_mode()
-def answer_losses(model: Any, samples: Sequence[TokenizedSample], pixels: Tensor | None) -> list[tuple[float, bool]]:
+def answer_losses(
+    model: VisionLanguageModel, samples: Sequence[TokenizedSample], pixels: Tensor | None
+) -> list[tuple[float, bool]]:
     """Mean negative log-likelihood of each sample's targets, and whether they are what greedy decoding gives.
 
     Args:

@@ -12,10 +12,13 @@ import argparse
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from llava.errors import InputError, run_cli
 from llava.flags import DTYPES, add_flag
+
+if TYPE_CHECKING:
+    import torch
 
 TARGETS = "hf: transformers' form; llava: a whole checkpoint of this package, LoRA merged; card: only a run's README.md"
 
@@ -74,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     print(output)
 
 
-def export(arguments: argparse.Namespace, output: Path, dtype: Any) -> None:
+def export(arguments: argparse.Namespace, output: Path, dtype: torch.dtype | None) -> None:
     """``--to hf``: the model, its card, and the upload."""
     from llava.export.card import write_card
     from llava.export.history import read_history

@@ -44,7 +44,7 @@ def check_exportable(settings: VisionSettings, path: str) -> None:
         )
 
 
-def plain_language_config(config: Any) -> PreTrainedConfig:
+def plain_language_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The language model's own configuration, LLaVA's keys left out."""
     kind = config.model_type.removeprefix("llava_")
     known = set(AutoConfig.for_model(kind).to_dict()) - {
@@ -56,7 +56,7 @@ def plain_language_config(config: Any) -> PreTrainedConfig:
     return AutoConfig.for_model(kind, **{key: value for key, value in config.to_dict().items() if key in known})
 
 
-def to_hf_config(config: Any, tower: Any, image_token_id: int, rows: int) -> LlavaConfig:
+def to_hf_config(config: PreTrainedConfig, tower: Any, image_token_id: int, rows: int) -> LlavaConfig:
     """transformers' configuration of a model of this package.
 
     Args:
@@ -89,7 +89,7 @@ def to_hf_config(config: Any, tower: Any, image_token_id: int, rows: int) -> Lla
     return made
 
 
-def check_importable(config: Any, path: str) -> None:
+def check_importable(config: PreTrainedConfig, path: str) -> None:
     """Refuse what this package has no form for.
 
     Raises:
@@ -118,7 +118,7 @@ def check_importable(config: Any, path: str) -> None:
         )
 
 
-def from_hf_config(config: Any, image_aspect_ratio: str, template: str | None) -> Any:
+def from_hf_config(config: PreTrainedConfig, image_aspect_ratio: str, template: str | None) -> Any:
     """This package's configuration of a model in transformers' form."""
     text = config.text_config.to_dict()
     for key in ("model_type", "architectures", "transformers_version", "_name_or_path"):
@@ -145,6 +145,6 @@ def from_hf_config(config: Any, image_aspect_ratio: str, template: str | None) -
     return language_model_class(config.text_config.model_type).config_class(**{**text, **vision, **carried})
 
 
-def own_block(config: Any) -> dict[str, Any]:
+def own_block(config: PreTrainedConfig) -> dict[str, Any]:
     """What an export of this package added to config.json; empty for others' checkpoints."""
     return getattr(config, OWN_BLOCK, None) or {}

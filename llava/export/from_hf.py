@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration, PreTrainedConfig
 
 from llava.conversation import get_template
 from llava.errors import InputError
@@ -76,14 +76,14 @@ def import_from_hf(model_path: str, output: Path, version: str | None = None, dt
     return made_config
 
 
-def original_rows(config: Any, tokens: int) -> int:
+def original_rows(config: PreTrainedConfig, tokens: int) -> int:
     """Rows of the embedding before an export of this package added one for ``<image>``; all of them for others'."""
     rows = config.text_config.vocab_size
     recorded = own_block(config).get("vocabulary_rows", rows)
     return recorded if tokens <= recorded <= config.image_token_index else rows
 
 
-def convert(theirs: LlavaForConditionalGeneration, config: Any, rows: int) -> Any:
+def convert(theirs: LlavaForConditionalGeneration, config: PreTrainedConfig, rows: int) -> Any:
     """The same model as this package's class, without its tower; weights are shared, not copied.
 
     Args:

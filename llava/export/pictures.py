@@ -10,10 +10,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.data.images import preprocess_image
 from llava.errors import InputError
-from llava.model.vision_tower.processors import pixel_difference, processor_settings
+from llava.model.vision_tower.processors import ImageProcessor, pixel_difference, processor_settings
 
 
-def to_hf_image_processor(processor: Any, image_aspect_ratio: str | None, side: int) -> LlavaImageProcessorPil:
+def to_hf_image_processor(
+    processor: ImageProcessor, image_aspect_ratio: str | None, side: int
+) -> LlavaImageProcessorPil:
     """transformers' LLaVA image processor with a tower's settings; it pads to a square itself (``do_pad``).
 
     Args:
@@ -67,7 +69,7 @@ def pil_processor(path: str) -> Any:
     return getattr(transformers, name).from_pretrained(path)
 
 
-def check_same_pixels(theirs: Any, ours: Any, image_aspect_ratio: str | None) -> None:
+def check_same_pixels(theirs: BaseImageProcessor, ours: ImageProcessor, image_aspect_ratio: str | None) -> None:
     """Compare transformers' processor with this package's preprocessing on pictures of several shapes.
 
     Raises:

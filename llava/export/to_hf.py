@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import GenerationConfig, LlavaForConditionalGeneration, PreTrainedConfig
+from transformers import (
+    GenerationConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from llava.conversation import Template, get_template
 from llava.errors import InputError
@@ -19,6 +24,8 @@ from llava.export.weights import EMBEDDING, HEAD, grow, to_hf_names
 from llava.inference.checkpoint import load
 from llava.inference.end_of_turn import EndOfTurn
 from llava.model.config import VisionSettings, to_llava_spelling
+from llava.model.protocol import VisionLanguageModel, vision_tower_of
+from llava.model.vision_tower import VisionTower
 from llava.model.vision_tower.hf import HFVisionTower
 
 logger = logging.getLogger(__name__)
@@ -61,7 +68,8 @@ def export_to_hf(
     check_early(model_path)
     loaded = load(model_path, model_base, device="cpu", dtype=dtype)
     tokenizer, model = loaded.tokenizer, loaded.model
-    config, tower = model.config, model.get_vision_tower()
+    assert isinstance(model, PreTrainedModel)  # of this package
+    config, tower = model.config, vision_tower_of(model)
     template = get_template(version or template_of(config, model_path))
     whole = whole_tower(tower)
     image_processor = to_hf_image_processor(
@@ -93,7 +101,7 @@ def check_early(model_path: str) -> None:
         check_exportable(VisionSettings.from_config(namespace), model_path)
 
 
-def template_of(config: Any, model_path: str) -> str:
+def template_of(config: PreTrainedConfig, model_path: str) -> str:
     """The prompt template that a checkpoint names.
 
     Raises:
@@ -108,7 +116,7 @@ def template_of(config: Any, model_path: str) -> str:
     return name
 
 
-def whole_tower(tower: Any) -> HFVisionTower:
+def whole_tower(tower: VisionTower) -> HFVisionTower:
     """A model's loaded tower with all its layers; the model itself runs it only up to the selected one."""
     if not isinstance(tower, HFVisionTower):
         raise InputError(f"the vision tower {tower.name!r} is no SigLIP or CLIP model of transformers")
@@ -119,7 +127,9 @@ def whole_tower(tower: Any) -> HFVisionTower:
     return whole
 
 
-def convert(model: Any, tower: HFVisionTower, tokenizer: Any, image_token_id: int) -> LlavaForConditionalGeneration:
+def convert(
+    model: PreTrainedModel, tower: HFVisionTower, tokenizer: PreTrainedTokenizerBase, image_token_id: int
+) -> LlavaForConditionalGeneration:
     """The same model as transformers' class; weights are shared, not copied.
 
     Args:
@@ -141,7 +151,9 @@ def convert(model: Any, tower: HFVisionTower, tokenizer: Any, image_token_id: in
     return made
 
 
-def generation_settings(template: Template, tokenizer: Any, model: Any) -> tuple[GenerationConfig, str | None]:
+def generation_settings(
+    template: Template, tokenizer: PreTrainedTokenizerBase, model: VisionLanguageModel
+) -> tuple[GenerationConfig, str | None]:
     """Greedy decoding up to the end of a turn, as the evaluation of this package does it.
 
     Returns:

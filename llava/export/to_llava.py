@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from llava.inference.checkpoint import load
+from llava.model.protocol import vision_tower_of
 from llava.model.vision_tower.keep import keep_tower
 
 
@@ -24,8 +26,9 @@ def merge_to_llava(
     """
     loaded = load(model_path, model_base, device="cpu", dtype=dtype)
     model = loaded.model
+    assert isinstance(model, PreTrainedModel)  # of this package
     model.config.use_cache = True
-    model.config.mm_vision_tower = keep_tower(model.get_vision_tower(), output)
+    model.config.mm_vision_tower = keep_tower(vision_tower_of(model), output)
     model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)
     loaded.image_processor.save_pretrained(output)

@@ -14,9 +14,11 @@ from llava.flags import resolve_device
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from llava.inference.end_of_turn import EndOfTurn
+    from llava.model.protocol import VisionLanguageModel
+    from llava.model.vision_tower.processors import ImageProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +39,9 @@ class LoadedModel:
         path: Checkpoint folder or hub name it was loaded from; None if that is not known.
     """
 
-    tokenizer: Any
-    model: Any
-    image_processor: Any
+    tokenizer: "PreTrainedTokenizerBase"
+    model: "VisionLanguageModel"
+    image_processor: "ImageProcessor"
     context_length: int
     model_id: str
     path: str | None = None

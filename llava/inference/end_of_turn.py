@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from llava.conversation import Template
+from llava.model.protocol import VisionLanguageModel
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,14 @@ class EndOfTurn:
     one token. Where it is not (``</s>`` with Qwen's tokenizer), generation stops when the text contains it.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     text: str
     ids: list[int]
     pad_id: int
     is_token: bool
 
     @classmethod
-    def of(cls, template: Template, tokenizer: Any, model: Any) -> "EndOfTurn":
+    def of(cls, template: Template, tokenizer: PreTrainedTokenizerBase, model: VisionLanguageModel) -> "EndOfTurn":
         """The end of a turn for a template, a tokenizer and a model."""
         text = template.end_of_turn
         pieces = tokenizer.encode(text, add_special_tokens=False) if text else []
@@ -47,6 +48,7 @@ class EndOfTurn:
         """Text of the new tokens up to the end of the turn, stripped; and ``stop`` or ``length``."""
         end = next((index for index, token in enumerate(tokens) if token in self.ids), None)
         text = self.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        assert isinstance(text, str)  # of one row
         before, found, _ = text.partition(self.text) if self.text else (text, "", "")
         stopped = end is not None or bool(found) or len(tokens) < max_new_tokens
         return before.strip(), "stop" if stopped else "length"
@@ -55,7 +57,7 @@ class EndOfTurn:
 class _TextContains(StoppingCriteria):
     """True for the rows whose last few tokens spell the string."""
 
-    def __init__(self, tokenizer: Any, text: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
         self.tokenizer = tokenizer
         self.text = text
         self.window = len(tokenizer.encode(text, add_special_tokens=False)) + 4

@@ -1,6 +1,8 @@
 """The answer generator: batches of questions in, greedy answers (or drawn ones) out; the same for every benchmark.
 
 Answers do not depend on the batch size: prompts are padded on the left and masked, and positions are counted
+from PIL import Image
+from transformers import PreTrainedConfig
 from the mask.
 """
 
@@ -9,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessorList, PreTrainedConfig
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import HUMAN, Template
@@ -54,7 +56,7 @@ class Batch:
     picture_of: list[int]
 
 
-def prompt_text(question: Question, template: Template, config: Any) -> str:
+def prompt_text(question: Question, template: Template, config: PreTrainedConfig | None) -> str:
     """The text the model continues: LLaVA's image marker and a newline, then the question, in the
     template."""
     words = question.text.replace(DEFAULT_IMAGE_TOKEN, "")
@@ -167,7 +169,7 @@ def _warn_of_long_prompts(prompts: Sequence[Prompt], loaded: LoadedModel) -> Non
 def _prepare(group: list[Prompt], loaded: LoadedModel) -> Batch:
     """Read and preprocess each distinct picture of a batch once."""
     distinct: dict[str, int] = {}
-    pictures: list[Any] = []
+    pictures: list[Image.Image] = []
     picture_of: list[int] = []
     for prompt in group:
         picture = prompt.question.picture

@@ -20,6 +20,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.checkpoint import KEY_MAPPING, TOWER_KEYS
 from llava.model.config import VisionSettings
+from llava.model.head import LanguageHead
 from llava.model.loss import next_token_loss
 from llava.model.projector import build_projector
 from llava.model.splice import position_ids_from_mask
@@ -50,8 +51,12 @@ class LlavaModelMixin:
 class LlavaForCausalLMMixin(VisionMixin):
     """Goes before a transformers causal language model whose ``.model`` has ``LlavaModelMixin``."""
 
-    lm_head: nn.Module
+    lm_head: LanguageHead
     _keys_to_ignore_on_load_unexpected: Any = [TOWER_KEYS]
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embedding."""
+        return self.model.embed_tokens
 
     # Language
 
@@ -210,7 +215,9 @@ class LlavaForCausalLMMixin(VisionMixin):
     # Loading and saving
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, load_tower: bool = True, **kwargs: Any):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, load_tower: bool = True, **kwargs: Any
+    ) -> Any:
         """Load a checkpoint of this family, or the plain language model, in LLaVA's or the authors' spelling.
 
         The vision tower is loaded afterwards by its name in the config; weights that the checkpoint carries

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import InputError
 from llava.model.checkpoint import has_weights, load_projector
 from llava.model.config import OPTIONAL_TOWERS, VisionSettings, check_own_form, to_llava_spelling
-from llava.model.language import LANGUAGE_MODELS, language_model_class
+from llava.model.language import LANGUAGE_MODELS, LlavaForCausalLM, language_model_class
 from llava.model.lora import ADAPTER_CONFIG, base_of, merge_lora
+from llava.model.protocol import vision_tower_of
 from llava.model.quantization import quantization_config
 from llava.model.vision_tower import anchor_tower
 from llava.model.vision_tower.hf import resolve_tower
+from llava.model.vision_tower.processors import ImageProcessor
 from llava.model.weight_files import PROJECTOR_FILE
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ def load_pretrained_model(
     multimodal: bool = True,
     attn_implementation: str | None = None,
     **kwargs: Any,
-) -> tuple[Any, Any, Any, int]:
+) -> tuple[PreTrainedTokenizerBase, LlavaForCausalLM, ImageProcessor, int]:
     """Load a vision-language model in LLaVA's or the Align-TI authors' spelling.
 
     Args:
@@ -97,10 +99,10 @@ def load_pretrained_model(
     if model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.eval()
-    return tokenizer, model, model.get_vision_tower().image_processor, context_length(model.config)
+    return tokenizer, model, vision_tower_of(model).image_processor, context_length(model.config)
 
 
-def context_length(config: Any) -> int:
+def context_length(config: PreTrainedConfig) -> int:
     """Tokens a checkpoint was made for: the first of LLaVA's keys that is set."""
     for key in ("max_sequence_length", "tokenizer_model_max_length", "max_position_embeddings"):
         value = getattr(config, key, None)
@@ -137,7 +139,7 @@ def read_checkpoint_config(path: str) -> dict[str, Any]:
     return settings
 
 
-def _load_full(path: str, model_class: Any, options: dict[str, Any]) -> Any:
+def _load_full(path: str, model_class: Any, options: dict[str, Any]) -> LlavaForCausalLM:
     """A complete checkpoint; transformers would only warn of missing weights and draw them at random."""
     model, report = model_class.from_pretrained(path, output_loading_info=True, **options)
     missing = sorted(report["missing_keys"])
@@ -151,7 +153,7 @@ def _load_full(path: str, model_class: Any, options: dict[str, Any]) -> Any:
 
 def _load_on_base(
     folder: Path, model_base: str | Path | None, model_class: Any, options: dict[str, Any]
-) -> tuple[str, Any]:
+) -> tuple[str, LlavaForCausalLM]:
     """A projector of the first training stage on the language model it was trained with."""
     if not (folder / PROJECTOR_FILE).is_file():
         raise InputError(f"{folder} has a config.json but neither weights nor {PROJECTOR_FILE}; is it complete?")
@@ -168,7 +170,7 @@ def _load_on_base(
 
 def _load_adapter(
     folder: Path, model_base: str | Path | None, model_class: Any, options: dict[str, Any]
-) -> tuple[str, Any]:
+) -> tuple[str, LlavaForCausalLM]:
     """A LoRA adapter merged into the base model it was trained on."""
     base = base_of(folder, model_base)
     try:
@@ -184,7 +186,7 @@ def _load_adapter(
     return str(folder) if has_tokenizer else base, model
 
 
-def _attach_vision(model: Any, folder: Path, model_class: Any) -> None:
+def _attach_vision(model: LlavaForCausalLM, folder: Path, model_class: Any) -> None:
     """Tower and projector as the configuration in a folder says, and what else it adds to the base model's."""
     config = model_class.config_class.from_pretrained(folder)
     anchor_tower(config, folder)
@@ -198,14 +200,14 @@ def _attach_vision(model: Any, folder: Path, model_class: Any) -> None:
     model.initialize_vision_modules(vision.tower, vision.projector_type, vision.select_layer, vision.select_feature)
 
 
-def _load_tokenizer(path: str) -> Any:
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no readable tokenizer beside the checkpoint: {error}") from error
 
 
-def _add_image_tokens(tokenizer: Any, model: Any) -> None:
+def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: LlavaForCausalLM) -> None:
     """Add the image tokens that the config asks for and the tokenizer lacks.
 
     A table that already has rows for them stays as it is (Qwen's has spare rows); it is never cut.

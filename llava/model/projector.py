@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from torch import nn
+from transformers import PreTrainedConfig
 
 from llava.errors import InputError
 from llava.model.config import VisionSettings
@@ -13,7 +13,7 @@ from llava.model.config import VisionSettings
 CHOICES = "'linear', 'identity' or 'mlpNx_gelu' with N >= 1 (for example 'mlp2x_gelu')"
 
 
-def build_projector(config: Any) -> nn.Module:
+def build_projector(config: PreTrainedConfig) -> nn.Module:
     """Build the projector a config names, randomly initialised.
 
     ``mlpNx_gelu`` is N linear layers with GELU between them, in an ``nn.Sequential`` whose weights are called

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig
@@ -17,7 +16,7 @@ _SKIPPED = [f".*{part}" for part in WHOLE]
 """The same as transformers matches them: regular expressions from the start of a module's full name."""
 
 
-def quantization_config(load_8bit: bool, load_4bit: bool, dtype: Any) -> BitsAndBytesConfig | None:
+def quantization_config(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str | None) -> BitsAndBytesConfig | None:
     """transformers' settings for a quantised language model; None when neither is asked for.
 
     Args:

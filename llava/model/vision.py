@@ -13,6 +13,7 @@ from llava.errors import InputError
 from llava.model.checkpoint import load_projector
 from llava.model.config import VisionSettings
 from llava.model.projector import build_projector
+from llava.model.protocol import VisionLanguageModel
 from llava.model.splice import SplicedBatch, flatten_images, splice
 from llava.model.vision_tower import VisionTower, build_vision_tower
 from llava.model.vision_tower.compare import tower_difference
@@ -220,7 +221,9 @@ def same_name(one: str, other: str) -> bool:
     return one == other or (os.path.isdir(one) and os.path.isdir(other) and os.path.samefile(one, other))
 
 
-def share_vision_tower(student: Any, teacher: Any, names: tuple[str, str] = ("student", "teacher")) -> None:
+def share_vision_tower(
+    student: VisionMixin, teacher: VisionLanguageModel, names: tuple[str, str] = ("student", "teacher")
+) -> None:
     """Let the student use the teacher's tower object, so that it is in memory, and run, once.
 
     Under ZeRO-3 every rank must call it.

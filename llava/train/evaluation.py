@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from llava.conversation import get_template
+from llava.conversation import Template, get_template
 from llava.errors import InputError
 from llava.eval.evaluate import Task
 from llava.eval.records import chunk, subset
@@ -17,6 +17,7 @@ from llava.eval.registry import select
 from llava.inference.checkpoint import LoadedModel
 from llava.inference.generate import generate_answers
 from llava.inference.question import Question
+from llava.model.protocol import VisionLanguageModel, vision_tower_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class HeldOutTerms:
             self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
             self.counts[name] = self.counts.get(name, torch.zeros_like(share)) + counts[name].double()
 
-    def means(self, accelerator: Any, prefix: str) -> dict[str, float]:
+    def means(self, accelerator: Accelerator, prefix: str) -> dict[str, float]:
         """The means over all ranks, by ``PREFIX_term``; starts anew."""
         out = {}
         for name, value in self.sums.items():
@@ -66,11 +67,13 @@ class BenchmarkProbe:
         self.limit = limit
         self.batch_size = batch_size
 
-    def scores(self, model: Any, tokenizer: PreTrainedTokenizerBase, rank: int, ranks: int) -> dict[str, float]:
+    def scores(
+        self, model: VisionLanguageModel, tokenizer: PreTrainedTokenizerBase, rank: int, ranks: int
+    ) -> dict[str, float]:
         """The benchmarks' scores (0 to 100) by name. Every rank asks its share and gets all scores."""
         config = model.config
         loaded = LoadedModel(
-            tokenizer, model, model.get_vision_tower().image_processor, config.tokenizer_model_max_length, "training"
+            tokenizer, model, vision_tower_of(model).image_processor, config.tokenizer_model_max_length, "training"
         )
         template = get_template(loaded.template_name)
         training, cache = model.training, config.use_cache
@@ -82,7 +85,7 @@ class BenchmarkProbe:
             model.train(training)
             config.use_cache = cache
 
-    def _score(self, task: Task, loaded: LoadedModel, template: Any, rank: int, ranks: int) -> float:
+    def _score(self, task: Task, loaded: LoadedModel, template: Template, rank: int, ranks: int) -> float:
         asked: Sequence[Question] = subset(task.questions, self.limit)
         said: list[tuple[str, str]] = []
         generate_answers(

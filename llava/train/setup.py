@@ -1,7 +1,6 @@
 """From arguments to tokenizer, model and data; shared by the supervised stages and by distillation."""
 
 import logging
-from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
@@ -12,8 +11,9 @@ from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.model.config import check_own_form
-from llava.model.language import language_model_class
+from llava.model.language import LlavaForCausalLM, language_model_class
 from llava.model.lora import add_lora
+from llava.model.protocol import vision_tower_of
 from llava.model.zero import whole_size
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.tower import attach_tower, chosen_tower, keeps_tower
@@ -59,7 +59,7 @@ def load_trainable_model(
     data_arguments: DataArguments,
     arguments: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
-) -> Any:
+) -> LlavaForCausalLM:
     """The model of a stage: a language model with tower and projector attached, the right parts frozen.
 
     Args:
@@ -106,7 +106,7 @@ def load_trainable_model(
     return model
 
 
-def add_adapters(model: Any, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
+def add_adapters(model: LlavaForCausalLM, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
     """``--lora_enable``: adapters and the projector are trained, the language model's own weights are not.
 
     Raises:
@@ -129,13 +129,13 @@ def add_adapters(model: Any, model_arguments: ModelArguments, arguments: Trainin
     model.get_model().mm_projector.requires_grad_(True)
 
 
-def freeze(model: Any, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
+def freeze(model: LlavaForCausalLM, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
     """Fix the parts that a stage does not train: always the tower, and what the flags name."""
     projector = model.get_model().mm_projector
     if model_arguments.tune_mm_mlp_adapter or model_arguments.freeze_backbone:
         model.requires_grad_(False)
         projector.requires_grad_(True)
-    model.get_vision_tower().requires_grad_(False)
+    vision_tower_of(model).requires_grad_(False)
     if arguments.freeze_mm_mlp_adapter:
         projector.requires_grad_(False)
     trained = sum(whole_size(parameter) for parameter in model.parameters() if parameter.requires_grad)

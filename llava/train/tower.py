@@ -1,12 +1,13 @@
 """The vision tower of a stage: which one it is, and the run's own copy of it."""
 
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from llava.errors import InputError
+from llava.model.language import LlavaForCausalLM
+from llava.model.protocol import vision_tower_of
 from llava.model.vision import same_name
 from llava.model.vision_tower import anchor_tower
 from llava.model.vision_tower.keep import keep_tower
@@ -41,7 +42,7 @@ def keeps_tower(tower: str, config: PreTrainedConfig) -> bool:
     return own is not None and same_name(tower, own)
 
 
-def attach_tower(model: Any, tower: str, model_arguments: ModelArguments, output_dir: str) -> None:
+def attach_tower(model: LlavaForCausalLM, tower: str, model_arguments: ModelArguments, output_dir: str) -> None:
     """Give the model its tower and projector, and the run's folder its copy of a tower that is a local folder.
 
     Every process must call it; the main process writes.
@@ -63,7 +64,7 @@ def attach_tower(model: Any, tower: str, model_arguments: ModelArguments, output
         pretrain_mm_mlp_adapter=model_arguments.pretrain_mm_mlp_adapter,
     )
     try:
-        model.config.mm_vision_tower = keep_tower(model.get_vision_tower(), output_dir)
+        model.config.mm_vision_tower = keep_tower(vision_tower_of(model), output_dir)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"the copy of the vision tower in {output_dir} could not be written ({error}); "

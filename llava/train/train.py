@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, set_seed
 from llava.console import setup_console
 from llava.data.tokenize import load_tokenizer
 from llava.errors import Stopped, run_cli
+from llava.model.protocol import vision_tower_of
 from llava.train.arguments import (
     DataArguments,
     ModelArguments,
@@ -47,7 +48,7 @@ def main() -> None:
         data, held_out = build_datasets(tokenizer, model_arguments, data_arguments, arguments)
         model = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
         for dataset in filter(None, (data, held_out)):
-            dataset.attach_tower(model.get_vision_tower())
+            dataset.attach_tower(vision_tower_of(model))
         trainer = LlavaTrainer(
             model=model,
             args=arguments,

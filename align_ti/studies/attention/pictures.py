@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from align_ti.attention.interface import use_align_ti_attention
 from align_ti.attention.overlay import SeenBox, sample
@@ -19,14 +19,15 @@ from llava.conversation import get_template
 from llava.data.images import load_image, preprocess_image
 from llava.data.tokenize import tokenize_conversation
 from llava.inference.checkpoint import load
+from llava.model.protocol import VisionLanguageModel, vision_tower_of
 
 
 @dataclass
 class Viewer:
     """A loaded model that can be asked where it looks."""
 
-    tokenizer: Any
-    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    model: VisionLanguageModel
     template: str
 
     @classmethod
@@ -56,12 +57,12 @@ class Viewer:
         ]
         tokens = tokenize_conversation(turns, self.tokenizer, get_template(self.template), 1)
         aspect = getattr(self.model.config, "image_aspect_ratio", None)
-        pixels = preprocess_image(image, self.model.get_vision_tower().image_processor, aspect)
+        pixels = preprocess_image(image, vision_tower_of(self.model).image_processor, aspect)
         return instruction_maps(self.model, tokens, images=pixels[None].to(self.model.get_input_embeddings().weight))
 
     def seen_box(self, image: Image.Image) -> SeenBox:
         """The part of a picture that the grid of visual tokens covers: with padding more than the picture."""
-        tower = self.model.get_vision_tower()
+        tower = vision_tower_of(self.model)
         aspect = getattr(self.model.config, "image_aspect_ratio", None)
         return SeenBox.of(*image.size, aspect, tower.image_processor, tower)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -14,6 +13,7 @@ from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.inference.checkpoint import own_template
+from llava.model.protocol import VisionLanguageModel, vision_tower_of
 
 
 def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
@@ -78,7 +78,7 @@ def common_template(paths: Mapping[str, str], wanted: str | None = None) -> Temp
 
 
 def data_batches(
-    model: Any,
+    model: VisionLanguageModel,
     tokenizer: PreTrainedTokenizerBase,
     template: str,
     annotations: Annotations,
@@ -97,7 +97,7 @@ def data_batches(
     """
     if size < 1:
         raise InputError(f"--batch-size is {size}; it must be at least 1")
-    tower = model.get_vision_tower()
+    tower = vision_tower_of(model)
     data = ConversationDataset(
         annotations,
         tokenizer,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from align_ti.studies.common.checkpoints import parse_named
@@ -33,6 +34,7 @@ from llava.inference.generate import prompt_text
 from llava.inference.greedy import GREEDY
 from llava.inference.question import Picture, Question
 from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.protocol import vision_tower_of
 
 EXPLANATION = (
     "Parameters and weights count tower, projector and language model, shared weights once. Peak memory is what is "
@@ -72,7 +74,9 @@ def weight_size(model: nn.Module) -> tuple[int, int]:
     return sum(weight.numel() for weight in parameters), sum(weight.nbytes for weight in parameters)
 
 
-def answerer(loaded: LoadedModel, template: str, image: Any, question: str) -> tuple[Callable[[int], Tensor], int]:
+def answerer(
+    loaded: LoadedModel, template: str, image: Image.Image, question: str
+) -> tuple[Callable[[int], Tensor], int]:
     """A function that writes an answer of exactly so many tokens, and the positions of its prompt.
 
     Args:
@@ -106,7 +110,7 @@ def answerer(loaded: LoadedModel, template: str, image: Any, question: str) -> t
             pad_token_id=loaded.tokenizer.pad_token_id,
         )
 
-    return answer, ids.shape[1] + model.get_vision_tower().num_patches - 1
+    return answer, ids.shape[1] + vision_tower_of(model).num_patches - 1
 
 
 def peak_bytes(run: Callable[[], Any], model: nn.Module, weight_bytes: int, device: torch.device) -> int:
@@ -120,7 +124,7 @@ def peak_bytes(run: Callable[[], Any], model: nn.Module, weight_bytes: int, devi
 def measure(
     models: Mapping[str, LoadedModel],
     templates: Mapping[str, str],
-    image: Any,
+    image: Image.Image,
     question: str,
     *,
     new_tokens: int,
@@ -152,12 +156,14 @@ def measure(
     taken = seconds(runs, rounds, device)
     costs = {}
     for name, (_, prompt) in answers.items():
-        parameters, weights = weight_size(models[name].model)
+        model = models[name].model
+        assert isinstance(model, nn.Module)
+        parameters, weights = weight_size(model)
         pairs = list(zip(taken[f"{name} first"], taken[f"{name} whole"], strict=True))
         costs[name] = Cost(
             parameters=parameters,
             weight_bytes=weights,
-            peak_bytes=peak_bytes(runs[f"{name} whole"], models[name].model, weights, device),
+            peak_bytes=peak_bytes(runs[f"{name} whole"], model, weights, device),
             first_token_seconds=statistics.median(first for first, _ in pairs),
             tokens_per_second=tokens_per_second(pairs, new_tokens),
             prompt_tokens=prompt,

@@ -21,12 +21,13 @@ from align_ti.objective import Objective
 from align_ti.studies.cost.sizes import Decoder, Geometry
 from llava.constants import IGNORE_INDEX
 from llava.model.language import language_model_class
+from llava.model.protocol import VisionLanguageModel
 from llava.model.splice import SplicedBatch
 
 
 def build_decoder(shape: Decoder, dtype: torch.dtype, device: torch.device, seed: int) -> PreTrainedModel:
     """A Qwen2-shaped model with random weights and the capturing attention."""
-    model_class: Any = language_model_class("qwen2")
+    model_class = language_model_class("qwen2")
     fields = Qwen2Config(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -84,14 +85,14 @@ class BenchObjective(Objective):
         head_flops: what ``evaluate`` counted, with ``counter`` set: the heads, their backward included.
     """
 
-    def __init__(self, teacher: PreTrainedModel, config: ObjectiveConfig, geometry: Geometry, batches: Any) -> None:
+    def __init__(self, teacher: VisionLanguageModel, config: ObjectiveConfig, geometry: Geometry, batches: Any) -> None:
         super().__init__(teacher, config)
         self.geometry = geometry
         self.batches = batches
         self.counter: Any = None
         self.head_flops = 0
 
-    def splice(self, student: Any, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
+    def splice(self, student: VisionLanguageModel, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:
         """The made-up batch of each model; the student's embeddings take gradients, as from its projector."""
         learnt, taught = self.batches
         embeds = learnt.inputs_embeds.detach().requires_grad_().clone()  # no leaf: the FLOP counter's hooks need it
@@ -99,7 +100,7 @@ class BenchObjective(Objective):
 
     def candidates(
         self,
-        student: Any,
+        student: VisionLanguageModel,
         inputs: SplicedBatch,
         supervised: SupervisedTokens,
         passes: Passes,
@@ -203,7 +204,7 @@ class Bench:
 
 
 @torch.no_grad()
-def generate(student: Any, batch: SplicedBatch, prompt: int, length: int) -> Tensor:
+def generate(student: VisionLanguageModel, batch: SplicedBatch, prompt: int, length: int) -> Tensor:
     """Sample ``length`` tokens after each prompt, with a cache: ``[B, length]``. GKD trains on such responses."""
     student.eval()
     cache, hidden, tokens = DynamicCache(config=student.config), batch.inputs_embeds[:, :prompt], []

@@ -5,7 +5,6 @@ A ``--student`` of several seeds is given several times under one name: curves a
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from align_ti.studies.common.checkpoints import common_template, parse_groups
 from align_ti.studies.common.provenance import run_facts
@@ -65,7 +64,7 @@ def main() -> None:
         image_folder=arguments.image_folder,
         seed=arguments.seed,
     )
-    aspect: Any = getattr(teacher.model.config, "image_aspect_ratio", None)
+    aspect: str | None = getattr(teacher.model.config, "image_aspect_ratio", None)
     stop = EndOfTurn.of(template, teacher.tokenizer, teacher.model)
     errors = measure(
         teacher.model,

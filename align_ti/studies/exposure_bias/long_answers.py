@@ -16,6 +16,7 @@ from llava.data.collator import ConversationCollator
 from llava.data.images import load_image, preprocess_image
 from llava.data.tokenize import TokenizedSample, tokenize_conversation
 from llava.errors import InputError
+from llava.model.vision_tower.processors import ImageProcessor
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,11 @@ def find_long_answers(
 
 
 def batches(
-    answers: Sequence[LongAnswer], size: int, pad_token_id: int, image_processor: Any, aspect_ratio: str | None
+    answers: Sequence[LongAnswer],
+    size: int,
+    pad_token_id: int,
+    image_processor: ImageProcessor,
+    aspect_ratio: str | None,
 ) -> Iterator[dict[str, Any]]:
     """Batches of ``size`` as the collator makes them; pictures are read when they are needed.
 

@@ -29,6 +29,7 @@ from align_ti.training.on_policy import OnPolicySettings, StudentResponses
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
 from llava.inference.end_of_turn import EndOfTurn
+from llava.model.protocol import VisionLanguageModel
 
 ENDED = ("leave-out", "zero")
 RESAMPLES = 1000
@@ -103,7 +104,7 @@ class Outputs:
 
 
 @torch.no_grad()
-def response_outputs(model: Any, batch: Mapping[str, Any], steps: int) -> Outputs:
+def response_outputs(model: VisionLanguageModel, batch: Mapping[str, Any], steps: int) -> Outputs:
     """Run a model over whole responses.
 
     Args:
@@ -127,7 +128,9 @@ def response_outputs(model: Any, batch: Mapping[str, Any], steps: int) -> Output
 
 
 @torch.no_grad()
-def step_divergences(student: Any, teacher: Any, mine: Outputs, theirs: Outputs) -> Tensor:
+def step_divergences(
+    student: VisionLanguageModel, teacher: VisionLanguageModel, mine: Outputs, theirs: Outputs
+) -> Tensor:
     """``KL(P_T || P_S)`` at each step over the tokens both have: ``[B, steps]`` in nats on the CPU, NaN where there is
     no step."""
     values = linear_divergence(
@@ -143,8 +146,8 @@ def step_divergences(student: Any, teacher: Any, mine: Outputs, theirs: Outputs)
 
 
 def measure(
-    teacher: Any,
-    students: Mapping[str, Any],
+    teacher: VisionLanguageModel,
+    students: Mapping[str, VisionLanguageModel],
     batches: Iterable[Mapping[str, Any]],
     stop: EndOfTurn,
     *,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
+from transformers import PreTrainedConfig
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.data.images import load_image
@@ -80,7 +81,7 @@ def pictures_of(visuals: Iterable[Any] | None) -> list[Image.Image]:
     return pictures
 
 
-def human_turn(context: str, pictures: int, config: Any) -> str:
+def human_turn(context: str, pictures: int, config: PreTrainedConfig) -> str:
     """The human turn of a request, with a marker for each picture.
 
     Markers that the task has placed stay where they are; without any, they go to the front, each followed by

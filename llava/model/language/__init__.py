@@ -11,6 +11,7 @@ from llava.model.language.qwen3 import LlavaQwen3Config, LlavaQwen3ForCausalLM
 
 __all__ = [
     "LANGUAGE_MODELS",
+    "LlavaForCausalLM",
     "LlavaLlamaConfig",
     "LlavaLlamaForCausalLM",
     "LlavaQwen2Config",
@@ -20,12 +21,15 @@ __all__ = [
     "language_model_class",
 ]
 
-LANGUAGE_MODELS: dict[str, Any] = {
+LlavaForCausalLM = LlavaLlamaForCausalLM | LlavaQwen2ForCausalLM | LlavaQwen3ForCausalLM
+"""Any of this package's models."""
+
+LANGUAGE_MODELS: dict[str, type[LlavaForCausalLM]] = {
     "llava_qwen2": LlavaQwen2ForCausalLM,
     "llava_qwen3": LlavaQwen3ForCausalLM,
     "llava_llama": LlavaLlamaForCausalLM,
 }
-"""``model_type`` -> class; a new language model is one file and one line here."""
+"""``model_type`` -> class; a new language model is one file, and a line here and in ``LlavaForCausalLM``."""
 
 
 def language_model_class(model_type: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from transformers import PreTrainedConfig
 
 from llava.errors import InputError
 from llava.model.config import VisionSettings
@@ -12,7 +13,7 @@ from llava.model.vision_tower.base import VisionTower
 __all__ = ["VisionTower", "anchor_tower", "build_vision_tower"]
 
 
-def anchor_tower(config: Any, folder: str | Path | None) -> None:
+def anchor_tower(config: PreTrainedConfig, folder: str | Path | None) -> None:
     """Turn a tower's path that is relative to a checkpoint's folder into an absolute one, in the config.
 
     Args:
@@ -27,7 +28,7 @@ def anchor_tower(config: Any, folder: str | Path | None) -> None:
         config.mm_vision_tower = str(beside.resolve())
 
 
-def build_vision_tower(config: Any, delay_load: bool = False) -> VisionTower:
+def build_vision_tower(config: PreTrainedConfig, delay_load: bool = False) -> VisionTower:
     """Build the tower that ``config.mm_vision_tower`` names.
 
     Args:

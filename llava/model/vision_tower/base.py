@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llava.errors import InputError
 from llava.model.config import VisionSettings
+from llava.model.vision_tower.processors import ImageProcessor
 
 
 class VisionTower(nn.Module, ABC):
@@ -31,7 +32,7 @@ class VisionTower(nn.Module, ABC):
     """Visual tokens Nv per picture (set once loaded)."""
     image_size: int
     """Side of the square picture the tower expects, in pixels (set once loaded)."""
-    image_processor: Any
+    image_processor: ImageProcessor
     """Turns PIL pictures into normalised pixels (set once loaded)."""
     carried_by: str | None
     """The checkpoint that brought its own weights for the tower; None if they are the tower's."""

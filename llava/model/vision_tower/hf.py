@@ -13,6 +13,7 @@ from transformers import (
     AutoConfig,
     CLIPImageProcessorPil,
     CLIPVisionModel,
+    PreTrainedConfig,
     SiglipImageProcessorPil,
     SiglipVisionModel,
 )
@@ -21,6 +22,7 @@ from llava.errors import InputError
 from llava.model.checkpoint import tower_weights
 from llava.model.config import VisionSettings, is_hub_name
 from llava.model.vision_tower.base import VisionTower
+from llava.model.vision_tower.processors import ImageProcessor
 from llava.model.weight_files import check_weight_files
 from llava.model.zero import gathered
 
@@ -107,7 +109,7 @@ def _part_of_repository(repository: str, folder: str) -> str:
     return str(found)
 
 
-def config_facts(config: Any) -> dict[str, Any]:
+def config_facts(config: PreTrainedConfig) -> dict[str, Any]:
     """The settings of a tower's configuration that its features depend on."""
     return {key: value for key, value in config.to_dict().items() if key not in NOT_FEATURES}
 
@@ -134,7 +136,7 @@ def tower_family(source: str, name: str) -> tuple[Any, Any]:
     return FAMILIES[kind]
 
 
-def read_image_processor(name: str, checkpoint_folder: str | None = None) -> Any:
+def read_image_processor(name: str, checkpoint_folder: str | None = None) -> ImageProcessor:
     """A tower's image processor, without its weights.
 
     Args:

@@ -11,11 +11,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 from llava.errors import InputError
@@ -24,7 +24,7 @@ from llava.model.config import TOWER_FOLDER
 from llava.model.vision_tower.base import VisionTower
 from llava.model.vision_tower.compare import same_values
 from llava.model.vision_tower.hf import OTHER_HALF, HFVisionTower, config_facts, read_image_processor, tower_family
-from llava.model.vision_tower.processors import processor_settings
+from llava.model.vision_tower.processors import ImageProcessor, processor_settings
 from llava.model.weight_files import broken_weight_files, check_weight_files, read_weights
 from llava.model.zero import is_main_process
 
@@ -118,8 +118,8 @@ class TowerFiles:
         weights: Weights by name, in the data type of the files.
     """
 
-    config: Any
-    image_processor: Any
+    config: PreTrainedConfig
+    image_processor: ImageProcessor
     weights: dict[str, Tensor]
 
     @classmethod

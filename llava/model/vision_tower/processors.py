@@ -1,11 +1,33 @@
 """Image processors side by side: their settings, and whether they give the same pixels."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+
+
+class ImageProcessor(Protocol):
+    """What prepares pictures for a vision tower; transformers' image processors do."""
+
+    @property
+    def image_mean(self) -> Any:
+        """Mean of each channel, 0 to 1, that normalising subtracts."""
+
+    @property
+    def size(self) -> Any:
+        """What pictures are resized to: ``height`` and ``width``, or ``shortest_edge``."""
+
+    def preprocess(self, images: Any, **kwargs: Any) -> Any:
+        """``pixel_values`` and what goes with them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings."""
+
+    def save_pretrained(self, save_directory: Any) -> Any:
+        """Write ``preprocessor_config.json``."""
+
 
 SETTINGS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
@@ -20,7 +42,7 @@ TOLERANCE = 1e-5
 """Of normalised pixels: rounding in another order, not another image."""
 
 
-def processor_settings(processor: Any) -> dict[str, Any]:
+def processor_settings(processor: ImageProcessor) -> dict[str, Any]:
     """The settings that an image processor has set; sequences as lists, so that equal settings are equal."""
     found = processor.to_dict()
     settings = {key: found[key] for key in SETTINGS if found.get(key) is not None}
