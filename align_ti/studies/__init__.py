@@ -1,1 +1,1 @@
-"""What the paper measures: tables, figures, costs. Nothing in training depends on it."""
+"""The paper's measurements: tables, figures, costs. Training does not depend on them."""

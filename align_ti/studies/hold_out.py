@@ -1,15 +1,15 @@
-"""Take conversations with long answers out of a training mix, to measure exposure bias on (the paper, appendix B.4.1).
+"""Hold conversations with long answers out of a training mix, to measure exposure bias (the paper, appendix B.4.1).
 
     python -m align_ti.studies.hold_out --data_path MIX.json --model_name_or_path Qwen/Qwen2-0.5B --version qwen
 
-writes beside the mix, or into ``--out``,
+writes these files next to the mix, or into ``--out``:
 
-    MIX-held-out.json            1,000 conversations whose first answer has more than 100 tokens, at random
-    MIX-train.json               the mix without them, and without exact repetitions of them
-    MIX-held-out.manifest.json   files, hashes, counts, seed and places of the entries
+    MIX-held-out.json            1,000 random conversations whose first answer has more than 100 tokens
+    MIX-train.json               the mix without them and without exact duplicates of them
+    MIX-held-out.manifest.json   files, hashes, counts, seed and indices of the entries
 
 Students are trained on the second (``STUDENT_FINETUNE_DATA=MIX-train.json``), Figs. 2 and 6 are measured on the first.
-Entries are copied as they are. The mix is read twice from front to end; it is never in memory.
+Entries are copied unchanged. The mix is read twice, sequentially; it is never held in memory.
 """
 
 import argparse
@@ -49,13 +49,13 @@ class Split:
 
     @classmethod
     def of(cls, mix: Path, folder: Path | None = None) -> "Split":
-        """Those of a mix, beside it or in another folder."""
+        """The split of a mix, next to the mix or in another folder."""
         place = folder or mix.parent
         return cls(place / f"{mix.stem}{HELD_OUT}{mix.suffix}", place / f"{mix.stem}{TRAIN}{mix.suffix}")
 
     @property
     def manifest(self) -> Path:
-        """Says how the split was made; written last."""
+        """Records how the split was made; written last."""
         return self.held_out.with_suffix(".manifest.json")
 
 
@@ -67,21 +67,21 @@ def choose(
     more_than: int,
     seed: int,
 ) -> dict[int, int]:
-    """Which entries of a mix are held out.
+    """Choose the entries of a mix to hold out.
 
     Args:
-        files: The mix, one entry after the other.
-        tokenizer: Counts the tokens of answers, the end of the turn included.
-        template: How turns become text.
-        samples: How many entries.
-        more_than: Tokens that their first answer exceeds.
+        files: Files of the mix, in order.
+        tokenizer: Tokenizer that counts the tokens of answers, including the end-of-turn token.
+        template: Prompt template.
+        samples: Number of entries to hold out.
+        more_than: Number of tokens that the first answer must exceed.
         seed: Random seed of the choice.
 
     Returns:
-        Entry (counted through all files) -> key of its images and conversations; no key twice.
+        Index of an entry (counted over all files) -> key of its images and conversations; keys are unique.
 
     Raises:
-        InputError: there are fewer.
+        InputError: There are fewer than ``samples``.
     """
     annotations = open_annotations(",".join(map(str, files)))
     chosen: dict[int, int] = {}
@@ -101,13 +101,13 @@ def choose(
 
 
 def write_split(files: Sequence[Path], split: Split, chosen: dict[int, int]) -> dict[str, Any]:
-    """Write the held-out entries and, without them and their repetitions, the mix.
+    """Write the held-out entries, and the mix without them and their duplicates.
 
     Returns:
-        What is said of it in the manifest: rows and, of each file, size and hash.
+        Content of the manifest: row counts, and size and hash of each file.
 
     Raises:
-        InputError: the files have changed since the entries were chosen.
+        InputError: The files have changed since the entries were chosen.
     """
     keys = set(chosen.values())
     index = repetitions = 0
@@ -140,7 +140,7 @@ def write_split(files: Sequence[Path], split: Split, chosen: dict[int, int]) -> 
 
 
 def _key(row: Row) -> int | None:
-    """The key of a row's images and conversations; None of one that training cannot use."""
+    """The key of a row's images and conversations; None for a row that training cannot use."""
     entry = parse_entry(row.value)
     if entry.problem:
         return None
@@ -152,29 +152,28 @@ def _identity(file: Path, size: int, digest: str) -> dict[str, Any]:
 
 
 def said_of_training(data: Path, students: Mapping[str, Sequence[str]]) -> str:
-    """Whether samples were kept out of the training of students, as far as files tell.
+    """Whether samples were held out of the students' training, as far as the files show.
 
     Args:
-        data: The samples; those that this program wrote have a manifest.
-        students: Name -> checkpoints, whose run folders name their training data.
+        data: File of the samples; files written by this program have a manifest.
+        students: Name -> checkpoints, whose run folders record their training data.
 
     Returns:
-        A few words for a report.
+        A short phrase for a report.
     """
     known = {name: [_holds(data, path) for path in paths] for name, paths in students.items()}
     trained_on = [name for name, of_seeds in known.items() if any(of_seeds)]
     if trained_on:
-        return (
-            f"yes, {', '.join(trained_on)} {'was' if len(trained_on) == 1 else 'were'} trained on a mix that holds them"
-        )
+        was = "was" if len(trained_on) == 1 else "were"
+        return f"yes, {', '.join(trained_on)} {was} trained on a mix that contains them"
     unknown = [name for name, of_seeds in known.items() if None in of_seeds]
     if unknown:
-        return f"not known of {', '.join(unknown)}: no manifest of align_ti.studies.hold_out names their training data"
-    return "no, taken out of the mix by align_ti.studies.hold_out"
+        return f"not known for {', '.join(unknown)}: no manifest of align_ti.studies.hold_out names their training data"
+    return "no, held out of the mix by align_ti.studies.hold_out"
 
 
 def _holds(data: Path, checkpoint: str) -> bool | None:
-    """Whether a checkpoint's training data hold samples; None where that cannot be told."""
+    """Whether a checkpoint's training data contains the samples; None if unknown."""
     stage = read_history(Path(checkpoint)).last
     named = stage.get("data", "data_path") if stage is not None else None
     if not named:
@@ -192,13 +191,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--data_path", required=True, help="the mix: a .json or .jsonl file, or several with commas")
-    parser.add_argument("--model_name_or_path", required=True, help="model whose tokenizer counts")
+    parser.add_argument(
+        "--data_path", required=True, help="the mix: a .json or .jsonl file, or several separated by commas"
+    )
+    parser.add_argument("--model_name_or_path", required=True, help="model whose tokenizer counts the tokens")
     parser.add_argument("--version", default="qwen", help="prompt template")
-    parser.add_argument("--samples", type=int, default=1000, help="conversations to hold out")
-    parser.add_argument("--more_than", type=int, default=100, help="tokens that the first answer exceeds")
+    parser.add_argument("--samples", type=int, default=1000, help="number of conversations to hold out")
+    parser.add_argument("--more_than", type=int, default=100, help="number of tokens that the first answer must exceed")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the choice")
-    parser.add_argument("--out", type=Path, help="folder of the files; else that of the mix")
+    parser.add_argument("--out", type=Path, help="output folder; default: the folder of the mix")
     arguments = parser.parse_args()
     if arguments.samples < 1 or arguments.more_than < 0:
         raise InputError(
@@ -217,7 +218,7 @@ def main() -> None:
     rows = written["rows"]
     sys.stdout.write(
         f"{rows['held_out']:,} of {rows['mix']:,} entries held out in {split.held_out}\n"
-        f"{rows['train']:,} left in {split.train} ({rows['repetitions_left_out']:,} repetitions left out)\n"
+        f"{rows['train']:,} left in {split.train} ({rows['repetitions_left_out']:,} duplicates left out)\n"
         f"manifest {split.manifest}\n"
         f"train students with  STUDENT_FINETUNE_DATA={split.train}\n"
     )

@@ -1,4 +1,4 @@
-"""Loss curves of several runs, one panel a term (``python -m align_ti.studies.loss_curves --out F.png RUN...``)."""
+"""Loss curves of several runs, one panel per term (``python -m align_ti.studies.loss_curves --out F.png RUN...``)."""
 
 import argparse
 import json
@@ -12,29 +12,29 @@ from llava.errors import InputError, run_cli
 
 
 def read_log(run: Path) -> list[dict]:
-    """The lines of log of a finished run.
+    """The log entries of a finished run.
 
     Raises:
-        InputError: if the folder holds no ``trainer_state.json``.
+        InputError: The folder has no ``trainer_state.json``.
     """
     file = run / "trainer_state.json"
     if not file.exists():
-        raise InputError(f"{run} is not a finished run: it holds no trainer_state.json")
+        raise InputError(f"{run} is not a finished run: it has no trainer_state.json")
     return json.loads(file.read_text())["log_history"]
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Mean over the last ``window`` values at each place."""
+    """Moving average over the last ``window`` values."""
     return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
 
 
 def plot_losses(runs: Mapping[str, Path], file: Path, window: int = 10) -> None:
-    """Draw every term that some run logged against the optimizer step.
+    """Plot every logged loss term against the optimizer step.
 
     Args:
-        runs: name -> folder of a finished run.
-        file: picture to write.
-        window: lines of log that a point averages over.
+        runs: Name -> folder of a finished run.
+        file: Image file to write.
+        window: Number of log entries that a point averages over.
     """
     logs = {name: read_log(run) for name, run in runs.items()}
     terms = [term for term in LOSSES if any(term in entry for log in logs.values() for entry in log)]
@@ -60,9 +60,9 @@ def plot_losses(runs: Mapping[str, Path], file: Path, window: int = 10) -> None:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(" (")[0])
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run; NAME=RUN gives it a name")
-    parser.add_argument("--out", type=Path, required=True, help="picture to write")
-    parser.add_argument("--window", type=int, default=10, help="lines of log that a point averages over")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run; NAME=RUN sets its label")
+    parser.add_argument("--out", type=Path, required=True, help="image file to write")
+    parser.add_argument("--window", type=int, default=10, help="number of log entries that a point averages over")
     arguments = parser.parse_args()
     named = {}
     for run in arguments.runs:

@@ -1,1 +1,1 @@
-"""Where models look: relevance of layers, maps."""
+"""Attention to the image: instruction-relevance scores by layer, and attention maps."""

@@ -1,4 +1,4 @@
-"""Where the instruction looks: instruction-to-vision maps of several models over a picture (the paper, Figs. 7, 10)."""
+"""Instruction-to-vision attention maps of several models, drawn over images (the paper, Figs. 7 and 10)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from llava.model.protocol import VisionLanguageModel, vision_tower_of
 
 @dataclass
 class Viewer:
-    """A loaded model that can be asked where it looks."""
+    """A loaded model that returns its instruction-to-vision attention maps."""
 
     tokenizer: PreTrainedTokenizerBase
     model: VisionLanguageModel
@@ -32,7 +32,8 @@ class Viewer:
 
     @classmethod
     def load(cls, path: str, device: str = "auto", dtype: str = "auto") -> "Viewer":
-        """A checkpoint, asked in the template it was tuned with; see ``llava.inference.checkpoint.load``."""
+        """Load a checkpoint, prompted with the template it was trained with; see
+        ``llava.inference.checkpoint.load``."""
         loaded = load(path, device=device, dtype=dtype)
         use_align_ti_attention(loaded.model)
         return cls(loaded.tokenizer, loaded.model, loaded.template_name)
@@ -42,8 +43,8 @@ class Viewer:
         """Mean attention from the question's tokens to the visual tokens.
 
         Args:
-            image: RGB picture.
-            question: the human turn, without ``<image>``.
+            image: RGB image.
+            question: Human turn, without ``<image>``.
 
         Returns:
             ``[layers, side, side]``, each entry the mean over heads and question tokens of the softmax over the row.
@@ -61,7 +62,7 @@ class Viewer:
         return instruction_maps(self.model, tokens, images=pixels[None].to(self.model.get_input_embeddings().weight))
 
     def seen_box(self, image: Image.Image) -> SeenBox:
-        """The part of a picture that the grid of visual tokens covers: with padding more than the picture."""
+        """The part of an image that the grid of visual tokens covers; with padding it is larger than the image."""
         tower = vision_tower_of(self.model)
         aspect = getattr(self.model.config, "image_aspect_ratio", None)
         return SeenBox.of(*image.size, aspect, tower.image_processor, tower)
@@ -69,13 +70,13 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of pictures.
+    """One column of the figure.
 
     Attributes:
         name: Name of the model.
         layer: Layer that the maps are taken from.
         maps: ``[side, side]`` for each view.
-        boxes: what the grid covers in each view's picture.
+        boxes: What the grid covers in the image of each view.
     """
 
     name: str
@@ -85,11 +86,11 @@ class Column:
 
 
 def draw_maps(views: Sequence[tuple[Path, str]], columns: Sequence[Column]) -> Figure:
-    """One row a picture and question, the picture itself in front: the maps as heat over it.
+    """One row for each image and question: the image itself, then each column's map as heat over it.
 
     Args:
-        views: ``(file of a picture, question)`` pairs.
-        columns: models and layers, with as many maps as there are views.
+        views: ``(image file, question)`` pairs.
+        columns: Models and layers, with one map per view.
     """
     figure = Figure(figsize=(2.3 * (len(columns) + 1), 2.6 * len(views)), layout="constrained")
     axes = figure.subplots(len(views), len(columns) + 1, squeeze=False)

@@ -3,7 +3,7 @@
     python -m align_ti.studies.attention.relevance --model NAME=CHECKPOINT ... --data FILE --image-folder DIR \\
         --out results
 
-The score (Eq. 3) is an expectation over pairs of inputs, which the paper estimates from 1,000 of them and calls stable
+The score (Eq. 3) is an expectation over pairs of inputs. The paper estimates it from 1,000 pairs and calls it stable
 with fewer. Here each number of pairs is drawn several times from the same inputs and compared with all pairs.
 """
 
@@ -31,15 +31,15 @@ from llava.inference.checkpoint import load
 PAIRS = (10, 30, 100, 300, 1000)
 EXPLANATION = (
     "IRS of a layer: 1 - mean cosine similarity of its instruction-to-vision attention over pairs of different inputs "
-    "(Eq. 3). Ranges go from the lowest to the highest draw of so many pairs from the same inputs; l* is the layer "
-    "with the highest score. The last column says in how many of the draws that is the layer that all pairs choose."
+    "(Eq. 3). Ranges go from the lowest to the highest of several draws of that many pairs from the same inputs; l* is "
+    "the layer with the highest score. The last column is the share of draws that choose the same layer as all pairs."
 )
 
 
 def irs_of_all_pairs(vectors: Tensor) -> Tensor:
     """Eq. 3 over every pair of two different inputs: ``[inputs, layers, N_v]`` -> ``[layers]``, float64.
 
-    The sum over all pairs of unit vectors is ``|sum u|^2 - n``, so no pair has to be looked at.
+    The sum over all pairs of unit vectors is ``|sum u|^2 - n``, so the pairs need not be enumerated.
     """
     unit = normalize(vectors.double(), dim=-1)
     inputs = len(unit)
@@ -50,16 +50,16 @@ def convergence(vectors: Tensor, pairs: Sequence[int] = PAIRS, draws: int = 20, 
     """IRS of every layer for several numbers of pairs, each drawn several times.
 
     Args:
-        vectors: ``[inputs, layers, N_v]`` of ``align_ti.irs.collect_vectors``.
-        pairs: numbers of pairs.
-        draws: Number of draws for each figure.
+        vectors: ``[inputs, layers, N_v]`` from ``align_ti.irs.collect_vectors``.
+        pairs: Numbers of pairs.
+        draws: Number of draws for each number of pairs.
         seed: Random seed of all draws.
 
     Returns:
         ``[len(pairs), draws, layers]``.
 
     Raises:
-        InputError: no draw, or what ``irs`` refuses.
+        InputError: ``draws`` below 1, or an input that ``irs`` rejects.
     """
     if draws < 1:
         raise InputError(f"--draws is {draws}; at least one is needed")
@@ -68,7 +68,7 @@ def convergence(vectors: Tensor, pairs: Sequence[int] = PAIRS, draws: int = 20, 
 
 
 def summarise(vectors: Tensor, pairs: Sequence[int], draws: int, seed: int) -> dict[str, Any]:
-    """Everything that is written about a model: by number of pairs and layer the mean and the range of the draws."""
+    """Everything reported about a model: mean and range of the draws, by number of pairs and layer."""
     exact = irs_of_all_pairs(vectors)
     scores = convergence(vectors, pairs, draws, seed)
     best = choose_layer(exact)
@@ -90,7 +90,7 @@ def summarise(vectors: Tensor, pairs: Sequence[int], draws: int, seed: int) -> d
 
 
 def as_markdown(models: Mapping[str, Mapping[str, Any]], facts: Mapping[str, str]) -> str:
-    """The chosen layer of each model and its score by number of pairs."""
+    """The selected layer of each model and its score, by number of pairs."""
     rows = []
     for name, of_model in models.items():
         layer = of_model["layer"]
@@ -105,7 +105,8 @@ def as_markdown(models: Mapping[str, Mapping[str, Any]], facts: Mapping[str, str
 
 
 def draw_scores(models: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Left IRS by layer with most pairs (Fig. 4), right that of ``l*`` by number of pairs; one colour a model."""
+    """Left: IRS by layer, with the most pairs (Fig. 4). Right: IRS of ``l*`` by number of pairs. One colour per
+    model."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     layers, pairs = figure.subplots(1, 2)
     for number, (name, of_model) in enumerate(models.items()):
@@ -140,14 +141,18 @@ def main() -> None:
     )
     parser.add_argument("--model", action="append", required=True, metavar="NAME=CHECKPOINT")
     parser.add_argument("--data", required=True, help="annotation file")
-    parser.add_argument("--image-folder", type=Path, help="where paths of pictures start; else the data's folder")
-    parser.add_argument("--inputs", type=int, default=500, help="conversations with one picture, drawn at random")
+    parser.add_argument(
+        "--image-folder", type=Path, help="folder that image paths are relative to; default: the data's folder"
+    )
+    parser.add_argument(
+        "--inputs", type=int, default=500, help="number of conversations with one image, drawn at random"
+    )
     parser.add_argument("--pairs", type=int, nargs="+", default=PAIRS, help="numbers of pairs")
-    parser.add_argument("--draws", type=int, default=20, help="times that each number of pairs is drawn")
+    parser.add_argument("--draws", type=int, default=20, help="draws for each number of pairs")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0, help="of the inputs and of the pairs")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--name", default="relevance", help="of the results' files")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the inputs and of the pairs")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--name", default="relevance", help="name of the output files")
     add_device_flags(parser)
     arguments = parser.parse_args()
     paths = parse_named(arguments.model, "--model")

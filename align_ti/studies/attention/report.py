@@ -1,11 +1,12 @@
-"""Instruction-to-vision maps of several models over the same pictures with different questions (Figs. 7 and 10).
+"""Instruction-to-vision maps of several models for the same images with different questions (Figs. 7 and 10).
 
     python -m align_ti.studies.attention.report --model NAME=CHECKPOINT ... --questions FILE --question-images DIR \\
         --layers auto --data FILE --image-folder DIR --out results
 
-``--layers auto`` takes the layer of the first model (the teacher) with the highest IRS (Eq. 3), and the same layer of
-all others, whatever their own highest is: maps of different layers differ for that reason alone. ``all`` draws every
-layer. A name given again is another seed: the first is drawn, all of them are measured, on more pictures than drawn.
+``--layers auto`` uses the layer with the highest IRS (Eq. 3) of the first model (the teacher) for all models, even if
+another layer of theirs has a higher IRS: maps of different layers differ for that reason alone. ``all`` draws every
+layer. A repeated name is another seed: the first seed is drawn, all of them are measured, on more images than are
+drawn.
 """
 
 import argparse
@@ -30,19 +31,19 @@ from llava.flags import add_device_flags
 
 IRS_INPUTS = 128
 LOOKING = ("What is", "What can", "What color", "Where is", "On which side", "Who is", "Which")
-"""Beginnings of questions that have to be looked up at a place of the picture."""
+"""First words of questions whose answer is found at one place in the image."""
 
 
 def pick_views(questions: Path, folder: Path, pictures: int) -> list[tuple[Path, str]]:
-    """The first pictures of which two different things are asked, each with two questions.
+    """The first images with two different questions, each with these two questions.
 
     Args:
-        questions: LLaVA question file, rows of ``{"image", "text"}``.
-        folder: where its pictures are.
-        pictures: how many at most; where no picture has two questions, so many with one.
+        questions: LLaVA question file, with rows of ``{"image", "text"}``.
+        folder: Folder of its images.
+        pictures: Maximum number of images. If no image has two questions, images with one question are used.
 
     Raises:
-        InputError: no question of the file can be used.
+        InputError: The file has no suitable question.
     """
     by_image: dict[str, list[str]] = {}
     for line in questions.read_text(encoding="utf-8").splitlines():
@@ -56,18 +57,18 @@ def pick_views(questions: Path, folder: Path, pictures: int) -> list[tuple[Path,
             views += [(folder / image, text) for text in sorted(set(texts))[:2]]
     views = views or [(folder / image, texts[0]) for image, texts in list(by_image.items())[:pictures]]
     if not views:
-        raise InputError(f"{questions} asks nothing about a picture that begins with one of {', '.join(LOOKING)}")
+        raise InputError(f"{questions} has no question about an image that begins with one of {', '.join(LOOKING)}")
     return views
 
 
 def choose_layers(viewer: Viewer, layers: str, data: Path | None = None, folder: Path | None = None) -> list[int]:
-    """The layers of a model that ``--layers`` asks for: ``auto``, ``all``, or a number from 0 (or from the end).
+    """The layers that ``--layers`` selects: ``auto``, ``all``, or an index from 0 (negative: from the end).
 
     Args:
-        viewer: the model.
-        layers: what was asked for.
-        data: annotation file, on samples of which ``auto`` takes the layer with the highest IRS (Eq. 3).
-        folder: where its pictures are.
+        viewer: The model.
+        layers: Value of ``--layers``.
+        data: Annotation file; ``auto`` computes the IRS (Eq. 3) on its samples.
+        folder: Folder of its images.
 
     Raises:
         InputError: ``auto`` without data, or a layer that the model does not have.
@@ -77,7 +78,7 @@ def choose_layers(viewer: Viewer, layers: str, data: Path | None = None, folder:
         return list(range(depth))
     if layers == "auto":
         if data is None:
-            raise InputError("--layers auto takes the layer with the highest IRS, on samples of --data; give that")
+            raise InputError("--layers auto computes the IRS of the layers on samples of --data; give --data")
         rows = open_annotations(str(data))
         batches = data_batches(viewer.model, viewer.tokenizer, viewer.template, rows, folder or data.parent, 8, 0)
         return [instruction_relevance_scores(viewer.model, batches, max_inputs=IRS_INPUTS, progress=False).layer]
@@ -90,14 +91,14 @@ def corresponding_layer(layer: int, depth: int, other_depth: int) -> int:
     """The layer of another model at the same share of its depth: layer 21 of 28 is 18 of 24, as in ``--iva_layer 75%``.
 
     Args:
-        layer: from 0, of a model with ``depth`` layers.
+        layer: Layer, from 0, of a model with ``depth`` layers.
         depth: Number of layers of that model.
         other_depth: Number of layers of the other model.
     """
     return layer * other_depth // depth
 
 
-def look(name: str, viewer: Viewer, views: Sequence[tuple[Path, str]], layers: Sequence[int]) -> list[Column]:
+def maps_by_layer(name: str, viewer: Viewer, views: Sequence[tuple[Path, str]], layers: Sequence[int]) -> list[Column]:
     """A model's maps of every view in some layers."""
     pictures = [load_image(file) for file, _ in views]
     boxes = [viewer.seen_box(picture) for picture in pictures]
@@ -106,8 +107,8 @@ def look(name: str, viewer: Viewer, views: Sequence[tuple[Path, str]], layers: S
 
 
 def overlaps(views: Sequence[tuple[Path, str]], column: Column) -> list[float]:
-    """How alike the maps of two questions about the same picture are, for each picture asked twice in a row: their
-    cosine similarity, 1 where both look at the same and 0 where at nothing in common."""
+    """Cosine similarity of the maps of two questions about the same image, for each image with two consecutive
+    questions: 1 if both attend to the same places, 0 if to disjoint ones."""
     return [
         torch.cosine_similarity(one.flatten(), two.flatten(), dim=0).item()
         for (file, _), (other, _), one, two in zip(views, views[1:], column.maps, column.maps[1:], strict=False)
@@ -116,8 +117,8 @@ def overlaps(views: Sequence[tuple[Path, str]], column: Column) -> list[float]:
 
 
 def likeness(column: Column, other: Column) -> float | None:
-    """How alike two models' maps of the same views are: their cosine similarity, the mean over the views; None where
-    the models divide pictures otherwise."""
+    """Cosine similarity of two models' maps of the same views, averaged over the views; None if the models divide
+    images into different grids."""
     if column.maps[0].shape != other.maps[0].shape:
         return None
     pairs = zip(column.maps, other.maps, strict=True)
@@ -125,7 +126,7 @@ def likeness(column: Column, other: Column) -> float | None:
 
 
 def measure(views: Sequence[tuple[Path, str]], column: Column, first: Column | None) -> dict[str, Any]:
-    """What is said of a model's maps in one layer: :func:`overlaps` and, with the first model's, :func:`likeness`."""
+    """Measures of a model's maps in one layer: :func:`overlaps` and, relative to the first model, :func:`likeness`."""
     questions = overlaps(views, column)
     return {
         "layer": column.layer,
@@ -135,25 +136,25 @@ def measure(views: Sequence[tuple[Path, str]], column: Column, first: Column | N
 
 
 def layer_of(row: dict[str, Any]) -> int:
-    """The one layer of all seeds of a row.
+    """The layer in which all seeds of a row were measured.
 
     Raises:
-        InputError: they are of different layers, so that a mean over them means nothing.
+        InputError: The seeds were measured in different layers, so their mean is meaningless.
     """
     layers = {seed["layer"] for seed in row["seeds"]}
     if len(layers) > 1:
         found = ", ".join(map(str, sorted(layers)))
         raise InputError(
-            f"the seeds of {row['model']!r} were measured in different layers ({found}): measure them in one"
+            f"the seeds of {row['model']!r} were measured in different layers ({found}): measure them in the same layer"
         )
     return int(layers.pop())
 
 
 def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: dict[str, str]) -> str:
-    """The picture, and the measures: means over a model's seeds with their intervals, differences seed by seed.
+    """The figure and the measures: means over a model's seeds with their intervals, and differences paired by seed.
 
     Raises:
-        InputError: seeds of one row are of different layers.
+        InputError: Seeds of one row were measured in different layers.
     """
     first = rows[0]["model"]
 
@@ -168,8 +169,8 @@ def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: di
     parts = [
         f"![maps]({name}.png)",
         markdown_table(["model", "layer", f"like {first}", "alike"], cells),
-        f"Cosine similarities of maps, means over {views} questions: with those of {first}, and of two questions about "
-        "the same picture (1 where the instruction does not matter).",
+        f"Cosine similarities of maps, means over {views} questions: with those of {first}, and between two questions "
+        "about the same image (1 if the instruction does not matter).",
     ]
     several = [row for row in rows if len(values(row, "like_first")) == len(row["seeds"]) > 1]
     others = [row for row in several[1:] if len(row["seeds"]) == len(several[0]["seeds"])]
@@ -183,14 +184,18 @@ def as_markdown(name: str, rows: Sequence[dict[str, Any]], views: int, facts: di
             for row in alike
         ]
         against = markdown_table(["", f"like {first}", "alike"], differences)
-        parts += [f"Against {several[0]['model']}, seed by seed, all in layer {_layer_text(several[0])}:", against]
+        parts += [
+            f"Relative to {several[0]['model']}, paired by seed, all in layer {_layer_text(several[0])}:",
+            against,
+        ]
     apart = [f"{row['model']} (layer {_layer_text(row)})" for row in others if row not in alike]
     if apart:
         parts.append(
-            f"Not compared with {several[0]['model']} (layer {_layer_text(several[0])}), being of another layer: "
+            f"Not compared with {several[0]['model']} (layer {_layer_text(several[0])}), which was measured in another "
+            "layer: "
             f"{', '.join(apart)}."
         )
-    return markdown_page("Where the instruction looks", parts, facts)
+    return markdown_page("Where the instruction attends", parts, facts)
 
 
 def _layer_text(row: dict[str, Any]) -> str:
@@ -217,22 +222,30 @@ def main() -> None:
         description=(__doc__ or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--model", action="append", required=True, metavar="NAME=CHECKPOINT", help="a name again is another seed"
+        "--model",
+        action="append",
+        required=True,
+        metavar="NAME=CHECKPOINT",
+        help="repeat a name for further seeds of a model",
     )
     parser.add_argument("--questions", type=Path, required=True, help="LLaVA question file (.jsonl)")
-    parser.add_argument("--question-images", type=Path, required=True, help="folder of its pictures")
-    parser.add_argument("--pictures", type=int, default=3, help="pictures drawn, each with two questions")
-    parser.add_argument("--measured", type=int, default=100, help="pictures measured, each with two questions")
+    parser.add_argument("--question-images", type=Path, required=True, help="folder of its images")
+    parser.add_argument("--pictures", type=int, default=3, help="number of images to draw, each with two questions")
+    parser.add_argument(
+        "--measured", type=int, default=100, help="number of images to measure, each with two questions"
+    )
     parser.add_argument(
         "--layers",
         default="auto",
-        help="auto: the first model's with the highest IRS, and the same of the others (at the same share of the depth "
-        "where that differs); all; or a number from 0",
+        help="auto: the layer with the first model's highest IRS, for all models (at the same relative depth where the "
+        "number of layers differs); all: every layer; or an index from 0",
     )
     parser.add_argument("--data", type=Path, help="annotation file, for --layers auto")
-    parser.add_argument("--image-folder", type=Path, help="where paths of its pictures start; else the data's folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--name", default="attention", help="of the results' files")
+    parser.add_argument(
+        "--image-folder", type=Path, help="folder that its image paths are relative to; default: the data's folder"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--name", default="attention", help="name of the output files")
     add_device_flags(parser)
     arguments = parser.parse_args()
     groups = parse_groups(arguments.model, "--model")
@@ -252,14 +265,14 @@ def main() -> None:
                 layers = [corresponding_layer(first.layer, first_depth, depths[-1])]
             else:
                 layers = choose_layers(viewer, arguments.layers, arguments.data, arguments.image_folder)
-            columns = look(name, viewer, views, layers)
-            if arguments.layers != "all" and first is None:  # one map a model
+            columns = maps_by_layer(name, viewer, views, layers)
+            if arguments.layers != "all" and first is None:  # one map per model
                 first, first_depth = columns[0], depths[-1]
             seeds.append([measure(views, column, first) for column in columns])
             shown += columns if seed == 0 else []
         if len(set(depths)) > 1:
             raise InputError(
-                f"the checkpoints named {name!r} have different numbers of layers ({depths}); name them apart"
+                f"the checkpoints named {name!r} have different numbers of layers ({depths}); give them different names"
             )
         rows += [{"model": name, "depth": depths[0], "seeds": list(of_layer)} for of_layer in zip(*seeds, strict=True)]
     facts = run_facts("align_ti.studies.attention.report")

@@ -1,4 +1,4 @@
-"""The checkpoints of an analysis: named on the command line, asked in one template."""
+"""The checkpoints of a study: named on the command line, and prompted with the same template."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
     """``NAME=PATH`` words as name -> path, in their order.
 
     Args:
-        values: the words.
-        flag: they were given with, for the messages.
+        values: The ``NAME=PATH`` words.
+        flag: The flag they were given with, for error messages.
 
     Raises:
-        InputError: a word without a name or a path, or a name given twice.
+        InputError: A word without a name or a path, or a name given twice.
     """
     named: dict[str, str] = {}
     for value in values:
@@ -32,17 +32,17 @@ def parse_named(values: Sequence[str], flag: str) -> dict[str, str]:
         if not name or not path:
             raise InputError(f"{flag} {value!r}: expected NAME=PATH, a name for the results and a checkpoint")
         if name in named:
-            raise InputError(f"{flag} names {name!r} twice ({named[name]} and {path}); give each a name of its own")
+            raise InputError(f"{flag} names {name!r} twice ({named[name]} and {path}); give each its own name")
         named[name] = path
     return named
 
 
 def parse_groups(values: Sequence[str], flag: str) -> dict[str, list[str]]:
-    """``NAME=PATH`` words as name -> paths, for checkpoints that differ by their seed alone and share a name.
+    """``NAME=PATH`` words as name -> paths, for checkpoints that share a name and differ only in their seed.
 
     Args:
-        values: the words.
-        flag: they were given with, for the messages.
+        values: The ``NAME=PATH`` words.
+        flag: The flag they were given with, for error messages.
 
     Raises:
         InputError: a word without a name or a path.
@@ -55,14 +55,14 @@ def parse_groups(values: Sequence[str], flag: str) -> dict[str, list[str]]:
 
 
 def common_template(paths: Mapping[str, str], wanted: str | None = None) -> Template:
-    """The prompt template that all checkpoints were tuned with, so that all get the same prompts.
+    """The prompt template that all checkpoints were trained with, so that all get the same prompts.
 
     Args:
-        paths: checkpoints by name.
-        wanted: this template, whatever they were tuned with.
+        paths: Checkpoints by name.
+        wanted: Name of a template to use instead.
 
     Raises:
-        InputError: they were tuned with different ones, or there is no such template.
+        InputError: The checkpoints were trained with different templates, or there is no such template.
     """
     if wanted is not None:
         return get_template(wanted)
@@ -72,7 +72,7 @@ def common_template(paths: Mapping[str, str], wanted: str | None = None) -> Temp
     if any(template != first for template in templates.values()):
         found = ", ".join(f"{name}: {template}" for name, template in tuned.items())
         raise InputError(
-            f"the checkpoints were tuned with different prompt templates ({found}); say with --conv-mode which to use"
+            f"the checkpoints were trained with different prompt templates ({found}); choose one with --conv-mode"
         )
     return first
 
@@ -86,13 +86,13 @@ def data_batches(
     size: int,
     seed: int,
 ) -> DataLoader:
-    """The conversations of a file in random order, as a model reads them.
+    """Batches of a file's conversations in random order, prepared for a model.
 
     Args:
-        model, tokenizer, template: who reads.
-        annotations: the file.
-        image_folder: where paths of its pictures start.
-        size: conversations a batch.
+        model, tokenizer, template: The model, its tokenizer and its prompt template.
+        annotations: The conversations.
+        image_folder: Folder that image paths are relative to.
+        size: Conversations per batch.
         seed: Random seed of the order.
     """
     if size < 1:

@@ -1,4 +1,4 @@
-"""Means over seeds with 95 % intervals, and differences seed by seed."""
+"""Means over seeds with 95 % confidence intervals, and differences paired by seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the half-width of its 95 % interval; NaN with one value only."""
+    """A mean and the half-width of its 95 % interval (NaN for a single value)."""
 
     mean: float
     half_width: float
 
     def text(self, digits: int = 1) -> str:
-        """``mean ± half-width`` with so many digits behind the point; the mean alone where there is no interval."""
+        """``mean ± half-width`` with ``digits`` decimals; only the mean if there is no interval."""
         mean = f"{self.mean:z.{digits}f}"
         return mean if np.isnan(self.half_width) else f"{mean} ± {self.half_width:.{digits}f}"
 
@@ -28,13 +28,13 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
-    """``values`` minus ``baseline``, both in the order of the seeds: what seeds share cancels."""
+    """``values`` minus ``baseline``, paired by seed, so that what a seed's runs share cancels."""
     return estimate([value - other for value, other in zip(values, baseline, strict=True)])
 
 
 def find_outliers(values: Sequence[float], factor: float = 20) -> list[int]:
-    """Which values lie more than ``factor`` median absolute deviations from the median; none where these would be a
-    third of all or more, or where most values are equal."""
+    """Indices of values more than ``factor`` median absolute deviations from the median; none if these would be a third
+    of all values or more, or if most values are equal."""
     distances = np.abs(np.asarray(values, dtype=float) - np.median(values))
     scale = stats.median_abs_deviation(values)
     far = np.flatnonzero(distances > factor * scale).tolist()

@@ -19,19 +19,20 @@ aten = torch.ops.aten
 
 
 def _forward_flops(query: Shape, key: Shape, value: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Two products: scores, and their sum over values. ``query [B, H, S, D]``, ``key [B, H_kv, T, D]``."""
+    """Two matrix products: the scores, and the weighted sum of the values. ``query [B, H, S, D]``, ``key [B, H_kv, T,
+    D]``."""
     batch, heads, rows, width = query
     return 2 * batch * heads * rows * key[2] * (width + value[3])
 
 
 def _backward_flops(grad: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """Five products: the scores again, and the gradients of scores, query, key and value."""
+    """Five matrix products: the scores again, and the gradients of scores, query, key and value."""
     batch, heads, rows, width = query
     return 2 * batch * heads * rows * key[2] * (3 * width + 2 * value[3])
 
 
 def _in_place_flops(total: tuple[int, int], left: tuple[int, int], *_: Any, **__: Any) -> int:
-    """``total [M, N] += left [M, K] @ right``: the head's gradient is summed so."""
+    """``total [M, N] += left [M, K] @ right``: this is how the head's gradient is accumulated."""
     return 2 * total[0] * total[1] * left[1]
 
 
@@ -40,22 +41,23 @@ NOT_COUNTED = {
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
     aten.addmm_: _in_place_flops,
 }
-"""What PyTorch's counter leaves out: attention kernels of a CPU, and products that are added in place. A causal mask is
-counted as full, here as there."""
+"""Operations that PyTorch's counter leaves out: CPU attention kernels, and matrix products accumulated in place. A
+causal mask counts as a full one, as in PyTorch's counter."""
 
 
 def flop_counter() -> FlopCounterMode:
-    """A counter of the FLOPs of products and of attention on any device."""
+    """A counter of the FLOPs of matrix products and attention, on any device."""
     return FlopCounterMode(display=False, custom_mapping=NOT_COUNTED)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Sums the storages of all tensors that operations return, while they are alive.
+    """Tracks the total size of the live storages of all tensors that operations return.
 
-    What a kernel allocates and frees within itself is not seen. (PyTorch's own tracker does not take frozen models.)
+    Memory that a kernel allocates and frees internally is not seen. (PyTorch's own tracker does not support frozen
+    models.)
 
     Attributes:
-        now, peak: bytes.
+        now, peak: Live bytes now, and their maximum so far.
     """
 
     def __init__(self) -> None:
@@ -64,7 +66,7 @@ class LiveBytes(TorchDispatchMode):
         self._known: set[int] = set()
 
     def add(self, *tensors: Tensor) -> None:
-        """Count tensors that were there before."""
+        """Count tensors that already exist."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
@@ -79,14 +81,15 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count what it returns."""
+        """Run the operation and count the tensors it returns."""
         out = func(*args, **(kwargs or {}))
         self.add(*(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)))
         return out
 
 
 def peak_memory(run: Callable[[], Any], models: tuple[nn.Module, ...], device: torch.device) -> int:
-    """Most bytes alive during a step, parameters included: the allocator's on a GPU, tracked tensors on a CPU."""
+    """Peak memory of a step in bytes, including parameters: from the allocator on a GPU, from tracked tensors on a
+    CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -103,7 +106,8 @@ def peak_memory(run: Callable[[], Any], models: tuple[nn.Module, ...], device: t
 def seconds(
     runs: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Wall times of all methods in turn, ``rounds`` times over, so that a noisy machine disturbs all alike."""
+    """Wall times in seconds. The methods run in turn, ``rounds`` times, so that noise on the machine affects all
+    equally."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for turn in tqdm(range(warmup + rounds), desc="timing", unit="round"):
         for name, run in runs.items():
@@ -119,5 +123,5 @@ def seconds(
 
 
 def ratio(taken: list[float], reference: list[float]) -> float:
-    """Median over the rounds of one method's time over another's in the same round."""
+    """Median over the rounds of one method's time divided by another's in the same round."""
     return statistics.median(mine / theirs for mine, theirs in zip(taken, reference, strict=True))

@@ -1,4 +1,4 @@
-"""What made a result: the command, the commit, the machine, the time it took. Said beside every result that is kept."""
+"""Where a result comes from: command, commit, machine and run time. Recorded with every result that is kept."""
 
 import os
 import platform
@@ -14,14 +14,14 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def run_facts(module: str) -> dict[str, str]:
-    """Facts of this process.
+    """Provenance of a result of this process.
 
     Args:
-        module: what was run with ``python -m``.
+        module: Module that was run with ``python -m``.
 
     Returns:
         ``command``, ``commit`` (``unknown`` outside a repository), ``machine`` and ``time`` (since the process
-        began), in words.
+        started), as text.
     """
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
@@ -32,7 +32,7 @@ def run_facts(module: str) -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The processor's model, or its architecture where the system does not say."""
+    """The processor's model name, or its architecture if the system does not report one."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Results of an analysis as files: JSON, Markdown, and a figure as PNG and PDF."""
+"""Results of a study as files: JSON, Markdown, and a figure as PNG and PDF."""
 
 import json
 import math
@@ -15,11 +15,11 @@ def write_report(
     """Write ``NAME.json`` and ``NAME.md``, and with a figure ``NAME.png`` and ``NAME.pdf``.
 
     Args:
-        folder: made if it is not there.
-        name: Name of the files, without ending.
+        folder: Output folder; created if missing.
+        name: Name of the files, without extension.
         content: Content of the JSON; numbers that are not finite become ``null``.
-        markdown: text.
-        figure: drawn at 150 dots an inch.
+        markdown: Content of the Markdown file.
+        figure: Saved at 150 dots per inch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
@@ -30,13 +30,13 @@ def write_report(
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers, set to the right."""
+    """A Markdown table whose first column is text; the other columns are numbers, aligned right."""
     lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def markdown_page(title: str, parts: Sequence[str], facts: Mapping[str, str]) -> str:
-    """A title, paragraphs and tables, and below them how it was made."""
+    """A Markdown page: title, paragraphs and tables, and the provenance as a list at the end."""
     return "\n\n".join([f"# {title}", *parts, "\n".join(f"- {name}: {value}" for name, value in facts.items())]) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""Errors that accumulate over the tokens of an answer."""
+"""How errors accumulate over the tokens of an answer."""

@@ -1,4 +1,4 @@
-"""Conversations with long answers (the paper, appendix B.4.1): enough tokens to see errors accumulate over."""
+"""Conversations with long answers (the paper, appendix B.4.1): enough tokens to see errors accumulate."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from llava.model.vision_tower.processors import ImageProcessor
 
 @dataclass(frozen=True)
 class LongAnswer:
-    """The first question of a conversation, its answer, and the pictures of the question."""
+    """The first question of a conversation, its answer, and the question's images."""
 
     tokens: TokenizedSample
     pictures: list[Path]
 
     @property
     def length(self) -> int:
-        """Tokens of the answer, the end of the turn included."""
+        """Number of tokens in the answer, including the end-of-turn token."""
         return int((self.tokens.labels != IGNORE_INDEX).sum())
 
 
@@ -38,14 +38,14 @@ def first_answers(
     """Entries in random order, cut to their first question and answer.
 
     Args:
-        annotations: Where to look.
-        tokenizer: Makes tokens of them.
-        template: How turns become text.
+        annotations: Conversations to search.
+        tokenizer: Tokenizer of the model.
+        template: Prompt template.
         seed: Random seed of the order.
 
     Yields:
-        An entry's number and what is left of it, with paths of pictures as they are written. Malformed entries are
-        passed over, as ``--on_bad_sample skip`` does in training.
+        The index of an entry and its first question and answer, with image paths as written in the file. Malformed
+        entries are skipped, as with ``--on_bad_sample skip`` in training.
     """
     malformed = {index for index, _ in annotations.problems()}
     for index in torch.randperm(len(annotations), generator=torch.Generator().manual_seed(seed)).tolist():
@@ -73,12 +73,12 @@ def find_long_answers(
 
     Args:
         annotations, tokenizer, template, seed: As for :func:`first_answers`.
-        samples: How many to find, at least 1.
-        at_least: Tokens of an answer, the end of the turn included.
-        image_folder: Where paths of pictures start; the annotation file's folder if absent.
+        samples: Number of conversations, at least 1.
+        at_least: Minimum number of tokens in the answer, including the end-of-turn token.
+        image_folder: Folder that image paths are relative to; the annotation file's folder by default.
 
     Raises:
-        InputError: there are fewer.
+        InputError: There are fewer than ``samples``.
     """
     if samples < 1:
         raise InputError(f"--samples is {samples}; at least one long answer is needed")
@@ -104,10 +104,10 @@ def batches(
     image_processor: ImageProcessor,
     aspect_ratio: str | None,
 ) -> Iterator[dict[str, Any]]:
-    """Batches of ``size`` as the collator makes them; pictures are read when they are needed.
+    """Batches of ``size``, made by the collator; images are read when needed.
 
     Raises:
-        InputError: ``size < 1``, or a picture cannot be read.
+        InputError: ``size < 1``, or an image cannot be read.
     """
     if size < 1:
         raise InputError(f"--batch-size is {size}; it must be at least 1")

@@ -1,4 +1,4 @@
-"""Exposure bias: how errors accumulate over a response, by who wrote its beginning (the paper, appendix B.4).
+"""Exposure bias: how errors accumulate over a response, depending on who wrote its prefix (the paper, appendix B.4).
 
     python -m align_ti.studies.exposure_bias --teacher T --student NAME=PATH ... --data FILE \\
         --image-folder DIR --samples 1000 --max-new-tokens 100 --out results
@@ -8,10 +8,10 @@ prefix ``y_<t`` from the data (``E_train``, Eq. 9), drawn from the student (``E_
 drawn from the teacher (``E``, Eq. 13). ``%ExAccErr = (R - E) / E`` (Eq. 11). Fig. 2 (right) shows the first two,
 Fig. 6 the last.
 
-The paper does not say what a step counts for after the end of a response; its answers are long enough not to ask.
-``--ended leave-out`` averages each step over the responses that got there. With ``--ended zero`` nothing is generated
-there and nothing counts, as in TPA: ``E(l)`` is then exactly the divergence between both models' distributions over
-responses cut at ``l`` tokens, but a student that says less than its teacher collects less in ``R`` too, and its
+The paper does not say how a step after the end of a response counts; its responses are long enough not to end early.
+``--ended leave-out`` averages each step over the responses that reach it. With ``--ended zero`` such a step counts as
+zero, as in TPA: ``E(l)`` is then exactly the divergence between both models' distributions over responses cut at ``l``
+tokens, but a student whose responses are shorter than its teacher's also accumulates less in ``R``, and its
 ``%ExAccErr`` is lower for that reason alone. The figure shows the former, the table both.
 """
 
@@ -37,12 +37,12 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class PrefixErrors:
-    """Divergences of one student; each ``[samples, steps]`` in nats, NaN behind the end of the response.
+    """Divergences of one student; each ``[samples, steps]`` in nats, NaN after the end of the response.
 
     Attributes:
-        data: prefixes from the data (Eq. 9).
-        student: drawn from the student (Eqs. 10 and 12).
-        teacher: drawn from the teacher (Eq. 13).
+        data: With prefixes from the data (Eq. 9).
+        student: With prefixes sampled from the student (Eqs. 10 and 12).
+        teacher: With prefixes sampled from the teacher (Eq. 13).
     """
 
     data: Tensor
@@ -54,15 +54,15 @@ def accumulated(steps: Tensor, ended: str, weights: Tensor | None = None) -> Ten
     """The sum over ``t <= l`` of the mean over the samples, for every ``l`` (Eqs. 9, 10, 12 and 13).
 
     Args:
-        steps: ``[samples, steps]`` in nats, NaN behind the end of a response.
-        ended: ``zero``: such a step counts zero; ``leave-out``: it is left out of its step's mean.
-        weights: ``[..., samples]`` of the mean; equal if absent.
+        steps: ``[samples, steps]`` in nats, NaN after the end of a response.
+        ended: ``zero``: steps after the end count as zero; ``leave-out``: they are left out of the mean.
+        weights: Weights of the mean, ``[..., samples]``; equal by default.
 
     Returns:
         ``[..., steps]`` in nats, float64.
 
     Raises:
-        InputError: another ``ended``.
+        InputError: Unknown ``ended``.
     """
     if ended not in ENDED:
         raise InputError(f"--ended is {ended!r}; expected one of {', '.join(ENDED)}")
@@ -70,16 +70,16 @@ def accumulated(steps: Tensor, ended: str, weights: Tensor | None = None) -> Ten
     weights = torch.ones(len(steps), dtype=torch.float64) if weights is None else weights.double()
     there = torch.ones_like(steps) if ended == "zero" else (~steps.isnan()).double()
     mean = (weights @ steps.nan_to_num(0.0)) / (weights @ there)
-    return mean.nan_to_num(0.0).cumsum(-1)  # NaN: no response got there
+    return mean.nan_to_num(0.0).cumsum(-1)  # NaN: no response reaches this step
 
 
 def excess_error(regret: Tensor, baseline: Tensor) -> Tensor:
-    """``%ExAccErr`` (Eq. 11) in percent, of ``R`` and ``E`` in nats; zero where both are equal, even both zero."""
+    """``%ExAccErr`` (Eq. 11) in percent, of ``R`` and ``E`` in nats; zero if both are equal, also if both are zero."""
     return torch.where(regret == baseline, 0.0, 100 * (regret - baseline) / baseline)
 
 
 def excess_interval(errors: PrefixErrors, ended: str, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The 95 % interval of ``%ExAccErr``, each end ``[steps]``, by drawing the samples anew with replacement."""
+    """Bootstrap 95 % interval of ``%ExAccErr`` over the samples; lower and upper end, ``[steps]`` each."""
     samples = len(errors.student)
     drawn = torch.randint(samples, (RESAMPLES, samples), generator=torch.Generator().manual_seed(seed))
     counts = torch.zeros(RESAMPLES, samples, dtype=torch.float64).scatter_add_(
@@ -92,11 +92,11 @@ def excess_interval(errors: PrefixErrors, ended: str, seed: int = 0) -> tuple[Te
 
 @dataclass(frozen=True)
 class Outputs:
-    """What predicts the first tokens of a batch's responses.
+    """Hidden states that predict the first tokens of a batch's responses.
 
     Attributes:
-        rows: last hidden states ``[R, D]``, in the order of samples and steps.
-        exist: bool ``[B, steps]``, the steps that responses have; ``R`` of them are True.
+        rows: Last hidden states ``[R, D]``, ordered by sample and step.
+        exist: bool ``[B, steps]``, True at the steps that a response has; ``R`` of them.
     """
 
     rows: Tensor
@@ -108,9 +108,9 @@ def response_outputs(model: VisionLanguageModel, batch: Mapping[str, Any], steps
     """Run a model over whole responses.
 
     Args:
-        model: a LLaVA model in evaluation mode.
-        batch: Batch of the collator, one response a sample, on the model's device and in its data type.
-        steps: tokens of a response to look at.
+        model: LLaVA model in evaluation mode.
+        batch: Batch from the collator, one response per sample, on the model's device and in its dtype.
+        steps: Maximum number of response tokens to use.
     """
     inputs = model.splice_inputs(
         batch["input_ids"], batch["attention_mask"], batch["labels"], images=batch.get("images"), padding_side="right"
@@ -131,8 +131,8 @@ def response_outputs(model: VisionLanguageModel, batch: Mapping[str, Any], steps
 def step_divergences(
     student: VisionLanguageModel, teacher: VisionLanguageModel, mine: Outputs, theirs: Outputs
 ) -> Tensor:
-    """``KL(P_T || P_S)`` at each step over the tokens both have: ``[B, steps]`` in nats on the CPU, NaN where there is
-    no step."""
+    """``KL(P_T || P_S)`` at each step over the shared vocabulary: ``[B, steps]`` in nats, on the CPU; NaN after the end
+    of a response."""
     values = linear_divergence(
         mine.rows,
         student.lm_head.weight,
@@ -155,20 +155,20 @@ def measure(
     seed: int = 0,
     samples: int | None = None,
 ) -> dict[str, PrefixErrors]:
-    """Divergences of every student over responses of the data, of itself and of the teacher.
+    """Divergences of every student on responses from the data, from the student itself and from the teacher.
 
     Responses are sampled at temperature 1 from the whole distribution over the tokens that all models have. The random
-    numbers depend on the seed and the sample alone: neither the batch size nor the other students change a response,
-    and teacher and students are given the same numbers, which takes noise out of ``R - E``.
+    numbers depend only on the seed and the sample: neither the batch size nor the other students change a response.
+    Teacher and students use the same random numbers, which reduces the noise in ``R - E``.
 
     Args:
-        teacher: a LLaVA model in evaluation mode.
-        students: models by name, on the same device and in the same dtype.
-        batches: Batches of the collator, one response a sample.
-        stop: where a response ends, for all models.
-        steps: longest response in tokens.
+        teacher: LLaVA model in evaluation mode.
+        students: Models by name, on the same device and in the same dtype.
+        batches: Batches from the collator, one response per sample.
+        stop: End-of-turn rule, for all models.
+        steps: Maximum length of a response in tokens.
         seed: Random seed of the sampling.
-        samples: Number of samples in all, for the progress bar.
+        samples: Total number of samples, for the progress bar.
     """
     home = teacher.get_input_embeddings().weight
     models = [teacher, *students.values()]

@@ -16,22 +16,21 @@ from align_ti.studies.exposure_bias.measure import (
 )
 
 EXPLANATION = (
-    "Sums over the steps of KL(teacher || student) in nats, means over the samples. E_train: prefixes of the data "
-    "(Eq. 9); E_test: of the student (Eq. 10), the same as R (Eq. 12); E: of the teacher (Eq. 13). %ExAccErr = "
-    "(R - E) / E (Eq. 11), of each seed of a student, then their mean. 95 % intervals are Student's over the seeds "
-    f"where there are several, else from {RESAMPLES} draws of the samples with replacement. The last columns: how many "
-    "tokens responses of student and teacher have on average up to that step, and how many of data, student and "
-    "teacher get there. The paper keeps the samples out of training; whether that holds here is said below."
+    "KL(teacher || student) in nats, summed over the steps and averaged over the samples. E_train: prefixes from the "
+    "data (Eq. 9); E_test: from the student (Eq. 10), the same as R (Eq. 12); E: from the teacher (Eq. 13). %ExAccErr "
+    "= (R - E) / E (Eq. 11), computed for each seed of a student, then averaged. 95 % intervals are Student's t over "
+    f"the seeds if there are several, otherwise a bootstrap with {RESAMPLES} resamples of the samples. Last columns: "
+    "mean number of tokens up to that step in responses of student and teacher, and the share of responses of data, "
+    "student and teacher that reach it. The paper keeps the samples out of training; see below for this run."
 )
 AFTER_THE_END = {
-    "zero": "A step behind the end of a response counts zero, so a student that says less also collects less",
-    "leave-out": "A step behind the end of a response is left out of the mean of its step, which later steps take over "
-    "fewer responses",
+    "zero": "Steps after the end of a response count as zero, so shorter responses accumulate a smaller error",
+    "leave-out": "Responses that have ended are left out of the mean, so later steps average over fewer responses",
 }
 
 
 def curves(errors: PrefixErrors, ended: str) -> dict[str, list[float]]:
-    """Everything drawn, by step from 1: errors in nats, ``%ExAccErr`` in percent, the shares of responses that reach a
+    """All curves by step, from 1: errors in nats, ``%ExAccErr`` in percent, and the shares of responses that reach a
     step."""
     low, high = excess_interval(errors, ended)
     train, test, baseline = (accumulated(steps, ended) for steps in (errors.data, errors.student, errors.teacher))
@@ -50,7 +49,8 @@ def curves(errors: PrefixErrors, ended: str) -> dict[str, list[float]]:
 
 
 def over_seeds(seeds: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
-    """The mean of the curves of several seeds; with more than one, ``%ExAccErr`` has Student's interval over them."""
+    """The mean curves of several seeds; with more than one seed, the interval of ``%ExAccErr`` is Student's t over
+    them."""
     values = {name: np.array([curve[name] for curve in seeds]) for name in seeds[0]}
     means = {name: series.mean(axis=0) for name, series in values.items()}
     if len(seeds) > 1:
@@ -69,12 +69,12 @@ def as_markdown(
     ended: str,
     facts: Mapping[str, str],
 ) -> str:
-    """Four steps of every curve as a table, and what separates the students at the last.
+    """Four steps of every curve as a table, and the students' differences at the last step.
 
     Args:
-        students: curves by what a step behind the end counts, and by name.
-        seeds: the same of each seed.
-        ended: which of the former the table is about; the other one has a column.
+        students: Curves by treatment of ended responses (``ended``), then by name.
+        seeds: The same for each seed.
+        ended: Treatment that the table shows; the other one has a column.
     """
     (other,) = (name for name in ENDED if name != ended)
     rows = []
@@ -88,7 +88,7 @@ def as_markdown(
             reached = ", ".join(f"{100 * at[f'reached_{who}']:.0f}" for who in ("data", "student", "teacher"))
             rows.append([name, str(step), *errors, *excess, tokens, reached])
     headings = ["student", "step", "E_train", "E_test = R", "E", "%ExAccErr", f"%ExAccErr, {other}"]
-    headings += ["tokens", "responses so long, %"]
+    headings += ["tokens", "responses that reach it, %"]
     conventions = f"{AFTER_THE_END[ended]} (`--ended {ended}`). {AFTER_THE_END[other]} (`{other}`)."
     parts = [markdown_table(headings, rows), EXPLANATION, conventions]
     first, *rest = seeds[ended]
@@ -101,7 +101,7 @@ def as_markdown(
             for name in compared
         ]  # fmt: skip
         against = markdown_table(["", "E_train", "E_test = R", "E", "%ExAccErr", f"%ExAccErr, {other}"], cells)
-        parts += [f"Against {first}, at the last step, seed by seed:", against]
+        parts += [f"Relative to {first}, at the last step, paired by seed:", against]
     return markdown_page("Exposure bias by generation step", parts, facts)
 
 
@@ -119,7 +119,7 @@ def _difference(
 
 
 def draw(students: Mapping[str, Mapping[str, list[float]]]) -> Figure:
-    """Left the two accumulated errors (Fig. 2, right), on the right ``%ExAccErr`` (Fig. 6); one colour a student."""
+    """Left: the two accumulated errors (Fig. 2, right). Right: ``%ExAccErr`` (Fig. 6). One colour per student."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     errors, excess = figure.subplots(1, 2)
     for number, (name, curve) in enumerate(students.items()):

@@ -1,1 +1,1 @@
-"""The paper's tables: students trained, evaluated and tabulated."""
+"""The paper's tables: train and evaluate students, and tabulate the results."""

@@ -2,8 +2,8 @@
 
     python -m align_ti.studies.tables TABLE --folder DIR --out DIR [--seeds 5]
 
-Run through ``scripts/tables/TABLE.sh``, which sets what the training scripts need. Stopped and called again, it resumes
-where it was.
+Run through ``scripts/tables/TABLE.sh``, which sets what the training scripts need. After an interruption, the same
+command continues where it stopped.
 """
 
 import argparse
@@ -34,36 +34,39 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("table", help=", ".join(TABLES))
-    parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
-    parser.add_argument("--folder", type=Path, required=True, help="where the students go; tables share it")
-    parser.add_argument("--out", type=Path, required=True, help="where the results go")
-    parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="those that table9 compares")
+    parser.add_argument("--seeds", type=int, default=5, help="students per row, with seeds 0, 1, 2, ...")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the students; shared by all tables")
+    parser.add_argument("--out", type=Path, required=True, help="output folder of the results")
+    parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="teachers that table9 compares")
     parser.add_argument(
         "--teacher-scores",
         nargs="+",
         default=[],
         metavar="NAME=FOLDER",
-        help="evaluations of the teachers (scripts/eval/all.sh), shown on top",
+        help="evaluation folder of the teachers (scripts/eval/all.sh), shown at the top",
     )
-    parser.add_argument("--held-out", type=Path, help="conversations for the cross-entropy: LLaVA's JSON")
-    parser.add_argument("--held-out-images", type=Path, help="where paths of their pictures start")
-    parser.add_argument("--jobs", type=int, default=1, help="students trained at a time")
+    parser.add_argument(
+        "--held-out", type=Path, help="held-out conversations for the cross-entropy, in LLaVA's JSON format"
+    )
+    parser.add_argument("--held-out-images", type=Path, help="folder that their image paths are relative to")
+    parser.add_argument("--jobs", type=int, default=1, help="number of students to train at a time")
     parser.add_argument(
         "--records",
         type=Path,
-        help="file of what came of trials, here or elsewhere; else OUT/trials.jsonl and that of docs/results",
+        help="file of trial records, from this or another machine; default: OUT/trials.jsonl and "
+        "docs/results/trials.jsonl",
     )
     parser.add_argument(
         "--report-only",
         action="store_true",
-        help="tabulate what is finished here, or the kept records where nothing is here; train nothing",
+        help="train nothing: tabulate the finished students, or the kept records if there are no students here",
     )
     arguments, flags = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.seeds < 1:
-        raise InputError(f"--seeds is {arguments.seeds}; at least one student a row is needed")
+        raise InputError(f"--seeds is {arguments.seeds}; at least one student per row is needed")
     if arguments.jobs < 1:
-        raise InputError(f"--jobs is {arguments.jobs}; at least one student has to be trained at a time")
+        raise InputError(f"--jobs is {arguments.jobs}; it must be at least 1")
     table = find_table(arguments.table)
     if table.teachers:
         if not arguments.teachers:
@@ -90,15 +93,15 @@ def main() -> None:
 
 
 def record_files(arguments: argparse.Namespace) -> list[Path]:
-    """Files of records that stand for trials, the one to which new ones are added first."""
+    """Files of trial records; new records are added to the first."""
     return [arguments.records] if arguments.records else [arguments.out / "trials.jsonl", KEPT_RECORDS]
 
 
 def finish(trials: Sequence[Trial], arguments: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Train and evaluate what is left of a table's trials; with ``--report-only`` only check those that are there.
+    """Train and evaluate the remaining trials of a table; with ``--report-only`` only check the existing ones.
 
     Raises:
-        InputError: students here were trained with other settings, or a command failed.
+        InputError: Students here were trained with different settings, or a command failed.
     """
     added_to, *known = record_files(arguments)
     work = Work(flags, held_out(arguments.held_out, arguments.held_out_images), added_to, known)
@@ -110,10 +113,10 @@ def finish(trials: Sequence[Trial], arguments: argparse.Namespace, flags: Sequen
 
 
 def read_teachers(arguments: argparse.Namespace, table: Table) -> list[Row]:
-    """Scores of the teachers that were evaluated.
+    """Scores of the evaluated teachers.
 
     Raises:
-        InputError: the table shows its teacher, and that was not evaluated; or not on all benchmarks.
+        InputError: The table shows its teacher, which was not evaluated, or not on all benchmarks.
     """
     evaluated = parse_named(arguments.teacher_scores, "--teacher-scores")
     called = "{} teacher" if table.teachers else "{}"
@@ -127,10 +130,10 @@ def read_teachers(arguments: argparse.Namespace, table: Table) -> list[Row]:
 
 
 def layers_of(model: str) -> int:
-    """How many layers a checkpoint's language model has.
+    """Number of layers of a checkpoint's language model.
 
     Raises:
-        InputError: there is no such checkpoint.
+        InputError: There is no such checkpoint.
     """
     try:
         config, _ = PreTrainedConfig.get_config_dict(model)
@@ -140,23 +143,23 @@ def layers_of(model: str) -> int:
 
 
 def held_out(data: Path | None, images: Path | None) -> tuple[Path, Path] | None:
-    """The held-out conversations and the folder of their pictures, if there are any.
+    """The held-out conversations and the folder of their images, if there are any.
 
     Raises:
-        InputError: the file is not there.
+        InputError: The file does not exist.
     """
     if data is None:
         return None
     if not data.is_file():
-        raise InputError(f"the held-out data {data} are not there; set HELD_OUT_DATA to a file, or to nothing")
+        raise InputError(f"the held-out data {data} does not exist; set HELD_OUT_DATA to a file, or leave it empty")
     return data.resolve(), (images or data.parent).resolve()
 
 
 def read_teacher(name: str, folder: Path) -> Row:
-    """A teacher's scores on all benchmarks, under that name.
+    """A teacher's scores on all benchmarks.
 
     Raises:
-        InputError: there are none, or not all.
+        InputError: Scores are missing.
     """
     row = Row(name, read_rows(str(folder))[0].scores)
     if row.average is None:
@@ -166,7 +169,7 @@ def read_teacher(name: str, folder: Path) -> Row:
 
 
 def facts(flags: list[str]) -> dict[str, str]:
-    """What made the results: command, commit, machine, preset."""
+    """Provenance of the results: command, commit, machine, preset."""
     return {
         **run_facts("align_ti.studies.tables"),
         "preset": os.environ.get("PRESET", "not set"),

@@ -1,4 +1,4 @@
-"""A table's picture: dots with their intervals, or lines over the axis of a figure."""
+"""A table as a figure: points with their intervals, or lines over the figure's axis."""
 
 import math
 import textwrap
@@ -15,15 +15,15 @@ from align_ti.studies.tables.rows import Line, find_baseline
 
 
 def draw(table: Table, lines: Sequence[Line]) -> Figure:
-    """The averages with their intervals: one dot a row, or lines over the figure's axis. Where held-out losses were
-    measured, a second panel has their differences to the baseline's."""
+    """The averages with their intervals: one point per row, or lines over the figure's axis. If held-out losses were
+    measured, a second panel shows their differences to the baseline."""
     baseline = find_baseline(lines, table)
     known = {line.name: loss for line in lines if (loss := line.held_out_difference(baseline)) is not None}
     panels: list[tuple[str, Mapping[str, Estimate], int]] = [
         ("mean of the six benchmarks", {line.name: estimate(line.averages) for line in lines}, 1)
     ]
     if len(known) == len(lines):
-        panels.append(("held-out loss, nats a token, minus the baseline's", known, 2))
+        panels.append(("held-out loss, nats per token, minus the baseline's", known, 2))
     height = 4.0 if table.lines else 1.2 + 0.42 * len(lines)
     figure = Figure(figsize=((6 if table.lines else 7) * (0.4 + 0.6 * len(panels)), height), layout="constrained")
     cells = figure.subplots(1, len(panels), squeeze=False, sharey=not table.lines)[0]
@@ -50,8 +50,8 @@ def _draw_lines(axes: Axes, table: Table, values: Mapping[str, Estimate]) -> Non
 
 
 def _draw_rows(axes: Axes, labels: Sequence[str], values: Sequence[Estimate], digits: int) -> None:
-    """A dot with its interval for every row; where a few are so far away that the others could not be told apart, these
-    are arrows at the edge with their values, of so many digits behind the point."""
+    """A point with its interval for every row. Outliers that would squeeze the other rows together are drawn as arrows
+    at the edge, labelled with their values to ``digits`` decimals."""
     outside = find_outliers([value.mean for value in values])
     for row, value in enumerate(values):
         if row in outside:
@@ -79,5 +79,5 @@ def _draw_rows(axes: Axes, labels: Sequence[str], values: Sequence[Estimate], di
 
 
 def _dot(value: Estimate) -> tuple[float, float]:
-    """Mean and half-width, 0 where there is no interval."""
+    """Mean and half-width; 0 if there is no interval."""
     return value.mean, 0.0 if math.isnan(value.half_width) else value.half_width

@@ -1,7 +1,6 @@
-"""Records tabulated as they stand, on a machine that has none of their students: ``--report-only`` in a fresh clone.
+"""Tables from kept records alone, on a machine without the students: ``--report-only`` in a fresh clone.
 
-Nothing of a machine is read but its code: what a record says of models, data and questions is compared with what the
-others say, not with files.
+Only the records are used: the models, data and questions they name are compared with each other, not with files.
 """
 
 import json
@@ -19,24 +18,24 @@ from llava.eval.registry import BENCHMARKS
 from llava.eval.table import Row
 
 KEPT_RECORDS = REPOSITORY / "docs" / "results" / "trials.jsonl"
-"""The records that come with the code."""
+"""The records in the repository."""
 
 TEACHER = "teacher_path"
 CONTENT = (*MODELS, "data_path", *EVALUATION)
-"""What a recipe knows by its content, of files that need not be here."""
+"""Recipe entries that identify files by their content; the files themselves need not exist here."""
 
 Students = Mapping[tuple[str, int], Record]
-"""Records by run and seed, that can be compared with each other."""
+"""Records by run and seed that are comparable with each other."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What was kept of a table.
+    """The kept records of a table.
 
     Attributes:
-        trials: its trials, each with its record where there is one.
-        teachers: the teachers' scores, where the table was kept as well.
-        note: what was and was not compared, for the report.
+        trials: Its trials, each with its record if there is one.
+        teachers: The teachers' scores, if the table was kept as well.
+        note: What was and was not compared, for the report.
     """
 
     trials: list[Trial]
@@ -45,25 +44,25 @@ class Kept:
 
 
 def nothing_here(trials: Sequence[Trial]) -> bool:
-    """Whether no student of a table is here, finished or begun."""
+    """Whether none of a table's students exists here, finished or started."""
     return not any(trial.model.exists() or trial.recipe() is not None for trial in trials)
 
 
 def read_kept(table: str, trials: Sequence[Trial], files: Sequence[Path], flags: Sequence[str] = ()) -> Kept:
-    """The kept records of a table's trials, from the first file that has a seed of all its rows.
+    """The kept records of a table's trials, from the first file that has a common seed of all its rows.
 
-    Records count whose settings are those that the rows have now, whatever models, data and questions they are of;
-    but these have to be the same for all of them. Where records of several models are such, those count that the table
-    kept beside them (``TABLE.json``) was made of.
+    A record is used if its settings match the current settings of its row. Models, data and questions may differ from
+    those on this machine, but must be the same for all records. If there are matching records for several models, those
+    used for the table kept next to them (``TABLE.json``) are taken.
 
     Args:
-        table: Its name.
-        trials: Of the table, with nothing in their folders.
-        files: Files of records; one that is not there has none.
-        flags: Added to the training commands.
+        table: Name of the table.
+        trials: Trials of the table, with empty folders.
+        files: Files of records; missing files are skipped.
+        flags: Flags added to the training commands.
 
     Raises:
-        InputError: no file has a seed of all rows, or it cannot be told which of several records are meant.
+        InputError: No file has a common seed of all rows, or the choice between several sets of records is ambiguous.
     """
     for file in files:
         records = read_records(file)
@@ -72,38 +71,40 @@ def read_kept(table: str, trials: Sequence[Trial], files: Sequence[Path], flags:
         if whole:
             return _one_of(whole, table, rows, file)
     raise InputError(
-        f"no student of {table} is here, and no file of records ({', '.join(map(_shown, files))}) has a seed of all "
-        "its rows with this preset's settings; train them (without --report-only), or name another file with --records"
+        f"there are no students of {table} here, and no record file ({', '.join(map(_shown, files))}) has a common "
+        "seed "
+        "of all its rows with this preset's settings; train them (without --report-only), or pass another file with "
+        "--records"
     )
 
 
 def _one_of(whole: Sequence[Students], table: str, trials: Sequence[Trial], file: Path) -> Kept:
-    """Those of a file's students that are meant."""
+    """Choose between several sets of students in a file."""
     report = _report_beside(table, file)
     meant = whole if len(whole) == 1 else [students for students in whole if _is_made_of(report, students)]
     if len(meant) != 1:
         raise InputError(
-            f"{_shown(file)} has students of {table} under several teachers, first stages, data or questions, and no "
-            f"{table}.json beside it was made of some of them; name a file with those of one alone with --records"
+            f"{_shown(file)} has students of {table} with several teachers, first stages, data or questions, and no "
+            f"{table}.json next to it was made from one of these sets; pass a file with one set with --records"
         )
     students = meant[0]
     teachers = report["teachers"] if _is_made_of(report, students) else {}
     return Kept(
         [replace(trial, kept=students.get((trial.name, trial.seed))) for trial in trials],
         [Row(name, scores) for name, scores in teachers.items()],
-        f"not compared: records of {_shown(file)} are tabulated as they stand, whatever models, data and processor "
-        "this machine has",
+        f"not compared: records of {_shown(file)} are tabulated as they are, without comparing them with the "
+        "models, data and processor of this machine",
     )
 
 
 def _without_unknown_layers(trials: Sequence[Trial], known: set[str]) -> list[Trial]:
-    """Without rows of layers that no record is of: without the teacher it is not known which depths are one layer."""
+    """Drop rows of layers without a record: without the teacher it is unknown which depths are the same layer."""
     return [trial for trial in trials if trial.name in known or not any(word.endswith("%") for word in trial.run.flags)]
 
 
 def _groups(trials: Sequence[Trial], records: Sequence[Record], flags: Sequence[str]) -> Iterator[Students]:
-    """Students that can be compared: of the same first stage, data and questions, and under the same teacher but where
-    their row has one of its own. The last record of a run and seed counts."""
+    """Comparable students: with the same first stage, data and questions, and the same teacher unless their row sets
+    its own. The last record of a run and seed is used."""
     settings = {trial.name: _settings(read_command(training_command(trial.run, tuple(flags)))) for trial in trials}
     own_teacher = {trial.name for trial in trials if trial.run.teacher}
     found = [record for record in records if _settings(record.recipe) == settings.get(record.run)]
@@ -133,7 +134,7 @@ def _has_a_seed(trials: Sequence[Trial], students: Students) -> bool:
 
 
 def _report_beside(table: str, file: Path) -> dict[str, Any]:
-    """The table as it was kept beside its records; empty where it was not."""
+    """The table kept next to its records; empty if there is none."""
     report = file.with_name(f"{table}.json")
     if not report.is_file():
         return {}
@@ -144,7 +145,7 @@ def _report_beside(table: str, file: Path) -> dict[str, Any]:
 
 
 def _is_made_of(report: Mapping[str, Any], students: Students) -> bool:
-    """Whether a table's scores are those of some students."""
+    """Whether a table's scores are those of the given students."""
     wanted = {
         (row["name"], seed): {name: row["scores"][name][place] for name in BENCHMARKS}
         for row in report.get("rows", [])

@@ -1,7 +1,7 @@
-"""What came of trials, a line of JSON each in one small file.
+"""Records of finished trials, one line of JSON each, in one small file.
 
-With it a table goes on where another machine stopped, as long as the teacher and the student's first stage are the same
-to the last bit, and the students may be thrown away.
+With this file, a table can be continued on another machine, if the teacher and the student's first stage are
+bit-identical, and the students can be deleted.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from llava.errors import InputError
 
 MOVED = {"align_ti.train": "align_ti.training.train"}
-"""Former names of modules, as older records have them."""
+"""Former module names found in older records."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Record:
         run, seed: Name in the catalogue, and random seed.
         recipe: How the student was trained; see :func:`align_ti.studies.tables.recipe.recipe`.
         scores: Scores by benchmark.
-        held_out: Cross-entropy of held-out conversations, nats a token; None if it was not measured.
-        seconds: Duration by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
+        held_out: Cross-entropy on held-out conversations in nats per token; None if it was not measured.
+        seconds: Duration by part, ``train`` and ``evaluate``; an interrupted training run is left out.
         commit: Commit at which the student was trained.
     """
 
@@ -38,7 +38,7 @@ class Record:
     commit: str
 
     def text(self) -> str:
-        """A line of JSON."""
+        """The record as a line of JSON."""
         return json.dumps(asdict(self)) + "\n"
 
 
@@ -46,25 +46,25 @@ def read_record(text: str, where: str) -> Record:
     """The inverse of :meth:`Record.text`.
 
     Raises:
-        InputError: the text is something else; the message begins with ``where``.
+        InputError: The text is not a record; the message begins with ``where``.
     """
     try:
         record = Record(**json.loads(text))
         return replace(record, recipe=current(record.recipe))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{where} is not the record of a trial: {error}; remove it") from error
+        raise InputError(f"{where} is not a trial record: {error}; remove it") from error
 
 
 def current(recipe: Mapping[str, str]) -> dict[str, str]:
-    """A recipe with its module under its present name."""
+    """A recipe with the current name of its module."""
     return {**recipe, **({"module": MOVED[recipe["module"]]} if recipe.get("module") in MOVED else {})}
 
 
 def read_records(file: Path) -> list[Record]:
-    """All records of a file, in the order in which they were kept; none where there is no file.
+    """All records of a file, in the order they were added; none if the file does not exist.
 
     Raises:
-        InputError: a line is something else.
+        InputError: A line is not a record.
     """
     if not file.is_file():
         return []
@@ -73,7 +73,7 @@ def read_records(file: Path) -> list[Record]:
 
 
 def keep(file: Path, record: Record) -> None:
-    """Add a record at the end of a file, in one write, so that several trials may end at once."""
+    """Append a record to a file in a single write, so that several trials may finish at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:

@@ -1,4 +1,4 @@
-"""What came out of a table's trials: JSON, Markdown and a picture."""
+"""The results of a table's trials: JSON, Markdown and a figure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,12 +28,12 @@ def write_report(
     """Write ``NAME.json``, ``NAME.md``, ``NAME.png`` and ``NAME.pdf``.
 
     Args:
-        name: of the table.
-        table: its rows.
-        trials: with records in their folders.
-        folder: where the files go.
-        facts: said beside the results: command, commit, machine.
-        teachers: their scores, shown above the students'.
+        name: Name of the table.
+        table: Definition of the table.
+        trials: Trials, with records in their folders.
+        folder: Output folder.
+        facts: Provenance of the results: command, commit, machine.
+        teachers: Scores of the teachers, shown above the students'.
 
     Returns:
         The Markdown.
@@ -55,7 +55,7 @@ def write_report(
 def _time_taken(records: Sequence[Record]) -> str:
     minutes = sum(sum(record.seconds.values()) for record in records) / 60
     unknown = sum("train" not in record.seconds for record in records)
-    return f"{minutes:.0f} min for {len(records)} students, trained and evaluated, the sum over them" + (
+    return f"{minutes:.0f} min for {len(records)} students, training and evaluation, summed" + (
         f" ({unknown} of them interrupted, their training not counted)" if unknown else ""
     )
 
@@ -80,7 +80,7 @@ def as_markdown(
     facts: Mapping[str, Any],
     teachers: Sequence[Row] = (),
 ) -> str:
-    """The table with means, intervals and differences, and below it how it was made."""
+    """The table with means, intervals and differences, followed by its provenance."""
     baseline = find_baseline(lines, table)
     read = any(line.held_out for line in lines)
     headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg", "against the baseline"]
@@ -97,32 +97,33 @@ def as_markdown(
             cells += [estimate(line.held_out).text(4) if line.held_out else "-"]
             cells += ["baseline" if line is baseline else _loss_difference(line, baseline)]
         rows.append([*cells, "-" if line.seconds is None else f"{line.seconds:.0f} s"])
-    interval = "the 95 % interval of the mean over seeds (Student's t); differences are taken seed by seed."
+    interval = "the 95 % interval of the mean over seeds (Student's t); differences are paired by seed."
     if len(seeds) == 1:
-        interval = "not to be had from one seed."
+        interval = "not available with one seed."
     shared = "teacher and first stage are"
     if table.teachers:
-        shared = "one teacher of each size, whose own luck is not in the intervals, and one first stage are"
+        shared = "one teacher of each size, whose seed variance the intervals do not include, and one first stage are"
     notes = [
         f"The paper: {table.paper}",
-        f"Seeds {', '.join(map(str, seeds))} of the second stage ({shared} shared); ± is {interval} Training: the mean "
-        "over seeds, beside whatever else was run.",
+        f"Seeds {', '.join(map(str, seeds))} of the second stage ({shared} shared); ± is {interval} Training: mean "
+        "over seeds, measured alongside whatever else was running.",
     ]
     if read:
         notes.append(
-            "Held-out loss: cross-entropy in nats a token on conversations about pictures that no student trained on, "
-            "answers given (`llava.eval.held_out`)."
+            "Held-out loss: cross-entropy in nats per token on conversations about images that no student was trained "
+            "on "
+            "(teacher forcing, `llava.eval.held_out`)."
         )
     parts = [markdown_table(headings, rows), *notes]
     if len(lines) > 1:
-        parts += [f"Against {baseline.label}, by benchmark:", _differences(lines, baseline)]
+        parts += [f"Relative to {baseline.label}, by benchmark:", _differences(lines, baseline)]
     if table.lines:
         parts += [f"Between the lines of the figure, by {table.axis}:", _between(table, lines)]
     return markdown_page(table.title, parts, facts)
 
 
 def _differences(lines: Sequence[Line], baseline: Line) -> str:
-    """A table of every other row's differences to the baseline, benchmark by benchmark."""
+    """A table of the differences between each other row and the baseline, by benchmark."""
     headings = ["", *(benchmark.column for benchmark in BENCHMARKS.values()), "Avg"]
     rows = [
         [line.label, *(value.text() for value in line.differences(baseline).values()), line.difference(baseline).text()]
@@ -133,8 +134,8 @@ def _differences(lines: Sequence[Line], baseline: Line) -> str:
 
 
 def _between(table: Table, lines: Sequence[Line]) -> str:
-    """Tables of how far each line of a figure is above each other one, at every place of its axis: in the averages and,
-    where they were measured, in held-out losses."""
+    """Tables of the differences between the lines of a figure at every point of its axis: in the averages and, where
+    measured, in held-out losses."""
     named = {line.name: line for line in lines}
     pairs = [
         (f"{name} - {other}", [(named[run], named[others[place]]) for place, run in points.items()])
@@ -151,6 +152,6 @@ def _between(table: Table, lines: Sequence[Line]) -> str:
 
 
 def _loss_difference(line: Line, other: Line) -> str:
-    """How far a row's held-out loss is above another's, "-" where one of them was not measured."""
+    """The difference between two rows' held-out losses; "-" if one of them was not measured."""
     difference = line.held_out_difference(other)
     return difference.text(4) if difference else "-"

@@ -1,4 +1,4 @@
-"""Rows of a table: what the trials of one run came to, seed by seed."""
+"""Rows of a table: the results of one run's trials, by seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Line:
     label: str
     scores: Mapping[str, list[float]]
     seconds: float | None
-    """Mean of the trainings that went through in one go; None where all were interrupted."""
+    """Mean training time over uninterrupted runs; None if all were interrupted."""
     held_out: list[float] | None = None
-    """Cross-entropy of held-out conversations by seed, nats a token, where it was measured."""
+    """Cross-entropy on held-out conversations by seed, in nats per token, where measured."""
 
     @property
     def averages(self) -> list[float]:
@@ -28,25 +28,25 @@ class Line:
         return [sum(of_seed) / len(of_seed) for of_seed in zip(*self.scores.values(), strict=True)]
 
     def difference(self, baseline: "Line") -> Estimate:
-        """The averages minus the baseline's, seed by seed."""
+        """The averages minus the baseline's, paired by seed."""
         return paired_difference(self.averages, baseline.averages)
 
     def differences(self, baseline: "Line") -> dict[str, Estimate]:
-        """The scores minus the baseline's, seed by seed, by benchmark."""
+        """The scores minus the baseline's, paired by seed, by benchmark."""
         return {name: paired_difference(values, baseline.scores[name]) for name, values in self.scores.items()}
 
     def held_out_difference(self, baseline: "Line") -> Estimate | None:
-        """The held-out losses minus the baseline's, seed by seed; None where one of them was not measured."""
+        """The held-out losses minus the baseline's, paired by seed; None if one of them was not measured."""
         if self.held_out is None or baseline.held_out is None:
             return None
         return paired_difference(self.held_out, baseline.held_out)
 
 
 def read_lines(trials: Sequence[Trial]) -> tuple[list[Line], list[int]]:
-    """The rows of the seeds that all runs have finished, and these seeds.
+    """The rows over the seeds that all runs have finished, and these seeds.
 
     Raises:
-        InputError: no seed is finished by all.
+        InputError: No seed is finished by all runs.
     """
     names = list(dict.fromkeys(trial.name for trial in trials))
     finished = {(trial.name, trial.seed): record for trial in trials if (record := trial.record())}

@@ -151,7 +151,7 @@ def test_what_students_were_trained_on(tmp_path):
     on_train, on_mix = student("a", train), student("b", mix)
     on_all, on_other = student("c", f"{train},{held_out}"), student("d", "/other.json")
     (tmp_path / "no run").mkdir()
-    assert said_of_training(held_out, {"SFT": [on_train], "KD": [on_train] * 2}).startswith("no, taken out of the mix")
+    assert said_of_training(held_out, {"SFT": [on_train], "KD": [on_train] * 2}).startswith("no, held out of the mix")
     said = said_of_training(held_out, {"SFT": [on_train], "KD": [on_train, on_mix]})
     assert said == "yes, KD was trained on a mix that holds them"
     assert said_of_training(held_out, {"SFT": [on_all], "KD": [on_mix]}).startswith("yes, SFT, KD were trained on")

@@ -42,7 +42,7 @@ def test_one_panel_a_term_and_one_line_a_run(tmp_path, monkeypatch):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(InputError, match="is not a finished run: it holds no trainer_state.json"):
+    with pytest.raises(InputError, match="is not a finished run: it has no trainer_state.json"):
         read_log(tmp_path)
     silent = write_run(tmp_path / "silent", [{"train_runtime": 3.0}])
     with pytest.raises(InputError, match="none of the runs logged a loss; --logging_steps"):

@@ -20,7 +20,7 @@ from align_ti.studies.attention.report import (
     corresponding_layer,
     layer_of,
     likeness,
-    look,
+    maps_by_layer,
     overlaps,
     pick_views,
 )
@@ -56,7 +56,7 @@ def test_pictures_with_two_questions_come_first(questions):
     file.write_text(json.dumps({"image": "c.png", "text": "Where is it?"}) + "\n")
     assert pick_views(file, folder, 3) == [(folder / "c.png", "Where is it?")]
     file.write_text(json.dumps({"image": "c.png", "text": "Is it red?"}) + "\n")
-    with pytest.raises(InputError, match="asks nothing about a picture that begins with"):
+    with pytest.raises(InputError, match="has no question about an image that begins with"):
         pick_views(file, folder, 3)
 
 
@@ -93,7 +93,7 @@ def test_layers_and_maps_of_a_model(questions, tuned_teacher, world):
     with pytest.raises(InputError, match="give that"):
         choose_layers(viewer, "auto")
     views = pick_views(*questions, 1)
-    first, second = look("t", viewer, views, [1, 0])
+    first, second = maps_by_layer("t", viewer, views, [1, 0])
     assert (first.layer, second.layer) == (1, 0) and len(first.maps) == 2
     expected = viewer.maps(load_image(views[1][0]), views[1][1])
     width, height = load_image(views[1][0]).size
@@ -194,7 +194,7 @@ def test_all_models_are_measured_in_the_layer_of_the_first(questions, tuned_teac
     assert [[seed["layer"] for seed in rows[name]["seeds"]] for name in ("teacher", "KD", "KD + IVA")] == [
         [teachers], [teachers] * 2, [teachers] * 2
     ]  # fmt: skip
-    by_hand = [look("", Viewer.load(str(model)), pick_views(file, folder, 100), [teachers])[0]
+    by_hand = [maps_by_layer("", Viewer.load(str(model)), pick_views(file, folder, 100), [teachers])[0]
                for model in (tuned_teacher, other)]  # fmt: skip
     expected = [1.0, likeness(by_hand[1], by_hand[0])]
     assert [seed["like_first"] for seed in rows["KD"]["seeds"]] == pytest.approx(expected, abs=1e-6)
@@ -208,7 +208,10 @@ def test_all_models_are_measured_in_the_layer_of_the_first(questions, tuned_teac
     )
     assert apart in against
     done = subprocess.run([*command, "--model", f"KD={short_student}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "'KD' have different numbers of layers ([3, 3, 2]); name them apart" in done.stderr
+    assert (
+        done.returncode == 2
+        and "'KD' have different numbers of layers ([3, 3, 2]); give them different names" in done.stderr
+    )
 
 
 def test_layers_at_the_same_share_of_the_depth():

@@ -117,9 +117,11 @@ def test_records_of_other_models_and_data(models, trials, tmp_path, monkeypatch)
     kept = read_kept("table15", trials, [tmp_path / "no" / "trials.jsonl", part, file])
     assert scores(kept) == [10 + number for number in range(6)] and kept.teachers == [] and str(file) in kept.note
     assert not list(models.glob("tables/**/*")), "nothing is written"
-    with pytest.raises(InputError, match="no student of table15 is here, and no file of records .* has a seed of all"):
+    with pytest.raises(
+        InputError, match="no students of table15 here, and no record file .* has a common seed of all"
+    ):
         read_kept("table15", trials, [part])
-    with pytest.raises(InputError, match="has a seed of all its rows"):
+    with pytest.raises(InputError, match="has a common seed of all its rows"):
         read_kept("table15", trials, [file], ["--warmup_ratio", "0.5"])
 
 

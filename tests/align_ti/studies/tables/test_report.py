@@ -151,7 +151,7 @@ def test_a_figure_has_a_line_for_each_sampling(tmp_path, finish):
     for number, trial in enumerate(trials):
         finish(trial, float(number), held_out=1 - number / 100)
     text = write_report("figure5", table, trials, tmp_path, {})
-    assert "TPA, greedy, d = 8" in text and "not to be had from one seed" in text
+    assert "TPA, greedy, d = 8" in text and "not available with one seed" in text
     assert text.count("| greedy - nucleus | 4.0 | 4.0 | 4.0 | 4.0 |") == 1, "scores 0 to 3 and 4 to 7"
     assert text.count("| greedy - nucleus | -0.0400 | -0.0400 | -0.0400 | -0.0400 |") == 1
     assert (tmp_path / "figure5.png").stat().st_size > 5000
