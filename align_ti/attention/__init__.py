@@ -1,1 +1,1 @@
-"""Attention that can be watched and extended: maps, packed rows, the ribbon."""
+"""Attention with hooks: attention maps, packed rows, and the ribbon of the candidate pass."""

@@ -1,11 +1,11 @@
-"""The attention implementation ``"align_ti"``: stock SDPA that can also be watched and extended.
+"""The attention implementation ``"align_ti"``: standard SDPA with hooks to read and to replace it.
 
-Registered with transformers under that name, so it is chosen like any other
-(``attn_implementation="align_ti"`` or ``use_align_ti_attention``). Keyword arguments, given to
-``decoder(...)`` and handed through its layers, change what it does:
+Registered with transformers under that name, so it is selected like any other (``attn_implementation="align_ti"`` or
+``use_align_ti_attention``). Keyword arguments to ``decoder(...)``, which are passed through its layers, change what it
+does:
 
-- ``capture``: an ``AttentionCapture`` that keeps keys and values, or attention maps, while SDPA runs;
-- ``ribbon``: a ``RibbonPass`` that answers the attention of a candidate pass in SDPA's place;
+- ``capture``: an ``AttentionCapture`` that records keys and values, or attention maps, while SDPA runs;
+- ``ribbon``: a ``RibbonPass`` that computes the attention of a candidate pass instead of SDPA;
 - ``packed``: a ``PackedAttention`` that does so for a row of samples without padding.
 """
 
@@ -28,18 +28,18 @@ NAME = "align_ti"
 
 
 class AttentionCapture:
-    """What one forward pass of a decoder leaves behind, by layer.
+    """Keys, values and attention maps recorded in one forward pass of a decoder, by layer.
 
-    A layer is recorded the first time it runs: gradient checkpointing (non-reentrant) calls it again in
-    the backward, which changes nothing. Use a new object for every pass.
+    A layer is recorded only the first time it runs: (non-reentrant) gradient checkpointing calls it again in the
+    backward pass. Use a new object for every pass.
 
     Args:
-        keep_prefix: keep keys and values, positions applied, in the autograd graph.
-        maps: instruction-to-vision maps to take, if any.
+        keep_prefix: Keep keys and values, with positions applied, in the autograd graph.
+        maps: Instruction-to-vision maps to record, if any.
 
     Attributes:
         keys, values: layer -> ``[B, H_kv, S, D]``.
-        in_graph: whether all keys and values were kept while gradients were recorded.
+        in_graph: Whether all keys and values were recorded with gradients enabled.
         maps: layer -> ``[B, S]``, see ``mean_instruction_attention``.
     """
 
@@ -52,13 +52,13 @@ class AttentionCapture:
         self.maps: dict[int, Tensor] = {}
 
     def release(self) -> None:
-        """Let go of the keys and values; maps stay."""
+        """Free the keys and values; the maps stay."""
         self.keys.clear()
         self.values.clear()
 
     def record(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> None:
         """Called by the attention function of each layer."""
-        # Gradient checkpointing runs a layer again in the backward: what the forward kept is what counts.
+        # Gradient checkpointing runs a layer again in the backward pass: keep what the forward pass recorded.
         if self.keep_prefix and layer not in self.keys:
             self.keys[layer], self.values[layer] = key, value
             self.in_graph &= torch.is_grad_enabled()
@@ -88,7 +88,7 @@ class RibbonAttention(Protocol):
 
 @dataclass(frozen=True)
 class RibbonPass:
-    """Handed to ``decoder(..., ribbon=...)``: the kept prefix by layer, and the attention that reads it."""
+    """Argument of ``decoder(..., ribbon=...)``: the cached prefix by layer, and the attention that reads it."""
 
     keys: Mapping[int, Tensor]
     values: Mapping[int, Tensor]
@@ -137,7 +137,7 @@ def use_align_ti_attention(model: PreTrainedModel | VisionLanguageModel) -> None
     """Switch a model's language layers to this attention.
 
     Raises:
-        InputError: the model does not let its attention be chosen.
+        InputError: The model's attention implementation cannot be changed.
     """
     model.set_attn_implementation(NAME)
     if not uses_align_ti_attention(model):
@@ -162,7 +162,8 @@ def require_align_ti_attention(model: PreTrainedModel | VisionLanguageModel) -> 
 
 
 def anything_4d(like: Tensor) -> Tensor:
-    """A boolean 4D mask: transformers hands one to the layers untouched and builds none of its own."""
+    """A placeholder boolean 4D mask: transformers passes a 4D mask on to the layers unchanged instead of building its
+    own."""
     return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=like.device)
 
 

@@ -1,7 +1,7 @@
-"""Instruction-to-vision attention of a layer, from its queries and keys alone.
+"""Instruction-to-vision attention of a layer, computed from its queries and keys.
 
-Only the rows of instruction tokens are computed, so that the model keeps its fast attention; nothing of
-size ``S x S`` is made.
+Only the rows of instruction tokens are computed, so the model keeps its fast attention and no ``S x S`` matrix is
+built.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from torch import Tensor
 from align_ti.numerics import exact_dtype
 
 ROWS_AT_ONCE = 256
-"""Instruction rows of one sample whose scores (heads x rows x S, float32) live at once."""
+"""Instruction rows of a sample per block: their scores (heads x rows x S, float32) are in memory at the same time."""
 
 
 @dataclass(frozen=True)
 class MapRequest:
-    """Which maps to take during a forward pass.
+    """The maps to record during a forward pass.
 
     Attributes:
-        layers: decoder layers, counted from 0.
-        instruction_mask: bool ``[B, S]``, the rows whose attention is averaged.
+        layers: Decoder layers, counted from 0.
+        instruction_mask: bool ``[B, S]``, rows whose attention is averaged.
         attention_mask: bool ``[B, S]``, True at real tokens.
         spans: For a packed row ``[1, T]``: ``(start, stop)`` of each of its samples.
     """
@@ -44,8 +44,8 @@ def mean_instruction_attention(
 ) -> Tensor:
     """Mean over heads and instruction rows of causal attention, ``(1/N_i) sum_u A(u, k)`` of Eq. 4.
 
-    The softmax of a row runs over everything that row sees, padding left out, in float32 or better. No
-    gradient flows.
+    The softmax of a row runs over all positions it attends to, without padding, in float32 or better. No gradient
+    flows.
 
     Args:
         query: ``[B, H, S, D]`` with positions applied.
@@ -53,10 +53,10 @@ def mean_instruction_attention(
         instruction_mask: bool ``[B, S]``.
         attention_mask: bool ``[B, S]``, True at real tokens.
         scaling: Factor of the scores; ``D ** -0.5`` by default.
-        spans: For a packed row (then ``B`` is 1): where each sample lies; a sample sees only itself.
+        spans: For a packed row (``B`` is 1): ``(start, stop)`` of each sample; a sample attends only to itself.
 
     Returns:
-        ``[B, S]``, each sample sums to 1; zeros for a sample without instruction tokens.
+        ``[B, S]``; each sample's row sums to 1, or is zero for a sample without instruction tokens.
     """
     batch, heads, length, width = query.shape
     groups = heads // key.shape[1]

@@ -1,4 +1,4 @@
-"""A map of visual tokens as heat over the picture, each token where its pixels were."""
+"""An attention map drawn as heat over the image, each visual token at the pixels it covers."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from llava.model.vision_tower.processors import ImageProcessor
 
 COLOURS = "inferno"
 DISPLAY_SIDE = 720
-"""Longest side of a drawn picture, in pixels."""
+"""Longest side of a drawn image, in pixels."""
 
 BRIGHTNESS = 0.45
-"""How much of the picture stays under the heat."""
+"""Share of the image that stays visible under the heat."""
 
 
 @dataclass(frozen=True)
 class SeenBox:
-    """The rectangle that a square grid of visual tokens covers, in pixels of the picture (``pad`` reaches outside)."""
+    """The rectangle that a square grid of visual tokens covers, in image pixels (larger than the image with
+    ``pad``)."""
 
     left: float
     top: float
@@ -33,13 +34,13 @@ class SeenBox:
     def of(
         cls, width: int, height: int, aspect_ratio: str | None, processor: ImageProcessor, tower: VisionTower
     ) -> "SeenBox":
-        """Where a model looks: what ``llava.data.images.preprocess_image`` does, turned around.
+        """The part of an image that a model sees: the inverse of ``llava.data.images.preprocess_image``.
 
         Args:
-            width, height: Size of the picture, in pixels.
-            aspect_ratio: the model's ``image_aspect_ratio``.
-            processor: the tower's image processor.
-            tower: the vision tower.
+            width, height: Size of the image, in pixels.
+            aspect_ratio: The model's ``image_aspect_ratio``.
+            processor: The tower's image processor.
+            tower: The vision tower.
         """
         left, top, right, bottom = 0.0, 0.0, float(width), float(height)
         if aspect_ratio == "pad":
@@ -57,7 +58,7 @@ class SeenBox:
 
 
 def covered(tower: VisionTower) -> float:
-    """The share of the tower's input, along a side, that whole patches cover: 378 of 384 pixels with patches of 14."""
+    """The share of the tower's input side that whole patches cover: 378 of 384 pixels with patches of 14."""
     config = getattr(getattr(tower, "vision_tower", None), "config", None)
     patch = getattr(config, "patch_size", None)
     if not isinstance(patch, int) or not patch:
@@ -66,15 +67,15 @@ def covered(tower: VisionTower) -> float:
 
 
 def sample(grid: NDArray[np.floating], box: SeenBox, width: int, height: int) -> NDArray[np.float64]:
-    """A grid's values at the pixels of a picture, bilinear between the middles of the tokens' patches.
+    """A grid's values at the pixels of an image, interpolated bilinearly between patch centres.
 
     Args:
         grid: ``[side, side]``.
-        box: what the grid covers.
-        width, height: Size of the picture, in pixels.
+        box: What the grid covers.
+        width, height: Size of the image, in pixels.
 
     Returns:
-        ``[height, width]``, NaN where the model saw nothing.
+        ``[height, width]``, NaN at pixels that the model did not see.
     """
     side = grid.shape[0]
 
@@ -93,7 +94,7 @@ def sample(grid: NDArray[np.floating], box: SeenBox, width: int, height: int) ->
 
 
 def share_inside(grid: NDArray[np.floating], box: SeenBox, width: int, height: int) -> float:
-    """How much of the map lies on the picture rather than on its padding (0 to 1)."""
+    """Share of the map's mass that lies on the image rather than on its padding (0 to 1)."""
     total = float(grid.sum())
     if not total:
         return 1.0
@@ -109,19 +110,19 @@ def share_inside(grid: NDArray[np.floating], box: SeenBox, width: int, height: i
 
 
 def display_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of a picture as it is drawn."""
+    """Width and height at which an image is drawn."""
     scale = DISPLAY_SIDE / max(width, height)
     return max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5))
 
 
 def draw(picture: Image.Image, grid: NDArray[np.floating], box: SeenBox) -> Image.Image:
-    """The picture with the map over it, from black (0) to the colour map's end (the grid's maximum); what the model
-    did not see is left dark.
+    """The image with the map over it, from black (0) to the end of the colour map (the grid's maximum). Pixels that the
+    model did not see stay dark.
 
     Args:
         picture: RGB.
         grid: ``[side, side]``.
-        box: what the grid covers, in the picture's pixels.
+        box: What the grid covers, in image pixels.
 
     Returns:
         RGB, ``DISPLAY_SIDE`` along its longer side.
@@ -134,7 +135,7 @@ def draw(picture: Image.Image, grid: NDArray[np.floating], box: SeenBox) -> Imag
     under = np.repeat(grey[..., None], 3, axis=2) * BRIGHTNESS
     known = np.nan_to_num(heat)[..., None]
     over = colormaps[COLOURS](known[..., 0])[..., :3]
-    # The stronger the heat, the less of the picture: cold places stay readable, hot ones have the legend's colour.
+    # The stronger the heat, the less of the image: cold places stay readable, hot ones have the legend's colour.
     strength = np.sqrt(known)
     mixed = under * (1 - 0.75 * strength) + over * strength
     mixed = np.where(np.isnan(heat)[..., None], under * 0.4, mixed)

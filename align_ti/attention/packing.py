@@ -1,4 +1,4 @@
-"""Padding-free batches: samples one after the other in a single row, each attending to itself alone."""
+"""Padding-free batches: samples concatenated in a single row, each attending only to itself."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,37 +14,37 @@ from llava.model.splice import SplicedBatch
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the samples of a packed row ``[1, T]`` lie.
+    """Positions of the samples in a packed row ``[1, T]``.
 
     Attributes:
         bounds: long ``[N + 1]``, on the row's device; sample ``i`` has columns ``bounds[i]`` to ``bounds[i + 1]``.
-        spans: the same as ``(start, stop)`` of Python numbers.
+        spans: The same as ``(start, stop)`` pairs of Python integers.
     """
 
     bounds: Tensor
     spans: tuple[tuple[int, int], ...]
 
     def sample_of(self, columns: Tensor) -> Tensor:
-        """Index of the sample that holds each column."""
+        """Index of the sample that each column belongs to."""
         return torch.searchsorted(self.bounds, columns, right=True) - 1
 
 
 def samples_of(index: Tensor, width: int, packing: Packing | None) -> Tensor:
-    """The sample of each place of a batch.
+    """The sample that each position of a batch belongs to.
 
     Args:
         index: long ``[R]`` into ``[B * S]``, or into the ``T`` columns of a packed row.
         width: ``S``.
-        packing: Packing of the row, if it is a packed one.
+        packing: Packing of the row, if it is packed.
     """
     return index // width if packing is None else packing.sample_of(index)
 
 
 def pack(batch: SplicedBatch) -> tuple[SplicedBatch, Packing]:
-    """Lay the real tokens of a padded batch ``[B, S]`` in one row ``[1, T]``, in the order of the samples.
+    """Concatenate the real tokens of a padded batch ``[B, S]`` in one row ``[1, T]``, in the order of the samples.
 
-    Position ids are kept, so every sample counts from 0. The first token of a sample is no target: nothing before it
-    in the row is its own.
+    Position ids are kept, so every sample counts from 0. The first token of a sample is not a target: the position
+    before it belongs to another sample.
     """
     lengths = batch.attention_mask.sum(1)
     bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
@@ -58,7 +58,7 @@ def pack(batch: SplicedBatch) -> tuple[SplicedBatch, Packing]:
 
 
 class PackedSdpa:
-    """Causal attention of a packed row, sample by sample, through PyTorch's attention: runs everywhere."""
+    """Causal attention of a packed row, sample by sample, with PyTorch's attention; runs everywhere."""
 
     def __init__(self, packing: Packing) -> None:
         self.lengths = [stop - start for start, stop in packing.spans]
@@ -106,7 +106,7 @@ class PackedFlash:
         """See ``PackedSdpa``.
 
         Raises:
-            InputError: attention dropout, which the kernel is called without.
+            InputError: Attention dropout is set; the kernel call does not support it.
         """
         refuse_dropout("packed FlashAttention", dropout)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -118,5 +118,6 @@ PackedAttention = PackedSdpa | PackedFlash
 
 
 def packed_attention(packing: Packing, backend: str) -> PackedAttention:
-    """The attention of a packed main pass: ``flash`` where the ribbon's backend is that, else sample by sample."""
+    """The attention of a packed main pass: FlashAttention if the ribbon's backend is ``flash``, otherwise per-sample
+    SDPA."""
     return PackedFlash(packing) if backend == "flash" else PackedSdpa(packing)

@@ -1,4 +1,4 @@
-"""Where the instruction of a prompt looks: a whole forward pass, read in every layer."""
+"""Instruction-to-vision attention of a prompt in every layer, from one forward pass."""
 
 import math
 
@@ -30,7 +30,7 @@ def instruction_maps(
         ``[layers, side, side]``, each entry the mean over heads and instruction tokens of the softmax over the row.
 
     Raises:
-        InputError: the model runs another attention, or the visual tokens do not form a square.
+        InputError: The model uses another attention, or the visual tokens do not form a square.
     """
     require_align_ti_attention(model)
     home = model.get_input_embeddings().weight.device

@@ -1,8 +1,8 @@
-"""Variable-length FlashAttention, forward and backward apart, as merging needs them.
+"""Variable-length FlashAttention with separate forward and backward calls, as needed for merging.
 
-The backward of FlashAttention rebuilds the probabilities from the scores and the log-sum-exp it is given and
-takes ``sum(grad * out)`` as their mean gradient. Given the output and log-sum-exp over *more* keys than the
-call has, it therefore returns the exact gradient of this call's share (as in ring attention, Liu et al., 2023).
+The backward pass of FlashAttention recomputes the probabilities from the scores and the given log-sum-exp, and takes
+``sum(grad * out)`` as their mean gradient. Given the output and log-sum-exp over *more* keys than the call has, it
+therefore returns the exact gradient of this call's share (as in ring attention, Liu et al., 2023).
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from llava.errors import InputError
 class Segments(NamedTuple):
     """Packed sequences: ``cu_q``, ``cu_k`` int32 ``[N + 1]`` cumulative lengths, and the longest of each.
 
-    The mask is causal and aligned at the end: query ``i`` of ``n`` sees keys up to ``i + m - n`` of ``m``.
+    The mask is causal and aligned at the end: query ``i`` of ``n`` attends to keys up to ``i + m - n`` of ``m``.
     """
 
     cu_q: Tensor
@@ -78,7 +78,7 @@ class TorchVarlen:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``VarlenKernel``."""
-        state = torch.zeros(2, dtype=torch.uint64, device=query.device)  # dropout's, which is off
+        state = torch.zeros(2, dtype=torch.uint64, device=query.device)  # RNG state for dropout, which is off
         return torch.ops.torch_attn._varlen_attn_backward(
             grad,
             query,
@@ -95,7 +95,7 @@ class TorchVarlen:
 
 
 class FlashAttn2Varlen:
-    """The package ``flash-attn`` 2.x, whose low-level functions take the log-sum-exp in the backward."""
+    """The package ``flash-attn`` 2.x, whose low-level functions take the log-sum-exp in the backward pass."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float
@@ -145,29 +145,30 @@ class FlashAttn2Varlen:
 
 
 def refuse_dropout(what: str, dropout: float) -> None:
-    """Raise ``InputError`` if an attention that has no dropout is asked for some."""
+    """Raise ``InputError`` if dropout is set for an attention that does not support it."""
     if dropout:
         raise InputError(
-            f"{what} has no dropout, found attention_dropout {dropout}: use --ribbon_backend sdpa or set it 0"
+            f"{what} does not support dropout, found attention_dropout {dropout}: use --ribbon_backend sdpa, or set it "
+            "to 0"
         )
 
 
 def why_not_varlen() -> str | None:
-    """Why no variable-length FlashAttention runs on this machine; None where one does."""
+    """Why no variable-length FlashAttention runs on this machine; None if one does."""
     if not torch.cuda.is_available():
         return "FlashAttention needs a CUDA device"
     if torch.cuda.get_device_capability() < (8, 0):
         return f"FlashAttention needs compute capability 8.0, this device has {torch.cuda.get_device_capability()}"
     if not _torch_has_varlen() and importlib.util.find_spec("flash_attn") is None:
-        return f"torch {torch.__version__} has no varlen attention (2.10 has) and flash-attn is not installed"
+        return f"torch {torch.__version__} has no varlen attention (added in 2.10), and flash-attn is not installed"
     return None
 
 
 def varlen_kernel() -> VarlenKernel:
-    """The kernel of this machine: PyTorch's own, else flash-attn's.
+    """The kernel for this machine: PyTorch's own, otherwise flash-attn's.
 
     Raises:
-        InputError: there is none; the message says why.
+        InputError: There is none; the message says why.
     """
     reason = why_not_varlen()
     if reason is not None:

@@ -1,1 +1,1 @@
-"""The candidates of TPA: drawn, laid out, and run through both models."""
+"""TPA's candidates: drawing them, laying them out, and running them through both models."""

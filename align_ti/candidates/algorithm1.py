@@ -1,7 +1,7 @@
 """The paper's Algorithm 1: response and candidates interleaved, one pass, a dense ribbon mask (its Fig. 9).
 
-The candidates of ``y_k`` stand right before it. Kept as the paper's own method to compare with; training
-uses the shared prefix, which gives the same numbers at less cost.
+The candidates of ``y_k`` come right before it. This is the paper's method, kept for comparison; training uses the
+shared prefix, which gives the same numbers at lower cost.
 """
 
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from llava.errors import InputError
 
 
 class RibbonSequence(NamedTuple):
-    """Where everything stands in the interleaved batch ``[B, T]``.
+    """Positions of all tokens in the interleaved batch ``[B, T]``.
 
-    ``main [B, S]``: place of each main-path column. ``candidate [C]``: place of each candidate.
-    ``position_ids [B, T]``. ``mask [B, 1, T, T]``: bool, True where the row sees the column.
+    ``main [B, S]``: new column of each main-path column. ``candidate [C]``: new column of each candidate.
+    ``position_ids [B, T]``. ``mask [B, 1, T, T]``: bool, True where the row attends to the column.
     """
 
     main: Tensor
@@ -38,7 +38,7 @@ def ribbon_sequence(layout: CandidateLayout, attention_mask: Tensor, position_id
     """Interleave main path and candidates and build the ribbon mask.
 
     Args:
-        layout: the candidates, sorted by sample and limit.
+        layout: The candidates, sorted by sample and limit.
         attention_mask: bool ``[B, S]``.
         position_ids: long ``[B, S]``.
     """
@@ -47,8 +47,8 @@ def ribbon_sequence(layout: CandidateLayout, attention_mask: Tensor, position_id
     rows = torch.bincount(layout.sample, minlength=batch)
     total = length + int(rows.max())
     columns = torch.arange(length, device=device)
-    # Every column moves right by the candidates that stand before or at it; a candidate's place is its limit plus the
-    # candidates of its sample before it.
+    # Every column moves right by the number of candidates before or at it; a candidate's new column is its limit plus
+    # the number of its sample's candidates before it.
     rank = torch.arange(len(layout), device=device) - (rows.cumsum(0) - rows)[layout.sample]
     at_limit = torch.zeros(batch, length, dtype=torch.long, device=device)
     at_limit.index_put_((layout.sample, layout.limit), torch.ones_like(layout.limit), accumulate=True)
@@ -59,7 +59,7 @@ def ribbon_sequence(layout: CandidateLayout, attention_mask: Tensor, position_id
     ids = torch.zeros(batch, total, dtype=torch.long, device=device)
     ids[samples, main] = position_ids
     ids[layout.sample, candidate] = layout.position_id
-    # A place sees the real main-path columns up to `last`, and itself (padding too, so no row is empty).
+    # A row attends to the real main-path columns up to `last`, and to itself (padding too, so that no row is empty).
     last = torch.full((batch, total), -1, device=device)
     last[samples, main] = columns.expand(batch, -1)
     last[layout.sample, candidate] = layout.limit - 1
@@ -80,14 +80,14 @@ def single_pass(
     """Run main path and candidates together.
 
     Args:
-        decoder: the base model (``model.model``) with ``sdpa`` or ``align_ti`` attention.
+        decoder: The base model (``model.model``) with ``sdpa`` or ``align_ti`` attention.
         inputs_embeds: ``[B, S, D]`` of the main path.
         attention_mask: bool ``[B, S]``.
         position_ids: long ``[B, S]``.
         layout: the candidates.
 
     Raises:
-        InputError: an attention that does not take a boolean 4D mask.
+        InputError: The attention does not accept a boolean 4D mask.
     """
     implementation = decoder.config._attn_implementation
     if implementation not in ("sdpa", "align_ti"):

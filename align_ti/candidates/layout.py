@@ -1,8 +1,8 @@
-"""Which candidate tokens run, where each stands, what it sees and how much it counts (the paper, Eq. 7).
+"""Which candidate tokens run, and the position, attention and weight of each (the paper, Eq. 7).
 
-At step ``k`` the ``d`` draws ``y_k^(u)`` stand in the place of the response token ``y_k``: same position
-id, and they see every token before it and themselves. Nothing sees them. Their outputs give
-``P(y_{k+1} | y_k^(u), x, y_<k)``.
+At step ``k`` the ``d`` draws ``y_k^(u)`` replace the response token ``y_k``: each has its position id, and attends to
+every token before it and to itself. No other token attends to a draw. The outputs give ``P(y_{k+1} | y_k^(u), x,
+y_<k)``.
 """
 
 from collections.abc import Collection
@@ -20,9 +20,9 @@ class SupervisedTokens:
     """The tokens a batch is trained to predict, in reading order; every tensor is long ``[L]``.
 
     Attributes:
-        sample, column: where the token stands in the batch ``[B, S]``.
-        label: its id.
-        predicting: index, into ``[B * S]``, of the position before it, whose output predicts it.
+        sample, column: Position of the token in the batch ``[B, S]``.
+        label: Token id.
+        predicting: Index into ``[B * S]`` of the position before it, whose output predicts it.
     """
 
     sample: Tensor
@@ -36,16 +36,16 @@ class SupervisedTokens:
 
 @dataclass(frozen=True)
 class CandidateLayout:
-    """Candidate rows of a batch, packed one after the other, in the order of their samples and steps.
+    """Candidate rows of a batch, concatenated in the order of their samples and steps.
 
     Attributes:
         sample: long ``[C]``, row of the batch.
-        limit: long ``[C]``, column of ``y_k``: the candidate sees the real columns before it, and itself.
+        limit: long ``[C]``, column of ``y_k``: the candidate attends to the real columns before it, and to itself.
         position_id: long ``[C]``.
         token: long ``[C]``.
-        weight: ``[C]``, draws it stands for over ``d``; 0 where its divergence does not count.
-        main_weight: ``[B, S]``, the same for draws equal to ``y_k``, at ``y_k``'s own output.
-        steps: number of supervised tokens, ``L``.
+        weight: ``[C]``, number of draws it represents, divided by ``d``; 0 if its divergence does not count.
+        main_weight: ``[B, S]``, the same for draws equal to ``y_k``, at the position of ``y_k``.
+        steps: Number of supervised tokens, ``L``.
     """
 
     sample: Tensor
@@ -61,7 +61,7 @@ class CandidateLayout:
 
 
 def supervised_tokens(labels: Tensor, attention_mask: Tensor) -> SupervisedTokens:
-    """Find the supervised tokens: a label, and a real token before it that predicts it.
+    """Find the supervised tokens: those with a label and a real token before them that predicts them.
 
     Args:
         labels: long ``[B, S]``, -100 where not a target; aligned with the inputs (not shifted).
@@ -87,23 +87,23 @@ def candidate_layout(
 ) -> CandidateLayout:
     """Lay out the drawn candidates of a batch.
 
-    Draws that end the turn count zero: nothing is generated after them. Merged, they have no row, equal
-    draws of a step share one row, and a draw equal to ``y_k`` counts at the main path's own output there.
-    Unmerged, every draw is a row, as in the paper's Algorithm 1; both give the same loss.
+    Draws that end the turn contribute zero, because nothing is generated after them. Merged, they have no row, equal
+    draws of a step share one row, and a draw equal to ``y_k`` uses the main path's output at that position. Unmerged,
+    every draw is a row, as in the paper's Algorithm 1. Both give the same loss.
 
     There is always at least one row (of weight 0 if need be), so that all ranks run the same passes.
 
     Args:
-        supervised: from ``supervised_tokens``.
+        supervised: Result of ``supervised_tokens``.
         draws: long ``[L, d]``.
         attention_mask: bool ``[B, S]``.
         position_ids: long ``[B, S]``.
-        end_of_turn_ids: ids that close an assistant turn.
-        merge: see above.
+        end_of_turn_ids: Token ids that end an assistant turn.
+        merge: Merge draws, see above.
         dtype: Data type of the weights.
 
     Raises:
-        InputError: ``draws`` does not have one row a supervised token, or ``d < 1``.
+        InputError: ``draws`` does not have one row per supervised token, or ``d < 1``.
     """
     if draws.ndim != 2 or draws.shape[0] != len(supervised) or draws.shape[1] < 1:
         raise InputError(f"draws are {tuple(draws.shape)}, expected ({len(supervised)}, d) with d >= 1")
@@ -114,11 +114,11 @@ def candidate_layout(
     ends = torch.isin(token, torch.tensor(sorted(end_of_turn_ids), dtype=token.dtype, device=token.device))
     main_weight = torch.zeros(attention_mask.shape, dtype=dtype, device=draws.device)
     if merge:
-        # A draw equal to the label needs no row: y_k itself has its output in the main pass, and counts there.
+        # A draw equal to the label needs no row: the main pass has the output of y_k, and the draw is counted there.
         equal = (token == supervised.label[step]) & ~ends
         matched = equal.view(steps, d).sum(-1)
         main_weight[supervised.sample, supervised.column] = matched.to(dtype) / d
-        # Equal draws of a step give equal outputs: one row, weighted by how often it was drawn. Sorted by step, as the
+        # Equal draws of a step give equal outputs: one row, weighted by the number of draws. Sorted by step, as the
         # backends expect.
         rest = ~ends & ~equal
         pairs, counts = torch.unique(torch.stack([step[rest], token[rest]]), dim=1, sorted=True, return_counts=True)

@@ -1,7 +1,7 @@
-"""Random numbers for the draws that belong to the samples, not to the process that happens to hold them.
+"""Random numbers for the draws, tied to the samples and not to the process that handles them.
 
 A sample gets the same draws in a step however the batch is split over ranks and accumulation steps, and after
-resuming: its numbers come from a generator seeded by the run's seed, the step and the sample's number in the data set.
+resuming: its numbers come from a generator seeded with the run's seed, the step and the sample's index in the data.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ def draw_noise(
     """Uniform numbers in [0, 1) for ``d`` draws at each supervised token.
 
     Args:
-        batch: Batch of the collator, ``B`` samples; their numbers are its ``sample_index``, long ``[B]``. Without them,
-            a sample is known by its tokens (``input_ids``, ``attention_mask``, ``[B, T]``) and how often they came
-            before in the batch.
+        batch: Batch from the collator, ``B`` samples; their indices are its ``sample_index``, long ``[B]``. Without it,
+            a sample is identified by its tokens (``input_ids``, ``attention_mask``, ``[B, T]``) and by the number of
+            equal samples before it in the batch.
         per_sample: Number of supervised tokens of each sample, ``B`` numbers with sum ``L``.
-        d: Number of draws a token.
+        d: Number of draws per token.
         seed: Random seed of the run.
-        step: number of the optimizer step.
-        purpose: at most 16 bytes; draws for different purposes are independent.
+        step: Number of the optimizer step.
+        purpose: Name of at most 16 bytes; draws for different purposes are independent.
 
     Returns:
         ``[L, d]`` float64 on the CPU, in the order of the samples.
@@ -39,11 +39,11 @@ def draw_noise(
 
 
 def _samples(batch: Mapping[str, Any]) -> list[bytes]:
-    """What tells the samples of a batch apart, one after the other."""
+    """Identity of each sample of a batch, in order."""
     index = batch.get("sample_index")
     if index is not None:
         return [b"number" + number.to_bytes(8, "little", signed=True) for number in index.tolist()]
-    # Equal samples in one batch are told apart by how often they came before.
+    # Equal samples in one batch are distinguished by the number of equal ones before them.
     before: Counter[bytes] = Counter()
     samples = []
     for row, real in zip(batch["input_ids"].cpu(), batch["attention_mask"].cpu().bool(), strict=True):

@@ -1,7 +1,7 @@
-"""The candidate pass over a shared prefix: only candidate rows run, against keys and values kept before.
+"""The candidate pass over a shared prefix: only candidate rows run, against cached keys and values.
 
-The main path never attends to candidates, so its keys and values are those of the plain forward pass; kept
-in the autograd graph, they carry the candidates' gradient back into it.
+The main path never attends to candidates, so its keys and values are those of the plain forward pass. They are kept in
+the autograd graph, so that the candidates' gradient flows back through them.
 """
 
 import torch
@@ -26,37 +26,37 @@ def candidate_pass(
     """Run the candidates of a batch through a decoder whose main pass filled ``prefix``.
 
     Args:
-        decoder: the base model (``model.model``), with the ``align_ti`` attention.
-        prefix: the capture of this decoder's main pass over the same batch, with ``keep_prefix=True``.
-        layout: the candidates.
+        decoder: The base model (``model.model``), with the ``align_ti`` attention.
+        prefix: Capture of this decoder's main pass over the same batch, with ``keep_prefix=True``.
+        layout: The candidates.
         attention_mask: bool ``[B, S]`` of the main pass.
-        backend: see ``resolve_backend``.
-        bounds: For a packed main pass; see ``ribbon_geometry``.
+        backend: See ``resolve_backend``.
+        bounds: For a packed main pass, see ``ribbon_geometry``.
 
     Returns:
-        last hidden states after the final norm, ``[C, D]``, in the layout's order.
+        Last hidden states after the final norm, ``[C, D]``, in the layout's order.
 
     Raises:
-        InputError: the decoder runs another attention, the prefix was not kept, or it was kept without its graph and
-            gradients are wanted.
+        InputError: The decoder uses another attention, the prefix was not kept, or it was kept without its graph
+            although gradients are needed.
     """
     require_align_ti_attention(decoder)
     config = decoder.config
     if len(prefix.keys) != config.num_hidden_layers:
         raise InputError(
-            f"the prefix holds {len(prefix.keys)} layers, the decoder has {config.num_hidden_layers}: run "
+            f"the prefix has {len(prefix.keys)} layers, the decoder has {config.num_hidden_layers}: run "
             "the main pass of this decoder with capture=AttentionCapture(keep_prefix=True)"
         )
     if torch.is_grad_enabled() and not prefix.in_graph:
         raise InputError(
             "the keys and values of the main pass were kept without their graph, so the candidates' gradient through "
-            "them would be lost: reentrant gradient checkpointing does that, and torch.no_grad. Enable checkpointing "
+            "them would be lost. The cause is reentrant gradient checkpointing or torch.no_grad: enable checkpointing "
             'with {"use_reentrant": False}'
         )
     groups = config.num_attention_heads // config.num_key_value_heads
     name = resolve_backend(backend, prefix.keys[0].dtype)
     attention = BACKENDS[name].make(ribbon_geometry(layout.sample, layout.limit, attention_mask, groups, bounds))
-    # One row holds the candidates of all samples: they never see each other, so only their own positions matter.
+    # One row holds the candidates of all samples: they do not attend to each other, so only their own positions matter.
     output = decoder(
         inputs_embeds=decoder.get_input_embeddings()(layout.token[None]),
         attention_mask=anything_4d(layout.token),

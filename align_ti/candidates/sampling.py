@@ -1,8 +1,8 @@
 """Drawing candidate tokens from a model's next-token distributions (the paper, Eq. 7).
 
-Random rules turn uniform numbers into tokens through the inverse of the cumulative distribution, so that
-whoever supplies the numbers decides what the draws depend on. A new rule is one function from probabilities
-``[rows, V]`` to the mass it draws from, named in ``draw``.
+Random rules turn uniform numbers into tokens by inverting the cumulative distribution, so the caller who supplies the
+numbers decides what the draws depend on. To add a rule, write a function from probabilities ``[rows, V]`` to the mass
+it draws from, and add it to ``draw``.
 """
 
 import torch
@@ -14,11 +14,11 @@ from llava.errors import InputError
 METHODS = ("nucleus", "multinomial", "greedy")
 
 DEFAULT_TOP_P = 0.95
-"""The paper samples by nucleus and names no p; 0.95 keeps nearly all of the mass Eq. 7 draws from while
-never spending a candidate on the far tail."""
+"""The paper uses nucleus sampling and gives no p; 0.95 keeps nearly all of the mass that Eq. 7 draws from and never
+spends a candidate on the far tail."""
 
 LIKELY_TOKENS = 64
-"""A nucleus is looked for among this many most likely tokens first, then among 16 times as many, and so on."""
+"""The nucleus is searched among this many most likely tokens first, then among 16 times as many, and so on."""
 
 
 @torch.no_grad()
@@ -35,21 +35,21 @@ def draw_candidates(
     generator: torch.Generator | None = None,
     chunk_rows: int | None = None,
 ) -> Tensor:
-    """Draw ``d`` tokens a row from ``softmax(hidden weight^T)``, a few rows of logits at a time.
+    """Draw ``d`` tokens per row from ``softmax(hidden weight^T)``, a few rows of logits at a time.
 
     Args:
         hidden: ``[L, D]`` last hidden states at the predicting positions.
         weight: ``[V, D]``, the head without bias.
-        d: draws a row, at least 1.
-        method, top_p, temperature, noise, generator: see ``draw``.
-        vocabulary: draw among the first so many tokens only: the rows both models have.
-        chunk_rows: rows of logits at once; default as in ``linear_divergence``.
+        d: Draws per row, at least 1.
+        method, top_p, temperature, noise, generator: See ``draw``.
+        vocabulary: Draw only among this many first tokens: the vocabulary rows that both models have.
+        chunk_rows: Rows of logits at a time; default as in ``linear_divergence``.
 
     Returns:
-        token ids, long ``[L, d]``.
+        Token ids, long ``[L, d]``.
 
     Raises:
-        InputError: see ``draw``.
+        InputError: See ``draw``.
     """
     _check(d, method, top_p, temperature)
     weight = weight.detach()[:vocabulary]
@@ -73,18 +73,18 @@ def draw(
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw ``d`` tokens a row from logits ``[rows, V]`` -> long ``[rows, d]``.
+    """Draw ``d`` tokens per row from logits ``[rows, V]`` -> long ``[rows, d]``.
 
     Args:
         logits: ``[rows, V]``.
-        d: draws a row, at least 1.
+        d: Draws per row, at least 1.
         method: ``nucleus``: independent draws, with replacement, from the smallest set of most likely
-            tokens that holds at least ``top_p`` of the mass, renormalised. ``multinomial``: the same
-            from the whole distribution. ``greedy``: the ``d`` most likely tokens, no randomness.
-        top_p: in (0, 1]; 1 makes ``nucleus`` draw from the whole distribution too.
-        temperature: divides the logits, above 0; greedy does not depend on it.
-        noise: ``[rows, d]`` uniform numbers in [0, 1), one a draw.
-        generator: Random generator on the logits' device; makes the numbers if ``noise`` is not given.
+            tokens with at least ``top_p`` of the mass, renormalised. ``multinomial``: the same from the
+            whole distribution. ``greedy``: the ``d`` most likely tokens, without randomness.
+        top_p: In (0, 1]; with 1, ``nucleus`` draws from the whole distribution too.
+        temperature: Divisor of the logits, above 0; ``greedy`` does not depend on it.
+        noise: ``[rows, d]`` uniform numbers in [0, 1), one per draw.
+        generator: Random generator on the logits' device, used if ``noise`` is not given.
 
     Raises:
         InputError: ``d < 1``, greedy with ``d`` above the vocabulary, an unknown method, ``top_p`` or
@@ -93,7 +93,7 @@ def draw(
     _check(d, method, top_p, temperature)
     if method == "greedy":
         if d > logits.shape[-1]:
-            raise InputError(f"greedy drawing of d = {d} from {logits.shape[-1]} tokens; lower d")
+            raise InputError(f"greedy sampling of d = {d} from {logits.shape[-1]} tokens; lower d")
         return logits.topk(d, dim=-1).indices
     noise = _noise(noise, len(logits), d, logits.device, generator)
     exact = exact_dtype(logits)
@@ -104,9 +104,9 @@ def draw(
 
 
 def _draw_from_nucleus(probabilities: Tensor, noise: Tensor, top_p: float, likely: int = LIKELY_TOKENS) -> Tensor:
-    """Token ids ``[rows, d]``; rows whose ``likely`` first tokens hold too little mass look among more of them."""
-    # A full sort of 152k probabilities for each row is slow. The nucleus of most rows is a few tokens: look among the
-    # likeliest first and go on only with the rows whose nucleus is larger.
+    """Token ids ``[rows, d]``; rows whose ``likely`` first tokens have too little mass search among more of them."""
+    # A full sort of 152k probabilities per row is slow. The nucleus of most rows is a few tokens: search the most
+    # likely tokens first, and continue only with the rows whose nucleus is larger.
     values, tokens = probabilities.topk(min(likely, probabilities.shape[-1]), dim=-1)
     before = values.cumsum(-1) - values
     drawn = tokens.gather(-1, _invert(values.masked_fill(before >= top_p, 0.0), noise))
@@ -122,7 +122,7 @@ def _invert(mass: Tensor, noise: Tensor) -> Tensor:
     # float64: over 152k entries a float32 running sum loses the small ones.
     cumulative = mass.double().cumsum(-1)
     total = cumulative[:, -1:]
-    # Rounding may put noise * total past the last entry with mass; never return one without.
+    # Rounding may put noise * total past the last entry with mass; never return an entry without mass.
     last = (cumulative < total).sum(-1, keepdim=True)  # of the entries with any mass
     return torch.searchsorted(cumulative, noise * total, right=True).minimum(last)
 
@@ -131,15 +131,15 @@ def _noise(noise: Tensor | None, rows: int, d: int, device: torch.device, genera
     if noise is None:
         return torch.rand(rows, d, dtype=torch.float64, device=device, generator=generator)
     if noise.shape != (rows, d):
-        raise InputError(f"noise has shape {tuple(noise.shape)}, expected ({rows}, {d}), a number a draw")
+        raise InputError(f"noise has shape {tuple(noise.shape)}, expected ({rows}, {d}), one number per draw")
     return noise.to(device, torch.float64)
 
 
 def _check(d: int, method: str, top_p: float, temperature: float) -> None:
     if d < 1:
-        raise InputError(f"the number of candidates a step must be at least 1, got d = {d}")
+        raise InputError(f"the number of candidates per step must be at least 1, got d = {d}")
     if method not in METHODS:
-        raise InputError(f"unknown sampling method {method!r}; there are {', '.join(METHODS)}")
+        raise InputError(f"unknown sampling method {method!r}; expected one of {', '.join(METHODS)}")
     if not 0 < top_p <= 1:
         raise InputError(f"top_p must be above 0 and at most 1, got {top_p}")
     if not temperature > 0:

@@ -1,1 +1,1 @@
-"""Attention of the candidate pass (the ribbon), one backend a file."""
+"""Attention of the candidate pass (the ribbon), one backend per file."""

@@ -1,6 +1,6 @@
-"""The attention backends of the candidate pass by name, and which of them run here.
+"""The attention backends of the candidate pass by name, and which of them run on this machine.
 
-Add one to ``BACKENDS`` under its name, with a test that it equals ``sdpa``.
+To add a backend, add it to ``BACKENDS`` and test that it equals ``sdpa``.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from llava.errors import InputError
 
 
 class Backend(NamedTuple):
-    """``make`` prepares a candidate pass; ``why_not`` says why it cannot run on this machine, or None."""
+    """``make`` prepares a candidate pass; ``why_not`` returns why the backend cannot run on this machine, or None."""
 
     make: Callable[[RibbonGeometry], RibbonAttention]
     why_not: Callable[[], str | None]
@@ -34,29 +34,29 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def attention_dtype(like: Tensor) -> torch.dtype:
-    """The precision in which attention over tensors like this one runs: autocast's where it is on."""
+    """The dtype in which attention on tensors like this one runs: autocast's dtype if autocast is on."""
     device = like.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
 
 
 def resolve_backend(name: str = "auto", dtype: torch.dtype = torch.bfloat16) -> str:
-    """The backend to use: ``auto`` is ``flash`` where it runs, for half precision, else ``sdpa``.
+    """The backend to use: ``auto`` is ``flash`` for half precision where it runs, otherwise ``sdpa``.
 
     Args:
         name: ``auto`` or a name in ``BACKENDS``.
         dtype: Data type of keys and values.
 
     Raises:
-        InputError: the backend is unknown or not available; the message lists those that are.
+        InputError: The backend is unknown or not available; the message lists the available ones.
     """
     reasons = {key: backend.why_not() for key, backend in BACKENDS.items()}
     if dtype not in HALF:
-        reasons["flash"] = reasons["flash"] or f"FlashAttention takes bfloat16 and float16, the model runs in {dtype}"
+        reasons["flash"] = reasons["flash"] or f"FlashAttention needs bfloat16 or float16, the model runs in {dtype}"
     available = [key for key, reason in reasons.items() if reason is None]
     if name == "auto":
         return "flash" if "flash" in available else "sdpa"
     if name not in BACKENDS:
-        raise InputError(f"ribbon backend {name!r} is unknown; there are: auto, {', '.join(sorted(BACKENDS))}")
+        raise InputError(f"ribbon backend {name!r} is unknown; available names: auto, {', '.join(sorted(BACKENDS))}")
     if name not in available:
         raise InputError(
             f"ribbon backend {name!r} is not available: {reasons[name]}. Here: auto, {', '.join(available)}"

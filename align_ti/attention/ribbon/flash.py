@@ -1,9 +1,9 @@
-"""The ribbon through variable-length FlashAttention: the prefix in one call, the candidate's own key merged in.
+"""The ribbon with variable-length FlashAttention: one call for the prefix, then the candidate's own key is merged in.
 
-A candidate of ``y_k`` sees what the token before ``y_k`` sees, which is causal attention once candidates are
-laid along the response: one query row a column, and the candidates of a column side by side as additional query
-heads over the same key head. The candidate's own key is a single score a head, merged through the log-sum-exp as
-FlashAttention merges blocks.
+In the prefix, a candidate of ``y_k`` attends to what the token before ``y_k`` attends to. This is causal attention once
+candidates are arranged along the response: one query row per column, with the candidates of a column side by side as
+additional query heads of the same key head. The candidate's own key is a single score per head, merged through the
+log-sum-exp as FlashAttention merges blocks.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ from align_ti.numerics import exact_dtype
 
 
 class QueryGrid:
-    """Candidates laid out on rows and slots of a varlen call, and the prefix columns it reads.
+    """Candidates arranged in rows and slots of a varlen call, and the prefix columns it reads.
 
     A sample's rows run from the column before its first limit to the column before its last; candidates with the same
     limit take slots 0, 1, ... of one row. Candidates that see nothing but themselves are left out.
 
     Attributes:
-        columns: long ``[T_k]``, prefix columns to read, into ``[B * S]``.
+        columns: long ``[T_k]``, prefix columns to read, indices into ``[B * S]``.
         segments: Segments of the call.
-        seen: long ``[C']``, candidates with a prefix; row, slot: long ``[C']``, their places.
-        rows, slots: size of the grid.
+        seen: long ``[C']``, candidates with a prefix; row, slot: long ``[C']``, their positions in the grid.
+        rows, slots: Size of the grid.
     """
 
     def __init__(self, geometry: RibbonGeometry) -> None:
@@ -40,7 +40,9 @@ class QueryGrid:
         for span in geometry.spans:
             if not span.candidates:
                 continue
-            first = max(first_limits.pop(0), span.start + 1)  # a limit at the start sees nothing and has no row
+            first = max(
+                first_limits.pop(0), span.start + 1
+            )  # a candidate whose limit is the start has no prefix and no row
             counts.append(span.candidates)
             firsts.append(first)
             starts.append(span.row * geometry.length + span.start)
@@ -63,14 +65,14 @@ class QueryGrid:
         )
 
     def spread(self, packed: Tensor, key_heads: int) -> Tensor:
-        """Candidates ``[C, H, ...]`` -> grid ``[rows, H_kv * slots * groups, ...]``, zero where there is none."""
+        """Candidates ``[C, H, ...]`` -> grid ``[rows, H_kv * slots * groups, ...]``, zero in empty slots."""
         heads = rearrange(packed[self.seen], "c (kv g) ... -> c kv g ...", kv=key_heads)
         grid = heads.new_zeros(self.rows, self.slots, *heads.shape[1:])
         grid[self.row, self.slot] = heads
         return rearrange(grid, "r slot kv g ... -> r (kv slot g) ...").contiguous()
 
     def gather(self, grid: Tensor, like: Tensor, key_heads: int, missing: float = 0.0) -> Tensor:
-        """The inverse of ``spread``; ``missing`` where a candidate has no place. Shaped as ``like``."""
+        """The inverse of ``spread``, in the shape of ``like``; ``missing`` for candidates without a slot."""
         heads = rearrange(grid, "r (kv slot g) ... -> r slot kv g ...", kv=key_heads, slot=self.slots)
         packed = grid.new_full(like.shape, missing)
         packed[self.seen] = rearrange(heads[self.row, self.slot], "c kv g ... -> c (kv g) ...")
@@ -78,7 +80,7 @@ class QueryGrid:
 
 
 def _ranks(values: Tensor) -> tuple[Tensor, int]:
-    """Rank of each entry among equal neighbours, from 0, and the largest number of equal ones (at least 1)."""
+    """Rank of each entry among its equal neighbours, from 0, and the largest number of equal entries (at least 1)."""
     _, counts = torch.unique_consecutive(values, return_counts=True)
     before = (counts.cumsum(0) - counts).repeat_interleave(counts)
     most = int(counts.max()) if len(counts) else 1
@@ -178,7 +180,7 @@ class FlashRibbon:
 
     Args:
         geometry: Geometry of the pass.
-        kernel: Variable-length attention; this machine's by default.
+        kernel: Variable-length attention kernel; by default the one available on this machine.
     """
 
     def __init__(self, geometry: RibbonGeometry, kernel: VarlenKernel | None = None):
@@ -198,7 +200,7 @@ class FlashRibbon:
         """See ``RibbonAttention``.
 
         Raises:
-            InputError: attention dropout, which the merge does not have.
+            InputError: Attention dropout is set; the merge does not support it.
         """
         refuse_dropout("the flash ribbon", dropout)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling

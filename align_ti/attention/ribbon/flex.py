@@ -1,4 +1,4 @@
-"""The ribbon through FlexAttention: one call over all samples, blocks that nobody sees are skipped."""
+"""The ribbon with FlexAttention: one call for all samples; blocks that are fully masked are skipped."""
 
 import torch
 from einops import rearrange
@@ -10,15 +10,15 @@ from align_ti.attention.varlen import refuse_dropout
 
 
 def why_not_flex() -> str | None:
-    """Why FlexAttention cannot train here; None where it can."""
-    return None if torch.cuda.is_available() else "FlexAttention has a backward on CUDA devices only"
+    """Why FlexAttention cannot train on this machine; None if it can."""
+    return None if torch.cuda.is_available() else "FlexAttention has a backward pass on CUDA devices only"
 
 
 _compiled = torch.compile(flex_attention, dynamic=True)
 
 
 class FlexRibbon:
-    """Keys are the columns that some sample's candidates see, then the candidates themselves."""
+    """Keys are the columns that some sample's candidates attend to, followed by the candidates' own keys."""
 
     def __init__(self, geometry: RibbonGeometry):
         device = geometry.limits.device
@@ -34,7 +34,8 @@ class FlexRibbon:
         self.columns = rows[key_span] * geometry.length + column
         prefix, candidates = len(self.columns), len(query_span)
         limits = geometry.limits
-        # Own keys have no span and no column; padded so that the mask may look every key up.
+        # The candidates' own keys have no span and no column: pad both tables, so that the mask can index them by any
+        # key.
         none = torch.full((candidates,), -1, device=device)
         key_span, column = torch.cat([key_span, none]), torch.cat([column, none])
 
@@ -57,7 +58,7 @@ class FlexRibbon:
         """See ``RibbonAttention``.
 
         Raises:
-            InputError: attention dropout, which FlexAttention does not have.
+            InputError: Attention dropout is set; FlexAttention does not support it.
         """
         refuse_dropout("the flex ribbon", dropout)
         seen_key, seen_value = (

@@ -1,7 +1,7 @@
-"""Who sees what in a candidate pass: packed candidates against their samples' kept keys and values.
+"""The attention pattern of a candidate pass: packed candidates against their samples' cached keys and values.
 
-The response ``y_1 ... y_4`` with two draws ``a``, ``b`` at each of its steps 2 to 4. A candidate of ``y_k`` sees the
-columns before ``y_k`` (its *limit*) and itself; no row sees a candidate::
+The response ``y_1 ... y_4`` with two draws ``a``, ``b`` at each of its steps 2 to 4. A candidate of ``y_k`` attends to
+the columns before ``y_k`` (its *limit*) and to itself; no other row attends to it::
 
                    kept prefix: keys of the main pass       candidates' own keys
                    picture  question  y1 y2 y3 y4           a2 b2 a3 b3 a4 b4
@@ -13,8 +13,8 @@ columns before ``y_k`` (its *limit*) and itself; no row sees a candidate::
               b4   # # # #  # # # #   #  #  #  .            .  .  .  .  .  #
 
 The staircase on the left and the diagonal on the right are the ribbon. The backends differ in how they compute it:
-``sdpa`` builds this mask in blocks, ``flex`` gives it as a function, ``flash`` runs the staircase as causal attention
-and merges the diagonal in.
+``sdpa`` builds this mask in blocks, ``flex`` expresses it as a function, and ``flash`` runs the staircase as causal
+attention and merges the diagonal in.
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class SampleSpan:
     """One sample's share of a candidate pass.
 
     Attributes:
-        row: row of the kept prefix ``[B, H_kv, S, D]`` that holds the sample.
-        candidates: how many candidates it has.
-        start, stop: columns of the row that they see, before their limits.
+        row: Row of the cached prefix ``[B, H_kv, S, D]`` that contains the sample.
+        candidates: Number of candidates.
+        start, stop: Range of the row's columns that they attend to, up to their limits.
     """
 
     row: int
@@ -46,10 +46,10 @@ class RibbonGeometry:
     """All spans of a batch.
 
     Attributes:
-        spans: one a sample of the batch, in order; ``candidates`` may be 0.
-        limits: long ``[C]``; a candidate sees its sample's columns from ``start`` up to here, and itself.
-        length: columns ``S`` of the kept prefix.
-        groups: query heads a key head.
+        spans: One span per sample of the batch, in order; ``candidates`` may be 0.
+        limits: long ``[C]``; a candidate attends to its sample's columns from ``start`` up to here, and to itself.
+        length: Number of columns ``S`` of the cached prefix.
+        groups: Number of query heads per key head.
     """
 
     spans: tuple[SampleSpan, ...]
@@ -61,17 +61,17 @@ class RibbonGeometry:
 def ribbon_geometry(
     sample: Tensor, limits: Tensor, attention_mask: Tensor, groups: int, bounds: Tensor | None = None
 ) -> RibbonGeometry:
-    """Work out each sample's candidates and columns.
+    """Compute each sample's candidates and columns.
 
     Args:
         sample: long ``[C]``, row of the batch that each candidate belongs to, in ascending order.
-        limits: long ``[C]``, column of the token in whose place each candidate stands.
-        attention_mask: bool ``[B, S]``; the real tokens of a sample are one block.
-        groups: query heads a key head.
-        bounds: For a packed row (then ``B`` is 1): long ``[N + 1]``, where its samples begin and the last ends.
+        limits: long ``[C]``, column of the token that each candidate replaces.
+        attention_mask: bool ``[B, S]``; the real tokens of a sample are contiguous.
+        groups: Number of query heads per key head.
+        bounds: For a packed row (``B`` is 1): long ``[N + 1]``, boundaries of its samples.
 
     Raises:
-        InputError: padding inside a sample.
+        InputError: There is padding inside a sample.
     """
     mask = attention_mask.long()
     batch, length = mask.shape

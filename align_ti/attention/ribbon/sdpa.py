@@ -1,4 +1,4 @@
-"""The ribbon through PyTorch's attention with a mask: runs everywhere, and is what others must equal."""
+"""The ribbon with PyTorch's attention and a mask: runs everywhere, and is the reference for the other backends."""
 
 from dataclasses import replace
 
@@ -10,17 +10,17 @@ from torch.nn.functional import scaled_dot_product_attention
 from align_ti.attention.ribbon.geometry import RibbonGeometry, SampleSpan
 
 BLOCK = 128
-"""Candidates of one sample that share a call: each sees its prefix and, behind the mask, its block's own keys."""
+"""Candidates of one sample per call: the keys of a call are the prefix and the own keys of the block's candidates."""
 
 
 class SdpaRibbon:
-    """Sample by sample, a block of candidates at a time, over exactly the keys they need.
+    """Runs sample by sample, a block of candidates at a time, over exactly the keys they need.
 
-    Query heads that share a key head are laid along the rows, so keys are never repeated and every SDPA
-    kernel can be used. Blocks keep the cost linear in the number of candidates.
+    Query heads that share a key head are arranged as rows, so keys are never repeated and every SDPA kernel can be
+    used. Blocks keep the cost linear in the number of candidates.
 
-    The masks are added to the scores: PyTorch would turn boolean ones into such anew in every layer, and keep each for
-    the backward.
+    The masks are additive: PyTorch would convert boolean masks to additive ones in every layer, and keep each for the
+    backward pass.
     """
 
     def __init__(self, geometry: RibbonGeometry):
@@ -58,7 +58,7 @@ class SdpaRibbon:
         outputs = []
         for index, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
             seen = slice(block.start, block.stop)
-            # Query heads of a key head lie side by side as rows, so the mask repeats by group and keys need no copy.
+            # Query heads of a key head become rows, so the mask repeats per group and keys need no copy.
             output = scaled_dot_product_attention(
                 rearrange(queries[index], "(kv g) c d -> 1 kv (g c) d", g=self.groups),
                 torch.cat([prefix_keys[block.row][:, seen], keys[index]], dim=1)[None],

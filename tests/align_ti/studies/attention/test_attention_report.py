@@ -90,7 +90,7 @@ def test_layers_and_maps_of_a_model(questions, tuned_teacher, world):
     for wrong in (str(depth), "x"):
         with pytest.raises(InputError, match=f"--layers {wrong}: expected auto, all, or a layer from -{depth}"):
             choose_layers(viewer, wrong)
-    with pytest.raises(InputError, match="give that"):
+    with pytest.raises(InputError, match="give --data"):
         choose_layers(viewer, "auto")
     views = pick_views(*questions, 1)
     first, second = maps_by_layer("t", viewer, views, [1, 0])
