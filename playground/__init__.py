@@ -1,1 +1,1 @@
-"""Data of the embedded miniature, and the place for downloaded data."""
+"""The built-in miniature; downloaded data goes here as well."""

@@ -1,1 +1,1 @@
-"""The embedded miniature: emoji scenes, their annotations, and six benchmarks in the real file formats."""
+"""The built-in miniature: emoji scenes, their annotations, and six benchmarks in the real file formats."""

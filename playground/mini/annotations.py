@@ -23,37 +23,37 @@ CAPTION_SHARE = 0.1
 """Share of the pretraining scenes that have a caption of the whole picture."""
 
 BACKGROUND_SHARE = 0.15
-"""Share of the pretraining scenes that a question about the background is asked of."""
+"""Share of the pretraining scenes with a question about the background."""
 
 WHERE_SHARE = 0.25
-"""Share of the things of a pretraining scene whose place is asked for."""
+"""Share of a pretraining scene's objects with a question about their place."""
 
 PRESENCES = 2
-"""Questions of a pretraining scene whether a thing is there; half of the answers are "No"."""
+"""Number of "Is there a ...?" questions for a pretraining scene; half of the answers are "No"."""
 
 DESCRIPTION_SHARE = 0.08
 """Share of the fine-tuning samples that are detailed descriptions; a scene has at most one."""
 
 OTHER_KINDS = {"text": 3, "short answers": 64, "letters": 20, "sentences": 5, "mixed": 6, "single": 2}
-"""What the other samples are, in percent of them. As in LLaVA's own mix, some are several turns about one picture, with
-the suffix that asks for short answers or letters in the first turn alone."""
+"""The other samples by kind, in percent. As in LLaVA's own mix, some have several turns about one picture, with the
+suffix that asks for short answers or letters only in the first turn."""
 
 TURNS = (1, 1, 2, 3)
-"""Numbers of turns of such a conversation. A language model this small learns to look a place up from the distance
-between a question and its picture, which is the same in every first turn: many short conversations teach it, few long
-ones do not."""
+"""Numbers of turns of such a conversation. A language model this small learns to look up a place from the distance
+between a question and its picture, which is the same in every first turn: many short conversations teach this, a few
+long ones do not."""
 
 OPTIONS = (2, 2, 2, 3, 4)
-"""Numbers of options of a multiple-choice question."""
+"""Numbers of options in a multiple-choice question."""
 
 SHORT_SHARE = 0.7
-"""Share of the questions that ask for a single word or phrase; the others are answered in a sentence."""
+"""Share of questions that ask for a single word or phrase; the others are answered in a sentence."""
 
 OCR_SHARE = 0.4
-"""Share of the sign questions that come with the guesses of a text reader, as TextVQA's do."""
+"""Share of the sign questions with OCR guesses in the prompt, as in TextVQA."""
 
 HINT_SHARE = 0.15
-"""Share of the multiple-choice questions with a hint in front, as some of MMBench have."""
+"""Share of the multiple-choice questions with a hint first, as some MMBench questions have."""
 
 ASKERS: tuple[tuple[Asker, int], ...] = (
     (what_at, 20),
@@ -76,11 +76,11 @@ CHOICE_ASKERS: tuple[tuple[Asker, int], ...] = (*ASKERS, (which_present, 5))
 
 
 def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[dict[str, Any]]:
-    """For some scenes a caption in the form of LLaVA's 558k pretraining file, and grounded questions: what is where,
-    what is there, now and then where something is, the sign, some backgrounds.
+    """For some scenes a caption in the format of LLaVA's 558k pretraining file, and for all scenes grounded questions:
+    what is where, what is there, sometimes where something is, the sign, some backgrounds.
 
-    The latter teach the names of things and where to look with two supervised tokens each, which models this small
-    learn from many of them and from little else.
+    The questions teach the names of objects and where to look, with two supervised tokens each. Models this small learn
+    that from many such questions and from little else.
     """
     rng = random.Random(f"caption/{scene.key}")
     request, text = rng.choice(SHORT_REQUESTS), caption(scene, rng)
@@ -91,19 +91,19 @@ def pretraining_samples(scene: Scene, image: str, identifier: str) -> Iterator[d
 
 
 def grounded_turns(scene: Scene, rng: random.Random) -> list[Turn]:
-    """Single questions about a picture of stage 1."""
+    """Single questions about a stage-1 picture."""
     where = [turn for turn in where_turns(scene) if rng.random() < WHERE_SHARE]
     there = [short_turn(presence(scene, rng)) for _ in range(PRESENCES)]
     return [*what_turns(scene), *where, *there, *other_turns(scene, rng)]
 
 
 def what_turns(scene: Scene) -> list[Turn]:
-    """What is at each thing's place."""
+    """A "What is at ...?" question for each object."""
     return [(f"What is {at(item.place)}?{SHORT_SUFFIX}", item.concept) for item in scene.objects]
 
 
 def where_turns(scene: Scene) -> list[Turn]:
-    """Where each thing is that is there once."""
+    """A "Where is ...?" question for each object whose concept occurs once."""
     return [(f"Where is the {item.concept}?{SHORT_SUFFIX}", item.place) for item in scene.unique_objects()]
 
 
@@ -119,7 +119,7 @@ def other_turns(scene: Scene, rng: random.Random) -> list[Turn]:
 
 
 def finetuning_samples(scene: Scene, image: str, identifier: str, number: int) -> Iterator[dict[str, Any]]:
-    """``number`` samples about one scene, at most one of them a description and nothing asked twice."""
+    """``number`` samples about one scene: at most one is a description, and no question is repeated."""
     rng = random.Random(f"finetune/{scene.key}")
     asked: set[str] = set()
     kinds = [rng.choices(list(OTHER_KINDS), list(OTHER_KINDS.values()))[0] for _ in range(number)]
@@ -153,13 +153,13 @@ def _turns(kind: str, scene: Scene, rng: random.Random, asked: set[str]) -> list
 
 
 def without_later_suffixes(turns: list[Turn]) -> list[Turn]:
-    """Turns whose first alone says in which form to answer."""
+    """The turns, with the suffix that sets the answer format only in the first."""
     later = [(text.removesuffix(SHORT_SUFFIX).removesuffix(LETTER_SUFFIX), answer) for text, answer in turns[1:]]
     return [turns[0], *later]
 
 
 def _letter_answer(scene: Scene, rng: random.Random, asked: set[str]) -> Turn:
-    """A multiple-choice turn about the picture, now and then with a hint."""
+    """A multiple-choice turn about the picture, sometimes with a hint."""
     hint = objects_hint(scene) if rng.random() < HINT_SHARE else ""
     question = ask(scene, rng, asked, CHOICE_ASKERS, choice=True)
     return letter_turn(question, rng, hint=hint if not question.kind.startswith("count") else "")
@@ -190,7 +190,7 @@ def ask(
     askers: tuple[tuple[Asker, int], ...] = ASKERS,
     choice: bool = False,
 ) -> Question:
-    """Ask for a fact that is not in ``asked`` yet; with ``choice``, ask something that has wrong answers."""
+    """Ask for a fact that is not in ``asked`` yet; with ``choice``, only questions with wrong answers are used."""
     functions, weights = zip(*askers, strict=True)
     for attempt in range(200):
         question = rng.choices(functions, weights)[0](scene, rng)
@@ -218,7 +218,7 @@ def letter_turn(
     hint: str = "",
     options: Sequence[int] = OPTIONS,
 ) -> Turn:
-    """The turn for a question as multiple choice with one of these numbers of options, answered with a letter."""
+    """A multiple-choice turn for a question, with one of these numbers of options, answered with a letter."""
     choice = as_choice(question, rng, rng.choice(options))
     if choice is None:
         raise AssertionError(f"{question} has no wrong answers to choose from")
@@ -226,12 +226,12 @@ def letter_turn(
 
 
 def with_image(text: str) -> str:
-    """The text with the image marker in front, where LLaVA's own preprocessing and its evaluation put it."""
+    """The text with the image marker first, where LLaVA's preprocessing and evaluation put it."""
     return f"<image>\n{text}"
 
 
 def conversation(identifier: str, turns: list[Turn], image: str | None) -> dict[str, Any]:
-    """One entry of a LLaVA training file; ``image`` is relative to the image folder, None for text alone."""
+    """One entry of a LLaVA training file; ``image`` is relative to the image folder; None for text only."""
     said = [
         {"from": speaker, "value": value}
         for human, answer in turns

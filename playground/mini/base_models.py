@@ -3,8 +3,8 @@
     python -m playground.mini.base_models --data playground/mini/build
     python -m playground.mini.base_models --data playground/mini/build --also student-llama-lm   (for Table 10)
 
-They stand in for what a user downloads (SigLIP so400m, Qwen2-7B and Qwen2-0.5B) and are saved in the same formats.
-Every model that is there already is kept; ``models/figures.json`` is written last.
+They replace the models that a user would download (SigLIP so400m, Qwen2-7B and Qwen2-0.5B) and are saved in the same
+formats. Existing models are kept; ``models/figures.json`` is written last.
 """
 
 import argparse
@@ -47,14 +47,14 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
         "learning_rate": 2e-3,
     },
 }
-"""Geometry of teacher and student; their vocabularies differ in padding rows, as Qwen2-7B's and 0.5B's do."""
+"""Sizes of teacher and student; their vocabularies differ in padding rows, like those of Qwen2-7B and Qwen2-0.5B."""
 
 MORE_LANGUAGE_MODELS = {
     "student-llama-lm": LANGUAGE_MODELS["student-lm"] | {"architecture": "llama"},
     "teacher-small-lm": LANGUAGE_MODELS["teacher-lm"] | {"hidden_size": 96},
     "teacher-large-lm": LANGUAGE_MODELS["teacher-lm"] | {"hidden_size": 192},
 }
-"""Made when asked for: another architecture (Table 10), teachers of other sizes (Table 9)."""
+"""Built on request: another architecture (Table 10), teachers of other sizes (Table 9)."""
 
 
 def read_texts(data: Path, limit: int | None = None) -> list[str]:
@@ -64,7 +64,7 @@ def read_texts(data: Path, limit: int | None = None) -> list[str]:
 
 
 def read_tower_records(data: Path) -> tuple[list[tuple[Path, list[str]]], list[str]]:
-    """``(picture, labels)`` of ``tower.jsonl``, and the names of all things ("a goat") and signs."""
+    """``(picture, labels)`` of ``tower.jsonl``, and the names of all objects ("a goat") and signs."""
     with open(data / "tower.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return [(data / "images" / line["image"], line["labels"]) for line in lines], [
@@ -74,14 +74,14 @@ def read_tower_records(data: Path) -> tuple[list[tuple[Path, list[str]]], list[s
 
 
 def make(name: str, folder: Path, result: str, work: Callable[[Path], dict[str, float]]) -> dict[str, float]:
-    """Make one model unless its figures are there; they are written when it is finished.
+    """Make one model, unless its figures file exists; the file is written when the model is finished.
 
     Returns:
         The model's figures and the ``seconds`` it took.
     """
     figures_file = folder / name / "figures.json"
     if figures_file.exists() and (folder / name / result).exists():
-        logger.info("%s is there already", name)
+        logger.info("%s exists already", name)
         return json.loads(figures_file.read_text())
     logger.info("making %s", name)
     started = time.monotonic()
@@ -104,21 +104,21 @@ def build_base_models(
     """Make all base models below ``data/models``.
 
     Args:
-        data: folder of ``python -m playground.mini.build``.
-        tower_epochs: passes over the tower's pictures.
-        lm_epochs: passes over the text, by role: ``teacher`` and ``student``.
-        vocab_size: of the tokenizer.
-        text_limit: documents used; None for all.
-        also: names in ``MORE_LANGUAGE_MODELS``.
+        data: Folder written by ``python -m playground.mini.build``.
+        tower_epochs: Passes over the tower's pictures.
+        lm_epochs: Passes over the text, by role: ``teacher`` and ``student``.
+        vocab_size: Vocabulary size of the tokenizer.
+        text_limit: Number of documents to use; None for all.
+        also: Names in ``MORE_LANGUAGE_MODELS``.
 
     Returns:
         Figures by model.
 
     Raises:
-        InputError: if the data was not built.
+        InputError: The data was not built.
     """
     if not (data / "manifest.json").exists():
-        raise InputError(f"{data} holds no miniature; run `python -m playground.mini.build --out {data}` first")
+        raise InputError(f"{data} contains no miniature; run `python -m playground.mini.build --out {data}` first")
     size = json.loads((data / "manifest.json").read_text())["arguments"]["size"]
     folder = data / "models"
 
@@ -156,12 +156,12 @@ def main() -> None:
         "--teacher-epochs",
         type=float,
         default=0.03,
-        help="passes of the teacher's language model over the text; more of them make it learn to look later",
+        help="passes of the teacher's language model over the text; with more, it learns later to use the image",
     )
     parser.add_argument("--student-epochs", type=float, default=0.03)
     parser.add_argument("--vocab-size", type=int, default=1500)
     parser.add_argument("--also", nargs="+", choices=list(MORE_LANGUAGE_MODELS), default=[], help="more models")
-    parser.add_argument("--text-limit", type=int, default=None, help="documents used for the language models")
+    parser.add_argument("--text-limit", type=int, default=None, help="number of documents for the language models")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.manual_seed(0)

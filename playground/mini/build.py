@@ -2,7 +2,8 @@
 
     python -m playground.mini.build --out playground/mini/build
 
-Done again with the same arguments and code it does nothing; ``manifest.json`` is written last and tells.
+If the arguments and the code have not changed, a second run does nothing; this is read from ``manifest.json``, which is
+written last.
 """
 
 import argparse
@@ -29,7 +30,7 @@ log = logging.getLogger("playground.mini.build")
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 OTHER_CODE = ("pretrain_", "base_models", "report")
-"""Beginnings of the names of files beside this one that have no say in what is built."""
+"""Prefixes of files next to this one that do not affect what is built."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,19 @@ class BuildConfig:
 
     scenes: int = 8000  # fine-tuning scenes
     samples_per_scene: int = 3
-    pretrain_scenes: int = 8000  # a caption and grounded ones each
+    pretrain_scenes: int = 8000  # captions and grounded questions
     text_documents: int = 16000
     word_scenes: int = 12000  # scenes in words, ten conversations each
     held_out_scenes: int = 1000  # test scenes annotated like the fine-tuning ones
     eval_scale: float = 1.0  # multiplies the benchmarks' numbers of questions
-    size: int = 80  # pixels of a picture's side
+    size: int = 80  # side of a picture in pixels
     seed: int = 0
 
     def scaled(self, factor: float) -> "BuildConfig":
-        """The same with every number of scenes, documents and questions multiplied by ``factor``.
+        """A copy with all numbers of scenes, documents and questions multiplied by ``factor``.
 
         Raises:
-            InputError: the factor is not above 0.
+            InputError: The factor is not above 0.
         """
         if factor <= 0:
             raise InputError(f"--scale is {factor}; it must be above 0")
@@ -65,7 +66,7 @@ class BuildConfig:
         )
 
     def check(self) -> None:
-        """Raise InputError for a number that makes no sense."""
+        """Raise InputError for a value out of range."""
         for name, least in (
             ("scenes", 1),
             ("held_out_scenes", 1),
@@ -83,7 +84,7 @@ class BuildConfig:
 
 
 def code_version() -> str:
-    """A hash of the code and sprites that decide what is built."""
+    """A hash of the code and sprites that determine what is built."""
     here = Path(__file__).resolve().parent
     files = [path for path in sorted(here.rglob("*.py")) if not path.name.startswith(OTHER_CODE)]
     digest = hashlib.sha256()
@@ -93,13 +94,13 @@ def code_version() -> str:
 
 
 def build(out: Path, config: BuildConfig, workers: int = 2) -> dict[str, Any]:
-    """Build into ``out`` unless it holds the same build already; returns the manifest.
+    """Build into ``out``, unless it already contains the same build; returns the manifest.
 
-    Everything is made in ``out/.partial`` and moved into place at the end, the manifest last. Other files in
-    ``out`` are left alone.
+    Everything is built in ``out/.partial`` and moved into place at the end, the manifest last. Other files in ``out``
+    are left unchanged.
 
     Raises:
-        InputError: an argument is out of range, or ``out`` is a file.
+        InputError: An argument is out of range, or ``out`` is a file.
     """
     config.check()
     if out.is_file():
@@ -129,7 +130,7 @@ def build(out: Path, config: BuildConfig, workers: int = 2) -> dict[str, Any]:
 
 
 def _digest(folder: Path) -> str:
-    """A hash of the files that models are trained on: another version of the code may well make the same."""
+    """A hash of the files that models are trained on: other versions of the code may build the same files."""
     digest = hashlib.sha256()
     for path in sorted(set(folder.glob("*.json*")) - {folder / "held_out.json"}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -144,7 +145,7 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError:
-        log.warning("%s is not valid JSON; building anew", path)
+        log.warning("%s is not valid JSON; building again", path)
         return None
 
 
@@ -155,7 +156,7 @@ def _training_data(folder: Path, config: BuildConfig, workers: int) -> dict[str,
     plan: list[tuple[Split, int, int, str]] = [
         ("pretrain", 0, config.pretrain_scenes, "pretrain.json"),
         ("train", 0, config.scenes, "finetune.json"),
-        ("test", len(WRITERS) * POOL, config.held_out_scenes, "held_out.json"),  # behind those of the benchmarks
+        ("test", len(WRITERS) * POOL, config.held_out_scenes, "held_out.json"),  # after those of the benchmarks
     ]
     for split, first, number, name in plan:
         images = folder / "images"
@@ -175,7 +176,7 @@ def _training_data(folder: Path, config: BuildConfig, workers: int) -> dict[str,
 
 
 def _write_list(path: Path, rows: list[str]) -> None:
-    """Write a JSON list of these rows, one a line."""
+    """Write a JSON list of these rows, one per line."""
     path.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
 
 
@@ -214,8 +215,10 @@ def main() -> None:
     parser.add_argument("--pretrain-scenes", type=int, default=default.pretrain_scenes, help="scenes with a caption")
     parser.add_argument("--text-documents", type=int, default=default.text_documents)
     parser.add_argument("--word-scenes", type=int, default=default.word_scenes, help="scenes in words")
-    parser.add_argument("--eval-scale", type=float, default=default.eval_scale, help="shrinks or grows the benchmarks")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all of these, samples per scene aside")
+    parser.add_argument(
+        "--eval-scale", type=float, default=default.eval_scale, help="multiplies the benchmarks' numbers of questions"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies all of these except samples per scene")
     parser.add_argument("--size", type=int, default=default.size, help="side of a picture in pixels")
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--workers", type=int, default=2, help="processes")

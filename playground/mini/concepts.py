@@ -1,4 +1,4 @@
-"""The concepts of the miniature: names, categories, how often each is drawn, and their sprites."""
+"""The concepts of the miniature: names, categories, frequencies and sprites."""
 
 import json
 import zlib
@@ -21,7 +21,7 @@ HELD_OUT_PERCENT = 13
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing that can be in a scene; ``cell`` is (column, row) in the atlas, ``weight`` its frequency."""
+    """An object that can be in a scene; ``cell`` is (column, row) in the atlas, ``weight`` its frequency."""
 
     name: str
     category: str
@@ -33,9 +33,9 @@ class Concept:
 def concepts() -> MappingProxyType[str, Concept]:
     """All concepts by name, in atlas order.
 
-    Frequencies fall with a rank that a checksum of the name gives, so that some concepts are popular (needed for
-    POPE's popular negatives); the commonest is drawn twice as often as the rarest. Not less: the benchmarks
-    ask for all of them equally often, and models this small see few pictures.
+    Frequencies decrease with a rank derived from a checksum of the name, so that some concepts are popular (needed for
+    POPE's popular negatives). The most frequent is drawn only twice as often as the rarest, because the benchmarks ask
+    for all of them equally often and models this small see few pictures.
     """
     table = json.loads((ATLAS / "concepts.json").read_text(encoding="utf-8"))["concepts"]
     order = sorted((row["name"] for row in table), key=lambda name: zlib.crc32(name.encode()))
@@ -51,7 +51,7 @@ def concept(name: str) -> Concept:
     """Look a concept up by name.
 
     Raises:
-        InputError: there is no such concept.
+        InputError: There is no such concept.
     """
     try:
         return concepts()[name]
@@ -69,7 +69,7 @@ def categories() -> MappingProxyType[str, tuple[str, ...]]:
 
 
 def is_held_out(first: str, second: str) -> bool:
-    """Whether two concepts are a held-out pair: never together in training, in some test scenes only."""
+    """Whether two concepts are a held-out pair: never together in training, only in some test scenes."""
     if first == second:
         return False
     return zlib.crc32("|".join(sorted((first, second))).encode()) % 100 < HELD_OUT_PERCENT
@@ -97,7 +97,7 @@ def _atlas() -> Image.Image:
 
 @lru_cache(maxsize=4096)
 def sprite(name: str, pixels: int) -> Image.Image:
-    """The picture of a concept, ``pixels`` x ``pixels``, RGBA; do not write into it (it is cached)."""
+    """The picture of a concept, ``pixels`` x ``pixels``, RGBA; do not modify it (it is cached)."""
     size = cell_size()
     column, row = concept(name).cell
     cell = _atlas().crop((column * size, row * size, (column + 1) * size, (row + 1) * size))

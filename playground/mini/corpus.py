@@ -1,8 +1,7 @@
 """Text for pretraining the small language models: the miniature's language without its pictures.
 
-Documents state a scene in words and ask about it, so that a model learns the words, places, categories,
-letters and counting before it ever sees a picture. Scenes are imagined; those of the annotations are not
-used.
+Documents describe a scene in words and ask about it, so that a model learns the words, places, categories, letters and
+counting before it sees a picture. The scenes are generated for this text; those of the annotations are not used.
 """
 
 import random
@@ -45,7 +44,7 @@ def _document(rng: random.Random, key: str) -> str:
 
 
 def _description(scene: Scene, rng: random.Random) -> str:
-    """Facts, a request, and the description or caption they lead to."""
+    """Facts, a request, and the resulting description or caption."""
     if rng.random() < 0.75:
         turn = (rng.choice(DETAIL_REQUESTS), describe(scene, rng))
     else:

@@ -1,4 +1,4 @@
-"""The pieces of a build that run in worker processes: pictures with their annotations, and text."""
+"""The parts of a build that run in worker processes: pictures with their annotations, and text."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class PictureJob:
-    """A run of scenes to draw and annotate: ``start`` to ``stop`` of a split."""
+    """A range of scenes to draw and annotate: ``start`` to ``stop`` of a split."""
 
     folder: Path
     seed: int
@@ -37,7 +37,7 @@ class PictureJob:
 
 @dataclass(frozen=True)
 class PictureRows:
-    """JSON lines that a job gives: conversations, and labels for the tower."""
+    """Output of a job as JSON lines: conversations, and labels for the tower."""
 
     samples: list[str]
     tower: list[str]
@@ -45,7 +45,7 @@ class PictureRows:
 
 @dataclass(frozen=True)
 class TextJob:
-    """A run of documents, or of scenes in words."""
+    """A range of documents, or of scenes in words."""
 
     seed: int
     start: int
@@ -53,7 +53,7 @@ class TextJob:
 
 
 def save_picture(scene: Scene, path: Path, size: int) -> None:
-    """Draw a scene into a PNG file, compressed lightly since time matters more than space here."""
+    """Draw a scene to a PNG file, with light compression, because time matters more than space here."""
     render(scene, size).save(path, compress_level=1)
 
 
@@ -90,7 +90,7 @@ def chunks(total: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:
 
 
 def spans(jobs: Sequence[PictureJob | TextJob]) -> list[int]:
-    """How many scenes or documents each job is about."""
+    """Number of scenes or documents of each job."""
     return [job.stop - job.start for job in jobs]
 
 

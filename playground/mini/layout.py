@@ -1,4 +1,4 @@
-"""What is in a scene: objects, sign and background, as plain data that goes to JSON and back."""
+"""The content of a scene: objects, sign and background, as plain data that can be written to JSON and read back."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom, each as a fraction of the picture's side."""
 
 PATCHES = 4
-"""Patches along a side of a picture, as the tower cuts it: two for each place."""
+"""Number of patches along a side of a picture: two for each place."""
 
 SIZES = {"small": 0.3, "medium": 0.38, "large": 0.46}
 """Side of an object's box as a fraction of the picture's side (24, 30 and 37 px of 80)."""
@@ -20,7 +20,7 @@ SIZES = {"small": 0.3, "medium": 0.38, "large": 0.46}
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: what it is, where it is (the nearest of the places and its exact box) and how big."""
+    """One object: its concept, its place (the nearest one, and the exact box) and its size."""
 
     concept: str
     place: str
@@ -93,7 +93,7 @@ class Scene:
         return Counter(item.category for item in self.objects)
 
     def unique_objects(self) -> list[SceneObject]:
-        """The objects whose concept occurs once, so that "the goat" is clear."""
+        """The objects whose concept occurs once, so that "the goat" is unambiguous."""
         counts = self.counts
         return [item for item in self.objects if counts[item.concept] == 1]
 

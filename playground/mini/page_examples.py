@@ -2,7 +2,7 @@
 
     python -m playground.mini.page_examples
 
-They are scenes of the miniature, composed by hand and larger than the miniature's own.
+They are scenes in the style of the miniature, composed by hand and larger.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ PIXELS = 240
 
 
 def scene(key: str, background: Background, things: dict[str, str], sign: Sign | None = None) -> Scene:
-    """A scene with large things at places (``{place: concept}``)."""
+    """A scene with large objects at the given places (``{place: concept}``)."""
     return Scene(key, tuple(_thing(name, place) for place, name in things.items()), background, sign)
 
 

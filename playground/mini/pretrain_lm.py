@@ -1,4 +1,4 @@
-"""Pretrain a small language model on the miniature's text, as a stand-in for Qwen2-7B or Qwen2-0.5B (or Llama)."""
+"""Pretrain a small language model on the miniature's text, in place of Qwen2-7B or Qwen2-0.5B (or Llama)."""
 
 import logging
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ class PackedText(Dataset):
     """Documents joined by the end token and cut into blocks of equal length.
 
     Args:
-        documents: texts.
-        tokenizer: its end token separates documents.
-        block: tokens a block; the remainder at the end is dropped.
+        documents: Texts.
+        tokenizer: Tokenizer; its end token separates documents.
+        block: Tokens per block; the remainder at the end is dropped.
     """
 
     def __init__(self, documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, block: int = 256) -> None:
@@ -55,18 +55,18 @@ def pretrain_lm(
     """Train and save one language model.
 
     Args:
-        data: packed text.
-        tokenizer: saved beside the model.
-        folder: where both go.
-        hidden_size, layers, heads, kv_heads: the geometry; the feed-forward layer is 3 x ``hidden_size`` wide.
-        vocab_multiple: the embedding's rows are the tokenizer's entries rounded up to this (teacher and student differ,
-            as Qwen2-7B and Qwen2-0.5B do).
+        data: Packed text.
+        tokenizer: Tokenizer, saved with the model.
+        folder: Output folder.
+        hidden_size, layers, heads, kv_heads: Model size; the feed-forward layer is 3 x ``hidden_size`` wide.
+        vocab_multiple: The number of embedding rows is the tokenizer's size rounded up to a multiple of this (it
+            differs between teacher and student, as for Qwen2-7B and Qwen2-0.5B).
         architecture: transformers' ``model_type``: ``qwen2``, ``qwen3`` or ``llama``.
-        batch_size: blocks a step.
-        epochs, learning_rate, seed: Settings of training (cosine schedule, 3 % warm-up).
+        batch_size: Blocks per step.
+        epochs, learning_rate, seed: Training settings (cosine schedule, 3 % warm-up).
 
     Returns:
-        ``parameters`` and the mean training ``loss`` (nats a token).
+        ``parameters`` and the mean training ``loss`` (nats per token).
     """
     torch.manual_seed(seed)
     config = AutoConfig.for_model(

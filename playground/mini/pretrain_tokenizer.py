@@ -1,4 +1,5 @@
-"""The miniature's tokenizer: byte-level BPE as Qwen's, with Qwen's special tokens, trained on the miniature's text."""
+"""The miniature's tokenizer: byte-level BPE like Qwen's, with Qwen's special tokens, trained on the miniature's
+text."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,12 +22,12 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int = 1200) 
     """Train the tokenizer and save it.
 
     Args:
-        texts: documents; the prompt templates are added to them.
-        folder: where the tokenizer is saved.
-        vocab_size: entries at most, special tokens and the 256 bytes included.
+        texts: Documents; the prompt templates are added to them.
+        folder: Output folder.
+        vocab_size: Maximum number of entries, including special tokens and the 256 bytes.
 
     Returns:
-        The tokenizer. As in Qwen, padding is ``<|endoftext|>`` and nothing is prepended to a text.
+        The tokenizer. As in Qwen, the padding token is ``<|endoftext|>`` and there is no BOS token.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()

@@ -1,8 +1,8 @@
 """Pretrain a small SigLIP on the miniature's pictures and labels with the sigmoid loss (Zhai et al., 2023).
 
-The loss is taken twice: between whole pictures and labels, as published, and between the places of a picture and
-the names of things and of the places, so that patch features, which is what a vision-language model reads, tell what
-stands there and where that is.
+The loss is computed twice: between whole pictures and labels, as published, and between the places of a picture and the
+names of objects and places. The second makes patch features, which a vision-language model reads, encode which object
+is there and where it is.
 """
 
 import json
@@ -34,19 +34,20 @@ from playground.mini.wording import PLACES, SIDE, at
 logger = logging.getLogger(__name__)
 
 TEXT_LENGTH = 10
-"""Tokens a label is padded or cut to."""
+"""Number of tokens that a label is padded or truncated to."""
 
 POSITION_STD = 0.5
-"""Standard deviation of the position embeddings at the start, of the order of the patch embeddings'. With transformers'
-0.09 the place made 2 % of the variance of the trained patch features, and a language model took long to read it."""
+"""Initial standard deviation of the position embeddings, of the order of the patch embeddings'. With transformers'
+0.09, the place accounted for 2 % of the variance of the trained patch features, and a language model took long to learn
+to read it."""
 
 
 class LabelledPictures(Dataset):
-    """Pictures with the set of labels that are true of each, decoded once and kept as bytes.
+    """Pictures with the labels that are true of each, decoded once and kept as bytes.
 
     Args:
         records: ``(file, labels)`` pairs; all files have the processor's size.
-        processor: its mean and standard deviation normalise the pictures, as it would itself.
+        processor: Image processor; its mean and standard deviation are used to normalise the pictures.
     """
 
     def __init__(self, records: Sequence[tuple[Path, Sequence[str]]], processor: SiglipImageProcessorPil) -> None:
@@ -68,15 +69,15 @@ class LabelledPictures(Dataset):
 
 
 class LabelCollator:
-    """A batch of pictures against all labels, and their places against the names of things and of places.
+    """Collates a batch of pictures against all labels, and their places against the names of objects and places.
 
-    A label "a goat at the top left" is taken apart: the whole picture matches "a goat", its top left as well. Each
-    place matches its own name ("at the top left"), whatever stands there.
+    A label "a goat at the top left" is split: the whole picture and its top left both match "a goat". Each place
+    matches its own name ("at the top left"), whatever is there.
 
     Args:
-        labels: every label there is.
-        names: names of things; the remaining labels that name no thing are matched with whole pictures only.
-        tokenizer: makes a label's ids, [T, 10].
+        labels: All labels.
+        names: Names of objects; labels that name no object are matched with whole pictures only.
+        tokenizer: Tokenizer of the labels; gives ids ``[T, 10]``.
     """
 
     def __init__(self, labels: Sequence[str], names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -113,10 +114,10 @@ class LabelCollator:
 
 
 def place_weights(side: int) -> Tensor:
-    """How much of each of the places each patch covers.
+    """The share of each place that each patch covers.
 
     Args:
-        side: patches along a side of the picture.
+        side: Number of patches along a side of the picture.
 
     Returns:
         ``[places, side * side]``; rows sum to 1, places and patches in reading order.
@@ -135,7 +136,8 @@ def sigmoid_logits(model: SiglipModel, embeddings: Tensor, texts: Tensor) -> Ten
 
 
 class SigmoidTrainer(Trainer):
-    """Trainer with the pairwise sigmoid loss over pictures and over places; several labels of one may be true."""
+    """Trainer with the pairwise sigmoid loss over pictures and over places; several labels may be true of one
+    picture."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -170,17 +172,17 @@ def pretrain_tower(
     """Train and save a SigLIP model (both towers, the image processor and the tokenizer).
 
     Args:
-        records: ``(file, labels)`` pairs; the last ``held_out`` are kept for the recall.
-        names: labels that name things; the recall is over these.
+        records: ``(file, labels)`` pairs; the last ``held_out`` are held out for the recall.
+        names: Labels that name objects; the recall is over these.
         tokenizer: Tokenizer of the text tower.
-        folder: where the model goes.
-        image_size: side of the pictures in pixels; ``PATCHES`` x ``PATCHES`` patches.
-        hidden_size, layers: of the vision tower (the text tower has one layer).
-        epochs, batch_size, learning_rate, seed: of training.
+        folder: Output folder.
+        image_size: Side of the pictures in pixels; there are ``PATCHES`` x ``PATCHES`` patches.
+        hidden_size, layers: Size of the vision tower (the text tower has one layer).
+        epochs, batch_size, learning_rate, seed: Training settings.
 
     Returns:
-        ``parameters`` of the vision tower, ``recall``: share of a held-out picture's n things among the n best-scored
-        names, and the mean training ``loss``.
+        ``parameters`` of the vision tower; ``recall``, the share of a held-out picture's n objects among the n names
+        with the highest scores; and the mean training ``loss``.
     """
     torch.manual_seed(seed)
     random.seed(seed)
@@ -248,12 +250,12 @@ def pretrain_tower(
 def normalise_scale(model: SiglipModel, pixels: Tensor) -> None:
     """Give the last hidden state unit mean square without changing what the model computes.
 
-    Every block reads the residual stream through a layer norm, so the stream may be scaled by scaling what is added to
-    it. A projector then starts with inputs of an ordinary size.
+    Every block reads the residual stream through a layer norm, so the stream can be rescaled by scaling everything that
+    is added to it. A projector then starts with inputs of ordinary scale.
 
     Args:
-        model: changed in place.
-        pixels: pictures to measure on, ``[N, 3, H, W]``.
+        model: Model, changed in place.
+        pixels: Pictures to measure the scale on, ``[N, 3, H, W]``.
     """
     vision = model.vision_model
     states = vision(pixel_values=pixels.to(model.device), output_hidden_states=True).hidden_states
@@ -269,7 +271,7 @@ def normalise_scale(model: SiglipModel, pixels: Tensor) -> None:
 
 @torch.no_grad()
 def label_recall(model: SiglipModel, pictures: LabelledPictures, collator: LabelCollator) -> float:
-    """Share of the n things in a picture that are among the n names scored highest, averaged over things."""
+    """Share of the n objects in a picture that are among the n names with the highest scores, averaged over objects."""
     model.eval()
     names = len(collator.names)
     texts = model.text_model(input_ids=collator.ids[:names].to(model.device)).pooler_output

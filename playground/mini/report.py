@@ -1,4 +1,4 @@
-"""Gather the miniature's results: one table, ``results.json``, loss curves and attention maps.
+"""Collect the miniature's results: a table, ``results.json``, loss curves and attention maps.
 
 python -m playground.mini.report --build playground/mini/build --runs playground/mini/runs
 """
@@ -30,7 +30,7 @@ def collect(runs: Path) -> list[Row]:
     """Scores of all models, in the table's order.
 
     Raises:
-        InputError: if a model was not evaluated.
+        InputError: A model was not evaluated.
     """
     rows = []
     for folder in MODELS:
@@ -73,7 +73,9 @@ def main() -> None:
     students = {name: runs / folder for folder, name in MODELS.items() if folder != "teacher"}
     plot_losses(students, runs / "loss_curves.png")
     views, columns = pick_views(*gqa_files(arguments.build), VIEWS), []
-    first: tuple[int, int] | None = None  # layer and depth of the teacher: maps of other layers differ for that alone
+    first: tuple[int, int] | None = (
+        None  # layer and depth of the teacher: maps of different layers differ for that reason alone
+    )
     for folder, name in MODELS.items():
         viewer = Viewer.load(str(runs / folder))
         depth = viewer.model.config.num_hidden_layers

@@ -1,7 +1,7 @@
-"""Make scenes from seeds, training and held-out ones, and draw them.
+"""Generate training and held-out scenes from seeds, and draw them.
 
-``make_scene(seed, split, index)`` always gives the same scene. Training scenes never hold two concepts of a
-held-out pair (``concepts.is_held_out``); test scenes use other random streams, and some hold such a pair.
+``make_scene(seed, split, index)`` always gives the same scene. Training scenes never contain both concepts of a
+held-out pair (``concepts.is_held_out``); test scenes use other random streams, and some contain such a pair.
 """
 
 import random
@@ -45,7 +45,7 @@ MAX_OVERLAP = 0.1
 SAME_CATEGORY_SHARE = 0.3
 REPEAT_SHARE = 0.12
 MAX_CAMOUFLAGE = 0.35
-"""Most of an object that may have nearly the background's colour."""
+"""Maximum share of an object's pixels with nearly the background's colour."""
 
 _COUNTS = {False: ((1, 2, 3, 4), (10, 28, 34, 28)), True: ((1, 2, 3), (15, 45, 40))}
 
@@ -56,10 +56,10 @@ def make_scenes(seed: int, split: Split, number: int, start: int = 0) -> Iterato
 
 
 def make_scene(seed: int, split: Split, index: int) -> Scene:
-    """The scene at ``index`` of a split: one to four objects at known places, a background, perhaps a sign.
+    """The scene at ``index`` of a split: one to four objects at known places, a background, and possibly a sign.
 
     Raises:
-        InputError: the split is unknown.
+        InputError: The split is unknown.
     """
     if split not in ("train", "pretrain", "test"):
         raise InputError(f"unknown split {split!r}; expected train, pretrain or test")
@@ -72,7 +72,7 @@ def make_imagined_scene(key: str) -> Scene:
 
 
 def _first_scene(key: str, test: bool) -> Scene:
-    """Try until a scene works out."""
+    """Retry until a scene is valid."""
     rng = random.Random(key)
     while True:
         scene = _try_scene(rng, key, test)
@@ -81,7 +81,7 @@ def _first_scene(key: str, test: bool) -> Scene:
 
 
 def _try_scene(rng: random.Random, key: str, test: bool) -> Scene | None:
-    """One attempt; None when the objects could not be placed or would vanish."""
+    """One attempt; None if the objects cannot be placed or would be invisible."""
     sign = None
     if rng.random() < SIGN_SHARE:
         sign = Sign(rng.choice(SIGN_WORDS), rng.choice(PLACES), rng.choice(list(PLATES)))
@@ -95,7 +95,7 @@ def _try_scene(rng: random.Random, key: str, test: bool) -> Scene | None:
 
 
 def _draw_concepts(rng: random.Random, number: int, with_held_out_pair: bool) -> list[str]:
-    """Concepts by frequency, with some repeats and some company of the same category."""
+    """Concepts drawn by frequency, with some repeats and some of the same category."""
     everything = list(concepts())
     names = [_weighted(rng, everything)]
     if with_held_out_pair:
@@ -123,7 +123,7 @@ def _weighted(rng: random.Random, names: Sequence[str]) -> str:
 
 
 def _overlap(first: Box, second: Box) -> float:
-    """Area two boxes share, as a fraction of the smaller one."""
+    """Area shared by two boxes, as a fraction of the smaller one."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:
@@ -133,7 +133,7 @@ def _overlap(first: Box, second: Box) -> float:
 
 
 def _place(rng: random.Random, names: Sequence[str], sign: Sign | None) -> tuple[SceneObject, ...] | None:
-    """Give every concept a place, a size and a box; None when they do not fit."""
+    """Give every concept a place, a size and a box; None if they do not fit."""
     taken = [sign.box] if sign else []
     free = [place for place in PLACES if sign is None or place != sign.place]
     objects: list[SceneObject] = []
@@ -163,7 +163,7 @@ def _jittered_box(rng: random.Random, place: str, side: float) -> Box:
 
 
 def _choose_background(rng: random.Random, names: Sequence[str], sign: Sign | None) -> Background | None:
-    """A background on which every object stands out; None when there is none."""
+    """A background that contrasts with every object; None if there is none."""
     colours = [
         name
         for name, colour in COLOURS.items()

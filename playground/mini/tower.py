@@ -9,12 +9,12 @@ from playground.mini.wording import a, at
 
 
 def sign(word: str) -> str:
-    """How a label names a sign."""
+    """Name of a sign in labels."""
     return f"{a(word)} sign"
 
 
 def labels(scene: Scene) -> list[str]:
-    """What a tower should see, as short texts: each (concept, place), the (sign, place) and the background."""
+    """The content of a picture as short texts: each (concept, place), the (sign, place) and the background."""
     texts = [f"{a(item.concept)} {at(item.place)}" for item in scene.objects]
     if scene.sign is not None:
         texts.append(f"{sign(scene.sign.word)} {at(scene.sign.place)}")
@@ -22,7 +22,7 @@ def labels(scene: Scene) -> list[str]:
 
 
 def tower_pairs(seed: int, n: int) -> Iterator[tuple[Scene, list[str]]]:
-    """``n`` scenes with their labels, fine-tuning and pretraining scenes in turn, labels shuffled."""
+    """``n`` scenes with their labels, alternating between fine-tuning and pretraining scenes; labels are shuffled."""
     for index in range(n):
         scene = make_scene(seed, ("train", "pretrain")[index % 2], index // 2)
         texts = labels(scene)

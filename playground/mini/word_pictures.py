@@ -1,8 +1,8 @@
-"""Pictures in words: conversations without pictures that teach a language model to look before it sees.
+"""Pictures in words: text-only conversations that teach a language model to look things up before it sees images.
 
-Sixteen words stand where the sixteen visual tokens of a picture will be, each the thing, the sign's word or the
-background of one patch. A small language model that has answered questions about them needs only to learn what visual
-tokens mean; a public one brings such abilities from its own pretraining.
+Sixteen words take the positions of a picture's sixteen visual tokens: for each patch the object, the sign's word or the
+background. A small language model that has answered questions about them only needs to learn what visual tokens mean; a
+public one has such abilities from its own pretraining.
 """
 
 import random
@@ -28,14 +28,14 @@ from playground.mini.wording import PLACES, SIDE
 BACKGROUND = "background"
 
 PRESENCES = 3
-"""Questions of every scene whether a thing is there; half of the answers are "No"."""
+"""Number of "Is there a ...?" questions per scene; half of the answers are "No"."""
 
 LETTER_ASKERS: tuple[tuple[Asker, int], ...] = ((which_present, 1), (what_at, 1), (where, 1))
-"""What the letter question of each scene is about: a letter is learnt after what it stands for, from easy questions."""
+"""Question kinds for the letter questions: letters are learnt last, and from easy questions."""
 
 
 def word_picture(scene: Scene) -> str:
-    """The scene as one word a patch in reading order, each with a space in front: " goat goat background ..."."""
+    """The scene as one word per patch in reading order, each with a leading space: " goat goat background ..."."""
     words = {item.place: item.concept.split()[-1] for item in scene.objects}
     if scene.sign is not None:
         words[scene.sign.place] = scene.sign.word
@@ -49,11 +49,12 @@ def word_picture(scene: Scene) -> str:
 
 
 def word_samples(seed: int, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """Conversations about imagined scenes: what is where, where is what, what is there, the sign, and two letters.
+    """Conversations about generated scenes: what is where, where is what, what is there, the sign, and two letter
+    questions.
 
     Args:
-        seed: of the scenes.
-        start, stop: numbers of the first scene and of the one after the last.
+        seed: Random seed of the scenes.
+        start, stop: Indices of the first scene and of the one after the last.
     """
     for index in range(start, stop):
         key = f"{seed}/words/{index}"

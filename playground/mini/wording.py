@@ -1,4 +1,4 @@
-"""English of the miniature: articles, plurals, numbers, lists and places."""
+"""English wording in the miniature: articles, plurals, numbers, lists and places."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def count(number: int, noun: str) -> str:
 
 
 def listing(items: Sequence[str]) -> str:
-    """A list in a sentence: "a", "a and b", "a, b and c"."""
+    """A list as part of a sentence: "a", "a and b", "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 

@@ -48,7 +48,7 @@ def test_only_what_is_missing_is_made_again(made, mini_build):
 
 
 def test_without_data(tmp_path):
-    with pytest.raises(InputError, match="holds no miniature; run `python -m playground.mini.build --out"):
+    with pytest.raises(InputError, match="contains no miniature; run `python -m playground.mini.build --out"):
         build_base_models(tmp_path, **SMALL)
 
 

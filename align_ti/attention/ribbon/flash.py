@@ -40,9 +40,7 @@ class QueryGrid:
         for span in geometry.spans:
             if not span.candidates:
                 continue
-            first = max(
-                first_limits.pop(0), span.start + 1
-            )  # a candidate whose limit is the start has no prefix and no row
+            first = max(first_limits.pop(0), span.start + 1)  # a limit at the start has no prefix and no row
             counts.append(span.candidates)
             firsts.append(first)
             starts.append(span.row * geometry.length + span.start)

@@ -1,6 +1,6 @@
 """Make the sprite sheet of the miniature from two npm packages.
 
-Run from the repository root (needs ``npm`` and a registry; the result is kept in the repository):
+Run from the repository root (needs ``npm`` and a package registry; the result is kept in the repository):
 
     python -m playground.mini.atlas.make_atlas
 """
@@ -37,7 +37,7 @@ def fetch(package: str, folder: Path) -> Path:
     try:
         subprocess.run(["npm", "pack", package], cwd=target, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise InputError("npm was not found; install Node.js with npm to make the atlas anew") from error
+        raise InputError("npm was not found; install Node.js with npm to rebuild the atlas") from error
     except subprocess.CalledProcessError as error:
         raise InputError(f"npm could not fetch {package}: {error.stderr.strip()[-300:]}") from error
     with tarfile.open(next(target.glob("*.tgz"))) as archive:
@@ -72,7 +72,7 @@ def cut_sprite(path: Path) -> Image.Image:
 
 
 def picture_file(package: Path, emojis: dict[str, str], hexcode: str) -> Path:
-    """The 64 px picture of a code point; file names may carry the variation selector FE0F."""
+    """The 64 px picture of a code point; file names may contain the variation selector FE0F."""
     image = emojis.get(hexcode.upper().replace("-FE0F", ""))
     if image is None:
         raise InputError(f"{PICTURES} has no picture for code point {hexcode}; choose another concept")

@@ -1,1 +1,1 @@
-"""The six benchmarks in miniature, in the file formats and folder layout of the real ones, one a file."""
+"""The six benchmarks in miniature, in the file formats and folder layout of the real ones, one per file."""

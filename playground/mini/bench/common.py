@@ -1,4 +1,4 @@
-"""What the benchmarks share: held-out scenes, balanced choice of questions, pictures, files, a summary."""
+"""Code shared by the benchmarks: held-out scenes, balanced choice of questions, pictures, files, a summary."""
 
 import json
 import random
@@ -19,7 +19,7 @@ POOL = 20_000
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a benchmark goes and how it is made; ``scale`` multiplies its number of questions."""
+    """Output folder and settings of a benchmark; ``scale`` multiplies its number of questions."""
 
     folder: Path
     seed: int
@@ -33,7 +33,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Item:
-    """A question about a held-out scene; ``index`` is the scene's number within its benchmark."""
+    """A question about a held-out scene; ``index`` is the scene's index within its benchmark."""
 
     index: int
     scene: Scene
@@ -42,7 +42,7 @@ class Item:
 
 @dataclass
 class Summary:
-    """What was written. ``chance`` holds, by name of a score, what one gets without looking, in percent."""
+    """What was written. ``chance`` is the score without using the picture, in percent, by name of the score."""
 
     questions: int = 0
     images: int = 0
@@ -61,7 +61,7 @@ def scene_pool(seed: int, benchmark: int, number: int) -> list[Scene]:
 
 
 def candidates(scenes: Sequence[Scene], asker: Asker, rng: random.Random) -> list[Item]:
-    """The questions of one kind that the scenes allow, one a scene, in random order."""
+    """The questions of one kind that the scenes allow, one per scene, in random order."""
     found = ((index, scene, asker(scene, rng)) for index, scene in enumerate(scenes))
     items = [Item(index, scene, question) for index, scene, question in found if question is not None]
     rng.shuffle(items)
@@ -69,9 +69,9 @@ def candidates(scenes: Sequence[Scene], asker: Asker, rng: random.Random) -> lis
 
 
 def balanced(items: Sequence[Item], number: int, key: Callable[[Item], str] | None = None) -> list[Item]:
-    """Choose ``number`` items so that answers (or ``key``) come equally often, as far as there are enough.
+    """Choose ``number`` items so that answers (or ``key``) are equally frequent, as far as possible.
 
-    Scenes with a held-out pair and others come in turn, so that about half of the questions are about each.
+    Scenes with and without a held-out pair alternate, so that about half of the questions are about each.
     """
     of = key or (lambda item: item.question.answer)
     groups: dict[str, list[Item]] = {}
@@ -81,7 +81,8 @@ def balanced(items: Sequence[Item], number: int, key: Callable[[Item], str] | No
     chosen: list[Item] = []
     depth = 0
     while len(chosen) < number and any(depth < len(queue) for queue in queues):
-        # The groups' order turns with the depth, so that a cut in mid-round does not favour the first ones.
+        # The order of the groups rotates by round, so that stopping in the middle of a round does not favour the first
+        # ones.
         order = queues[depth % len(queues) :] + queues[: depth % len(queues)]
         chosen += [queue[depth] for queue in order if depth < len(queue)]
         depth += 1
@@ -89,7 +90,7 @@ def balanced(items: Sequence[Item], number: int, key: Callable[[Item], str] | No
 
 
 def _alternate(items: Sequence[Item], first: int) -> list[Item]:
-    """Items with and without a held-out pair in turn (``first`` is 1 to begin with a pair), then the rest."""
+    """Items with and without a held-out pair, alternating (``first`` is 1 to start with a pair), then the rest."""
     pairs = [item for item in items if item.scene.held_out_pair]
     plain = [item for item in items if not item.scene.held_out_pair]
     shared = min(len(pairs), len(plain))
@@ -100,8 +101,8 @@ def _alternate(items: Sequence[Item], first: int) -> list[Item]:
 def blind_accuracy(items: Iterable[Item]) -> float:
     """Accuracy in percent of the best answers that need no picture.
 
-    Yes/no and either-or questions count a half; for the others the guesser knows which answer is the
-    commonest for the kind of question (for "which animal", for each category).
+    Yes/no and either-or questions count one half; for the others, the guess is the most frequent answer for the kind of
+    question (for "which animal", for each category).
     """
     expected, total = 0.0, 0
     groups: dict[str, list[str]] = {}
@@ -129,19 +130,19 @@ def summarise(items: Sequence[Item], images: int, chance: dict[str, float]) -> S
 
 
 def save_pictures(pictures: dict[Path, Scene], size: int) -> None:
-    """Draw scenes into PNG files, making their folders."""
+    """Draw scenes to PNG files, creating their folders."""
     for path, scene in pictures.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         render(scene, size).save(path, compress_level=1)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write one JSON document, making its folder."""
+    """Write one JSON document, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, making the file's folder."""
+    """Write one JSON object per line, creating the file's folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""MMBench in miniature: lettered options, every rotation of them a row of its own, images in the table."""
+"""MMBench in miniature: lettered options, with each rotation in its own row, and images in the table."""
 
 import base64
 import csv

@@ -1,4 +1,4 @@
-"""MME in miniature: two yes/no questions an image, one of each answer, in eight of the fourteen subtasks."""
+"""MME in miniature: two yes/no questions per image, one with each answer, in eight of the fourteen subtasks."""
 
 import random
 from collections.abc import Callable
@@ -19,8 +19,8 @@ PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
 )  # fmt: skip
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-"""The published subtasks. The miniature has nothing sensible for posters, celebrity, landmark, artwork,
-text_translation and code_reasoning."""
+"""The published subtasks. The miniature has no counterpart of posters, celebrity, landmark, artwork, text_translation
+and code_reasoning."""
 
 YesNoAsker = Callable[[Scene, random.Random, bool], Question | None]
 
@@ -43,7 +43,7 @@ INSTRUCTION = " Please answer yes or no."
 def write(setting: Setting) -> Summary:
     """Write ``llava_mme.jsonl`` and ``MME_Benchmark_release_version/<subtask>/<name>.{png,txt}``.
 
-    A text file holds a line "question<TAB>answer" for each of its image's two questions.
+    A text file has a line "question<TAB>answer" for each of its image's two questions.
     """
     rng = random.Random(f"mme/{setting.seed}")
     number = setting.number(IMAGES_PER_SUBTASK, least=2)
@@ -90,7 +90,7 @@ def write(setting: Setting) -> Summary:
 def _choose(
     scenes: list[Scene], asker: YesNoAsker, number: int, rng: random.Random
 ) -> list[tuple[str, Scene, list[Question]]]:
-    """``number`` scenes with a yes and a no question each, up to half of them with a held-out pair."""
+    """``number`` scenes with one "yes" and one "no" question each; up to half of the scenes have a held-out pair."""
     found = []
     for index, scene in enumerate(scenes):
         yes, no = asker(scene, rng, True), asker(scene, rng, False)

@@ -64,7 +64,8 @@ class Problem:
 
 
 class Letters:
-    """Choices of two, four, two and three options in turn (in ScienceQA half have two); letters equally often right."""
+    """Cycles through two, four, two and three options (half of ScienceQA has two); all letters are equally often
+    correct."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -85,7 +86,8 @@ def write(setting: Setting) -> Summary:
     """Write ``llava_test_CQM-A.json``, ``problems.json``, ``pid_splits.json`` and ``images/test``.
 
     As in the published file, the prompts end before the suffix that asks for the option's letter: the
-    evaluator adds it. Options are two to four; among questions with as many every letter is right as often.
+    evaluator adds it. There are two to four options; among questions with the same number, all letters are equally
+    often correct.
     """
     rng, letters = random.Random(f"scienceqa/{setting.seed}"), Letters()
     problems = _picture_problems(setting, rng, letters) + _text_problems(setting, rng, letters)
@@ -180,5 +182,5 @@ def _entry(problem: Problem) -> dict[str, Any]:
 
 
 def _chance(problems: list[Problem]) -> float:
-    """Percent right when guessing evenly among the options."""
+    """Accuracy of uniform guessing, in percent."""
     return round(100 * sum(1 / len(p.choice.options) for p in problems) / max(len(problems), 1), 1)

@@ -1,4 +1,4 @@
-"""TextVQA in miniature: reading the sign, with the guesses of an unsure text reader in the prompt."""
+"""TextVQA in miniature: reading the sign, with uncertain OCR guesses in the prompt."""
 
 import random
 
@@ -22,8 +22,8 @@ PLAN = ((read_sign, 240), (first_letter, 60))
 def write(setting: Setting) -> Summary:
     """Write ``llava_textvqa_val_v051_ocr.jsonl``, ``TextVQA_0.5.1_val.json`` and ``train_images``.
 
-    The reader's guesses hold the right word among three others, so that they narrow the answer down but do
-    not give it away. There is one question an image.
+    The OCR guesses contain the right word and three others, so they narrow the answer down but do not give it away.
+    There is one question per image.
     """
     rng = random.Random(f"textvqa/{setting.seed}")
     scenes = scene_pool(setting.seed, 2, setting.number(2000, least=60))

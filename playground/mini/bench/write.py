@@ -1,4 +1,4 @@
-"""Write all six benchmarks and a README that says what was written."""
+"""Write all six benchmarks and a summary of what was written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,5 +31,5 @@ def run_benchmark(job: BenchmarkJob) -> Summary:
 
 
 def write_summary(setting: Setting, summaries: dict[str, Summary]) -> None:
-    """``summary.json``: numbers of questions and what is scored without looking, by benchmark."""
+    """``summary.json``: number of questions and score without using the picture, by benchmark."""
     write_json(setting.folder / "summary.json", {name: summary.to_json() for name, summary in summaries.items()})

@@ -1,1 +1,1 @@
-"""Questions about scenes, one kind a file: functions from a scene and a random stream to a ``Question``."""
+"""Questions about scenes, one kind per file: functions from a scene and a random generator to a ``Question``."""

@@ -1,4 +1,4 @@
-"""What a question is, and how it becomes a multiple-choice one."""
+"""Questions, and how to turn them into multiple-choice questions."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ LETTER_SUFFIX = "\nAnswer with the option's letter from the given choices direct
 class Question:
     """A question with its short answer, the same answer as a sentence, and plausible wrong answers.
 
-    ``kind`` names the function that made it. ``wrong`` is empty for questions that do not suit multiple
-    choice (yes/no, for one), and never holds a right answer.
+    ``kind`` names the function that made it. ``wrong`` is empty for questions that do not suit multiple choice (for
+    example yes/no), and never contains a right answer.
     """
 
     kind: str
@@ -47,14 +47,14 @@ class Choice:
 
 
 def as_choice(question: Question, rng: random.Random, options: int = 4, right: int | None = None) -> Choice | None:
-    """Turn a question into a multiple-choice one; the harder (earlier) wrong answers are kept.
+    """Turn a question into a multiple-choice question; the harder (earlier) wrong answers are kept.
 
     Args:
-        options: how many options at most, 2 to 4; fewer wrong answers give fewer options.
-        right: index wanted for the right option; random when None.
+        options: Maximum number of options, 2 to 4; fewer wrong answers give fewer options.
+        right: Index of the right option; random if None.
 
     Returns:
-        None when the question has no wrong answers.
+        None if the question has no wrong answers.
     """
     wrong = list(question.wrong[: options - 1])
     if not wrong:

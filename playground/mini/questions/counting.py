@@ -10,7 +10,7 @@ from playground.mini.wording import NUMBERS, capital, count, plural
 
 
 def count_things(scene: Scene, rng: random.Random) -> Question:
-    """One of the counting questions below, by how much they ask for looking."""
+    """One of the counting questions below, weighted by how much they require looking at the picture."""
     return rng.choices((count_category, count_concept, count_objects), (4, 3, 3))[0](scene, rng)
 
 
@@ -61,7 +61,7 @@ def is_count(scene: Scene, rng: random.Random, answer: bool | None = None) -> Qu
     things = list(scene.category_counts.items())
     if scene.sign is None:
         things.append(("object", len(scene.objects)))
-    # Things that occur several times are preferred: otherwise "is there one ..." would nearly always be true.
+    # Prefer objects that occur several times: otherwise "is there one ..." would nearly always be true.
     several = [thing for thing in things if thing[1] > 1]
     noun, number = rng.choice(several if several and rng.random() < 0.8 else things)
     asked = number if value else (number + 1 if number == 1 or rng.random() < 0.5 else number - 1)

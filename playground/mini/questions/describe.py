@@ -1,4 +1,4 @@
-"""Descriptions: a caption of one sentence, a statement of all facts, and several sentences of detail."""
+"""Descriptions: a one-sentence caption, a statement of all facts, and a detailed description of several sentences."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from playground.mini.questions.relation import DIRECTIONS
 from playground.mini.wording import NUMBERS, PLACES, a, at, capital, count, listing
 
 MIN_WORDS = 40
-"""Fewest words of a detailed description."""
+"""Minimum number of words in a detailed description."""
 
 SHORT_REQUESTS = (
     "Describe the picture briefly.",
@@ -86,7 +86,7 @@ def _sign_sentence(sign: Sign) -> str:
 
 
 def _relation_sentences(scene: Scene) -> list[str]:
-    """How neighbours in reading order stand to each other, at most two sentences."""
+    """Relations between neighbours in reading order, at most two sentences."""
     unique = scene.unique_objects()
     sentences = []
     for first, second in zip(unique, unique[1:], strict=False):
@@ -103,7 +103,7 @@ def _totals_sentence(scene: Scene) -> str:
 
 
 def _padding(scene: Scene, sentences: Sequence[str]) -> list[str]:
-    """True sentences that bring a short description to ``MIN_WORDS``."""
+    """True sentences that extend a short description to ``MIN_WORDS``."""
     extra: list[str] = []
     for item in scene.objects:
         extra.append(f"The {item.concept} {at(item.place)} is {a(item.category)}.")

@@ -1,4 +1,4 @@
-"""What is where, and where is what."""
+"""What is at a place, and where an object is."""
 
 import random
 
@@ -39,7 +39,7 @@ def where(scene: Scene, rng: random.Random) -> Question | None:
 def wrong_concepts(scene: Scene, rng: random.Random, answer: str, named: str = "") -> tuple[str, ...]:
     """Three wrong answers for "which thing": up to two others in the scene, then absent ones.
 
-    ``named`` is a concept that the question itself names, and so no likely answer.
+    ``named`` is a concept that the question itself names, and is therefore an unlikely answer.
     """
     inside = [name for name in shuffled(rng, list(scene.counts)) if name not in (answer, named)][:2]
     similar = absent_concepts(scene, rng, "adversarial")[:1]

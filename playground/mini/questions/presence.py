@@ -1,4 +1,4 @@
-"""Is it there: presence questions with random, popular and adversarial negatives, as in POPE."""
+"""Presence questions with random, popular and adversarial negatives, as in POPE."""
 
 import random
 
@@ -10,18 +10,18 @@ from playground.mini.wording import a
 
 STRATEGIES = ("random", "popular", "adversarial")
 POPULAR = 15
-"""How many of the most frequent concepts count as popular."""
+"""Number of the most frequent concepts that count as popular."""
 
 
 def absent_concepts(scene: Scene, rng: random.Random, strategy: str) -> list[str]:
     """Concepts that are not in the scene, in random order.
 
     Args:
-        strategy: ``random``: any; ``popular``: the most frequent ones; ``adversarial``: those that keep
-            company with what is there, that is of a category the scene shows; any when it shows all of them.
+        strategy: ``random``: any; ``popular``: the most frequent ones; ``adversarial``: those of a category that the
+            scene shows, which often occur with its objects; any if it shows all categories.
 
     Raises:
-        InputError: the strategy is unknown.
+        InputError: The strategy is unknown.
     """
     everything = concepts()
     if strategy == "random":

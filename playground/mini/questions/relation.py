@@ -1,4 +1,4 @@
-"""How two objects stand to each other: left, right, above, below, larger.
+"""Relations between two objects: left, right, above, below, larger.
 
 Objects are compared by the row or column of their places: a relation is never a matter of a few pixels.
 """
@@ -14,7 +14,7 @@ from playground.mini.wording import a, capital
 
 @dataclass(frozen=True)
 class Direction:
-    """A side, its opposite, and the sign of the difference of rows or columns that it stands for."""
+    """A side, its opposite, and the sign of the corresponding difference of rows or columns."""
 
     phrase: str
     opposite: str
@@ -35,7 +35,7 @@ DIRECTIONS = (
 
 
 def ordered_pairs(scene: Scene, direction: Direction) -> list[tuple[SceneObject, SceneObject]]:
-    """Pairs (first, second) of objects with unmistakable names, ``first`` on that side of ``second``."""
+    """Pairs (first, second) of objects with unambiguous names, ``first`` on that side of ``second``."""
     items = scene.unique_objects()
     return [(x, y) for x in items for y in items if direction.holds(x, y)]
 

@@ -32,7 +32,7 @@ def first_letter(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def ocr_tokens(scene: Scene, rng: random.Random) -> list[str]:
-    """What an unsure text reader might report: the sign's word among three others of the list, shuffled."""
+    """Uncertain OCR guesses: the sign's word and three others of the list, shuffled."""
     word = scene.sign.word if scene.sign else ""
     others = [other for other in shuffled(rng, SIGN_WORDS) if other != word]
     return shuffled(rng, [word, *sorted(others, key=lambda other: len(other) != len(word))[:3]])
@@ -67,5 +67,5 @@ def sign_place(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def about_sign(scene: Scene, rng: random.Random) -> Question | None:
-    """Mostly reading, now and then colour, place or yes/no."""
+    """Mostly reading, sometimes colour, place or yes/no."""
     return rng.choices((read_sign, first_letter, sign_says, sign_colour, sign_place), (6, 1, 2, 1, 1))[0](scene, rng)
