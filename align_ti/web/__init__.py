@@ -1,1 +1,1 @@
-"""The web page: models side by side, and where they look."""
+"""The web page: chat with models side by side, with their attention maps."""

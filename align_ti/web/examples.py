@@ -1,4 +1,4 @@
-"""Example pictures of the page, each with a question. ``example_pictures/README.md`` says whose they are."""
+"""Example pictures of the page, each with a question. ``example_pictures/README.md`` names their source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +12,21 @@ FOLDER = Path(__file__).resolve().parent / "example_pictures"
 
 @dataclass(frozen=True)
 class Example:
-    """A picture of ``FOLDER`` and something to ask about it."""
+    """A picture in ``FOLDER`` and a question about it."""
 
     file: str
     question: str
 
     @property
     def path(self) -> Path:
-        """Where the picture lies."""
+        """Path of the picture."""
         return FOLDER / self.file
 
     def picture(self) -> Image.Image:
         """The picture as RGB.
 
         Raises:
-            InputError: it cannot be read; the message names the file.
+            InputError: The picture cannot be read; the message names the file.
         """
         return local_picture(self.path)
 

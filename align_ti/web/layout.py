@@ -1,10 +1,10 @@
-"""The widgets of the web page, and where they stand."""
+"""The widgets of the web page and their layout."""
 
 from collections.abc import Sequence
 
 import gradio as gr
 
-from align_ti.web import look
+from align_ti.web import elements
 from align_ti.web.examples import EXAMPLES
 from align_ti.web.opening import Opening
 from llava.inference.checkpoint import ChatModel
@@ -13,13 +13,13 @@ from llava.serve.uploads import UploadLimits
 
 
 class Widgets:
-    """What a visitor sees, made inside an open ``gr.Blocks``. For every model there is one of ``chats``, ``timings``,
-    ``maps``, ``layers`` and ``legends``, for every example a button.
+    """The widgets of a page, created inside an open ``gr.Blocks``. ``chats``, ``timings``, ``maps``, ``layers`` and
+    ``legends`` have one entry per model; there is one button per example.
 
     Args:
-        models: One, or teacher and student.
-        openings: The layer at which each model's maps open.
-        sampling: What the sliders of the answers start with.
+        models: One model, or teacher and student.
+        openings: The layer that each model's map shows first.
+        sampling: Initial values of the sampling sliders.
         limits: Limits of an upload.
     """
 
@@ -32,7 +32,7 @@ class Widgets:
         self.layers: list[gr.Slider] = []
         self.legends: list[gr.HTML] = []
         self.examples: list[gr.Button] = []
-        gr.HTML(look.title(len(models)), elem_id="title")
+        gr.HTML(elements.title(len(models)), elem_id="title")
         with gr.Row(equal_height=False, elem_id="main"):
             with gr.Column(scale=3, min_width=280, elem_id="picture"):
                 self._lay_out_picture(sampling, limits)
@@ -53,7 +53,7 @@ class Widgets:
             placeholder="Drop a picture here or click to upload",
         )
         self.upload_notice = gr.HTML(elem_id="upload-notice", padding=False)
-        gr.HTML(f'<p class="hint">{limits}. A new picture begins a new conversation.</p>', padding=False)
+        gr.HTML(f'<p class="hint">{limits}. A new picture starts a new conversation.</p>', padding=False)
         with gr.Column(elem_id="examples"):
             for number, example in enumerate(EXAMPLES):
                 button = gr.Button(example.question, icon=example.path, size="sm", elem_id=f"example-{number}")
@@ -64,20 +64,22 @@ class Widgets:
             label="Allow questions without a picture", container=False, elem_id="pictureless"
         )
         self.new = gr.Button("New conversation", elem_id="new", size="sm")
-        with gr.Accordion("How answers are chosen", open=False):
+        with gr.Accordion("Sampling", open=False):
             self.temperature = gr.Slider(
-                0, 2, sampling.temperature, step=0.05, label="Temperature", info="0: always the likeliest word"
+                0, 2, sampling.temperature, step=0.05, label="Temperature", info="0: always the most likely token"
             )
             self.top_p = gr.Slider(0.05, 1, sampling.top_p, step=0.05, label="Top p")
             largest = max(1024, sampling.max_new_tokens)
-            self.limit = gr.Slider(1, largest, sampling.max_new_tokens, step=1, label="Longest answer, in tokens")
+            self.limit = gr.Slider(
+                1, largest, sampling.max_new_tokens, step=1, label="Maximum answer length, in tokens"
+            )
 
     def _lay_out_answers(self, models: Sequence[ChatModel]) -> None:
         with gr.Row(elem_classes="side-by-side"):
             for number, (model, role) in enumerate(zip(models, _roles(models), strict=True)):
                 with gr.Column(elem_classes="one-model rows-3"):
-                    gr.HTML(look.model_name(model, role), padding=False)
-                    # Plain text: an answer is a model's words, never a page's.
+                    gr.HTML(elements.model_name(model, role), padding=False)
+                    # Plain text: an answer must never be rendered as HTML.
                     self.chats.append(
                         gr.Chatbot(
                             show_label=False,
@@ -91,7 +93,7 @@ class Widgets:
                             allow_file_downloads=False,
                         )
                     )
-                    self.timings.append(gr.HTML(look.timing(None), elem_id=f"timing-{number}", padding=False))
+                    self.timings.append(gr.HTML(elements.timing(None), elem_id=f"timing-{number}", padding=False))
 
     def _lay_out_question(self) -> None:
         self.notice = gr.HTML(elem_id="notice", padding=False)
@@ -112,10 +114,10 @@ class Widgets:
         with gr.Row(elem_classes="side-by-side"):
             for number, (model, role, opening) in enumerate(zip(models, _roles(models), openings, strict=True)):
                 with gr.Column(elem_classes="one-model rows-4"):
-                    gr.HTML(look.map_heading(role), padding=False)
+                    gr.HTML(elements.map_heading(role), padding=False)
                     self.maps.append(
                         gr.Image(
-                            label="Where the question looks",
+                            label="Attention of the question",
                             show_label=False,
                             interactive=False,
                             height=330,
@@ -130,13 +132,13 @@ class Widgets:
                             max(model.layers - 1, 1),
                             opening.layer,
                             step=1,
-                            label=look.layer_label(opening.layer, model.layers, opening),
+                            label=elements.layer_label(opening.layer, model.layers, opening),
                             elem_id=f"layer-{number}",
                             interactive=model.layers > 1,
                         )
                     )
                     self.legends.append(
-                        gr.HTML(look.legend(None, None, 0, ""), elem_id=f"legend-{number}", padding=False)
+                        gr.HTML(elements.legend(None, None, 0, ""), elem_id=f"legend-{number}", padding=False)
                     )
 
 

@@ -1,4 +1,4 @@
-"""Where the instruction of an answer looks in the picture: one map a layer."""
+"""Attention maps of an answer: where the instruction attends in the picture, one map per layer."""
 
 from dataclasses import dataclass
 
@@ -21,40 +21,40 @@ class AnswerMaps:
     """The maps of one answer.
 
     Attributes:
-        grids: ``[layers, side, side]``, the mean attention, over heads and the words of the question, that each
-            visual token gets; a layer sums to what the whole picture gets, at most 1.
-        box: what a grid covers of the picture.
+        grids: ``[layers, side, side]``, attention to each visual token, averaged over heads and the question's tokens;
+            a layer sums to the attention of the whole picture, at most 1.
+        box: The part of the picture that a grid covers.
     """
 
     grids: NDArray[np.float32]
     box: SeenBox
 
     def picture(self, picture: Image.Image, layer: int) -> Image.Image:
-        """The map of a layer over the picture."""
+        """The picture with the map of a layer drawn over it."""
         return draw(picture, self.grids[layer], self.box)
 
     def peak(self, layer: int) -> float:
-        """Attention of the visual token that gets most."""
+        """Largest attention to a single visual token."""
         return float(self.grids[layer].max())
 
     def total(self, layer: int) -> float:
-        """Attention that all visual tokens get together."""
+        """Total attention to all visual tokens."""
         return float(self.grids[layer].sum())
 
     def on_padding(self, picture: Image.Image, layer: int) -> float:
-        """How much of the visual tokens' attention falls on the padding (0 to 1)."""
+        """Share of the visual tokens' attention that falls on the padding (0 to 1)."""
         return 1 - share_inside(self.grids[layer], self.box, *picture.size)
 
 
 def measure(chat: Chat, index: int = -1) -> AnswerMaps | None:
-    """The maps of one of a conversation's answers; None without a picture.
+    """The maps of one answer in a conversation; None if there is no picture.
 
     Args:
-        chat: its model runs the attention ``WATCHED_ATTENTION``.
-        index: which exchange.
+        chat: Conversation with a model that uses the attention ``WATCHED_ATTENTION``.
+        index: Index of the exchange.
 
     Raises:
-        InputError: the model cannot be watched, or its visual tokens form no square.
+        InputError: The model's attention cannot be read, or its visual tokens do not form a square.
     """
     features = chat.features()
     if chat.picture is None or features is None:

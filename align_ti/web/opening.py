@@ -1,7 +1,7 @@
-"""The layer at which a model's maps open: ``l*``, whose attention weighted IVA in a distillation, where it is known.
+"""The layer that a model's map shows first: ``l*``, whose attention weighted IVA during distillation, if known.
 
-A distilled run records the layer, and of which model it is, in its ``run_config.json``. So the teacher's own ``l*`` is
-known once a student that it taught is shown beside it.
+A distillation run records the layer and the model it belongs to in its ``run_config.json``. The teacher's ``l*`` is
+therefore known if one of its students is shown next to it.
 """
 
 import json
@@ -17,19 +17,19 @@ from llava.files import model_fingerprint
 
 @dataclass(frozen=True)
 class Opening:
-    """Where a slider starts.
+    """Initial position of a layer slider.
 
     Attributes:
-        layer: Number of the layer, from 0.
-        kind: ``l*`` for IVA's layer, ``depth`` for one as deep as the ``l*`` of the other model; empty if ``l*`` is not
-            known.
+        layer: Index of the layer, from 0.
+        kind: ``l*`` for IVA's layer, ``depth`` for the layer at the same relative depth as the other model's ``l*``;
+            empty if ``l*`` is not known.
     """
 
     layer: int
     kind: Literal["", "l*", "depth"] = ""
 
     def seen_from(self, layer: int) -> str:
-        """What the slider says about ``l*`` when it stands at a layer; empty if ``l*`` is not known."""
+        """The slider's note about ``l*`` when it is at a given layer; empty if ``l*`` is not known."""
         if not self.kind:
             return ""
         if layer == self.layer:
@@ -39,14 +39,15 @@ class Opening:
 
 @dataclass(frozen=True)
 class IvaRun:
-    """What a distilled run tells about IVA's layer.
+    """What a distillation run records about IVA's layer.
 
     Attributes:
         layer: ``l*``, from 0.
-        whose: The model it is a layer of, ``teacher`` or ``student``.
+        whose: The model that the layer belongs to, ``teacher`` or ``student``.
         teacher: Path or hub name of the teacher.
-        contents: The teacher's weights as the run recorded them; None in older runs.
-        teacher_layers: Layers of the teacher; None if its folder is gone and the layer was not chosen by IRS.
+        contents: Fingerprint of the teacher's weights recorded by the run; None in older runs.
+        teacher_layers: Number of the teacher's layers; None if its folder no longer exists and the layer was not
+            chosen by IRS.
     """
 
     layer: int
@@ -57,7 +58,7 @@ class IvaRun:
 
     @classmethod
     def of(cls, path: str | None) -> "IvaRun | None":
-        """The run that made a checkpoint; None where no run used attention for IVA, or none is recorded."""
+        """The run that trained a checkpoint; None if there is no record, or if the run used no attention for IVA."""
         folder = Path(path or "")
         if path is None or not folder.is_dir():
             return None
@@ -75,7 +76,8 @@ class IvaRun:
         return cls(layer, whose, teacher, stage.get("contents", "teacher_path"), _teacher_layers(folder, stage, layer))
 
     def taught_by(self, path: str | None) -> bool:
-        """Whether a checkpoint is this run's teacher: the same weights, or the same name where none were recorded."""
+        """Whether a checkpoint is this run's teacher: the same weights, or the same name if no weights were
+        recorded."""
         if path is None:
             return False
         if self.contents is not None and self.contents.startswith("weights ") and Path(path).is_dir():
@@ -84,10 +86,10 @@ class IvaRun:
 
 
 def openings(shown: Sequence[tuple[str | None, int]]) -> list[Opening]:
-    """Where the sliders of the shown models start.
+    """Initial slider positions of the shown models.
 
-    A model opens at its ``l*``; without one of its own, as deep as ``l*`` lies in the model that has it, or as deep as
-    the other slider; all in the middle if no layer is known.
+    A model starts at its ``l*``. A model without one starts at the relative depth of the other model's ``l*``, or of
+    the other slider. If no layer is known, all start in the middle.
 
     Args:
         shown: Path (or hub name) and number of layers of each model.
@@ -102,13 +104,13 @@ def openings(shown: Sequence[tuple[str | None, int]]) -> list[Opening]:
 
 
 def equal_depth(layer: int, layers: int, other: int) -> int:
-    """The layer of a model with ``other`` layers that is as deep as ``layer`` of ``layers``; first to first, last to
-    last."""
+    """The layer of a model with ``other`` layers at the same relative depth as ``layer`` of ``layers``; the first maps
+    to the first and the last to the last."""
     return round(layer * (other - 1) / (layers - 1)) if layers > 1 else other // 2
 
 
 def _of_runs(number: int, shown: Sequence[tuple[str | None, int]], runs: Sequence[IvaRun | None]) -> Opening | None:
-    """Where the runs of the shown models say that one of them opens."""
+    """Initial position of one model according to the runs of the shown models."""
     path, layers = shown[number]
     own = runs[number]
     if own is not None and own.whose == "student" and own.layer < layers:
@@ -132,7 +134,7 @@ def _of_runs(number: int, shown: Sequence[tuple[str | None, int]], runs: Sequenc
 
 
 def _teacher_layers(folder: Path, stage: Stage, layer: int) -> int | None:
-    """Layers of a run's teacher: from its folder, else from the scores by which its layer was chosen."""
+    """Number of layers of a run's teacher: from its folder, otherwise from the IRS scores that selected the layer."""
     config = _json(Path(stage.get("distill", "teacher_path")) / "config.json")
     for part in (config, config.get("text_config")):
         layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
@@ -144,7 +146,7 @@ def _teacher_layers(folder: Path, stage: Stage, layer: int) -> int | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where none can be read."""
+    """A JSON object; empty if it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The web page: what happens when its widgets are used. What is said and measured is ``align_ti.web.sessions``."""
+"""The web page: event handlers of its widgets. Conversations and measurements are in ``align_ti.web.sessions``."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from align_ti.web import look
+from align_ti.web import elements
 from align_ti.web.examples import EXAMPLES
 from align_ti.web.layout import Widgets
 from align_ti.web.opening import openings
@@ -20,7 +20,7 @@ from llava.serve.uploads import UploadLimits, uploaded_picture
 
 SECONDS_BETWEEN_UPDATES = 0.08
 WAITING = 16
-"""Questions that may wait in line; more are turned away with a message."""
+"""Maximum number of queued questions; further ones are rejected with a message."""
 
 LOST = "the server has forgotten this conversation; upload the picture again"
 NO_PICTURE = (
@@ -32,7 +32,7 @@ Update = dict[Any, Any]
 
 
 class Page:
-    """One page and its handlers. They keep nothing here: all state is the visitor's session."""
+    """One page and its event handlers. All state is in the visitor's session."""
 
     def __init__(self, models: Sequence[ChatModel], sampling: Sampling, limits: UploadLimits) -> None:
         self.models, self.limits = models, limits
@@ -64,12 +64,16 @@ class Page:
             [*columns, *controls],
             trigger_mode="once",
             preprocess=False,
-            **{**quiet, "show_progress": "minimal", "show_progress_on": self.widgets.question},  # the place in line
+            **{
+                **quiet,
+                "show_progress": "minimal",
+                "show_progress_on": self.widgets.question,
+            },  # the position in the queue
         )
         now: dict[str, Any] = {"queue": False, **quiet}
         self.widgets.stop.click(self._stopped, None, None, **now)
         self.widgets.new.click(self._begun, self.widgets.layers, [*columns, *controls], **now)
-        # The upload's own reading is left out: the picture is opened by llava.serve.uploads alone.
+        # The widget's own preprocessing is skipped: only llava.serve.uploads opens the picture.
         gr.on(
             [self.widgets.upload.upload, self.widgets.upload.clear],
             self._uploaded,
@@ -87,7 +91,7 @@ class Page:
     def _connect_example(self, number: int, columns: list[Any], controls: list[Any], now: dict[str, Any]) -> None:
         button, example = self.widgets.examples[number], EXAMPLES[number]
         assert button.icon is not None
-        served = button.icon["path"]  # the copy that the server gives out
+        served = button.icon["path"]  # the copy that the server delivers
 
         def chosen(request: gr.Request, *layers: Any) -> Update:
             session = self._session(request, layers)
@@ -104,7 +108,7 @@ class Page:
         def layer_changed(request: gr.Request, layer: Any) -> Update:
             session = self.sessions.of(request.session_hash)
             session.layers[number] = shown = self._layer(number, layer)
-            label = look.layer_label(shown, self.models[number].layers, self.openings[number])
+            label = elements.layer_label(shown, self.models[number].layers, self.openings[number])
             return {**self._shown(session, number), self.widgets.layers[number]: gr.update(label=label)}
 
         def selected(request: gr.Request, event: gr.SelectData, *layers: Any) -> Update:
@@ -124,7 +128,7 @@ class Page:
         self.widgets.chats[number].select(selected, self.widgets.layers, every, **now)
         self.widgets.chats[number].clear(self._begun, self.widgets.layers, [*columns, *controls], **now)
 
-    # What happens
+    # Event handlers
 
     def _asked(
         self,
@@ -139,7 +143,9 @@ class Page:
     ) -> Iterator[Update]:
         try:
             session = self._session(request, layers)
-            if upload is None and session.picture is not None:  # removed, and asked before the server was told
+            if (
+                upload is None and session.picture is not None
+            ):  # the picture was removed, and the question came before that event
                 session.show(None)
             if session.picture is None and (upload is not None or pictureless is not True):
                 raise InputError(LOST if upload is not None else NO_PICTURE)
@@ -159,7 +165,7 @@ class Page:
                 if not started:
                     started = True
                     update |= {self.widgets.question: "", **self._busy(True), **self._no_notices()}
-                    update |= dict.fromkeys(self.widgets.timings, look.timing(None))
+                    update |= dict.fromkeys(self.widgets.timings, elements.timing(None))
                 last = time.monotonic()
                 yield update
             if session.columns is columns:
@@ -168,10 +174,10 @@ class Page:
                     **self._said(columns),
                     **self._timings(columns),
                     **self._busy(False),
-                    self.widgets.notice: look.notice("; ".join(problems)),
+                    self.widgets.notice: elements.notice("; ".join(problems)),
                 }
         except InputError as error:
-            yield {**self._busy(False), self.widgets.notice: look.notice(str(error))}
+            yield {**self._busy(False), self.widgets.notice: elements.notice(str(error))}
 
     def _uploaded(self, request: gr.Request, upload: Any, *layers: Any) -> Update:
         session = self._session(request, layers)
@@ -183,7 +189,7 @@ class Page:
             return {
                 **self._fresh(session),
                 self.widgets.upload: None,
-                self.widgets.upload_notice: look.notice(str(error)),
+                self.widgets.upload_notice: elements.notice(str(error)),
             }
         session.show(picture)
         return self._fresh(session)
@@ -200,7 +206,7 @@ class Page:
         self.sessions.forget(request.session_hash)
 
     def _session(self, request: gr.Request, layers: Sequence[Any]) -> Session:
-        """The visitor's session, with the layers that the sliders show."""
+        """The visitor's session, with the layers set on the sliders."""
         session = self.sessions.of(request.session_hash)
         session.layers = [self._layer(number, layer) for number, layer in enumerate(layers)]
         return session
@@ -208,20 +214,20 @@ class Page:
     def _layer(self, number: int, layer: Any) -> int:
         return min(max(int(_number(layer)), 0), self.models[number].layers - 1)
 
-    # What is shown
+    # Updates of the widgets
 
     def _said(self, columns: Sequence[Column]) -> Update:
         return {chat: _messages(column.messages()) for chat, column in zip(self.widgets.chats, columns, strict=True)}
 
     def _shown(self, session: Session, number: int) -> Update:
-        """Map, legend and timing of the answer that is selected in a column."""
+        """Map, legend and timing of the selected answer of a column."""
         column, layer = session.columns[number], session.layers[number]
         maps = column.maps[column.shown] if 0 <= column.shown < len(column.maps) else None
         question = column.messages()[column.shown][0] if maps is not None else ""
         drawn = maps.picture(session.picture, layer) if maps is not None and session.picture is not None else None
         return {
             self.widgets.maps[number]: drawn,
-            self.widgets.legends[number]: look.legend(maps, session.picture, layer, question),
+            self.widgets.legends[number]: elements.legend(maps, session.picture, layer, question),
             self.widgets.timings[number]: _timing(column),
         }
 
@@ -250,7 +256,7 @@ class Page:
 
 
 def _timing(column: Column) -> str:
-    return look.timing(column.timings[column.shown] if 0 <= column.shown < len(column.timings) else None)
+    return elements.timing(column.timings[column.shown] if 0 <= column.shown < len(column.timings) else None)
 
 
 def _messages(exchanges: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -262,10 +268,10 @@ def _messages(exchanges: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 
 
 def _number(value: Any) -> float:
-    """A number that a page sent.
+    """A number sent by the page.
 
     Raises:
-        InputError: it sent something else.
+        InputError: The value is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{value!r} is not a number")

@@ -1,4 +1,4 @@
-"""Where the project can be found."""
+"""The project's address."""
 
 from importlib.metadata import PackageNotFoundError, metadata
 
@@ -8,8 +8,8 @@ PREFERRED = ("homepage", "repository", "source")
 
 
 def project_url() -> str | None:
-    """The project's address from ``pyproject.toml``'s project URLs, as installed: its home page or repository before
-    others; None if it has no address but the paper's, or is not installed."""
+    """The project's address from the URLs in ``pyproject.toml``, as installed: its home page or repository first; None
+    if there is only the paper's address, or if the package is not installed."""
     try:
         entries = metadata("align-ti").get_all("Project-URL") or []
     except PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""A local web page to talk to one model, or to a teacher and a student side by side.
+"""A local web page to chat with one model, or with a teacher and a student side by side.
 
     python -m align_ti.web.server --model-path TEACHER STUDENT
 
-It shows for every answer where the question looks in the picture. The page is for this machine alone unless
-``--host`` or ``--share`` says otherwise. It needs the ``serve`` extra: pip install -e .[serve]
+For every answer it shows where the question attends in the picture. The page can only be reached from this machine
+unless ``--host`` or ``--share`` is given. It needs the extra ``serve``: pip install -e .[serve]
 """
 
 import argparse
@@ -38,15 +38,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         action="extend",
         required=True,
         metavar="CHECKPOINT",
-        help="one checkpoint, or the teacher's and the student's",
+        help="one checkpoint, or the teacher and the student",
     )
     add_model_flags(parser)
     add_sampling_flags(parser)
-    add_flag(parser, "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is the whole network")
-    add_flag(parser, "--port", type=int, default=7860, help="0 takes any free one")
+    add_flag(parser, "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all networks")
+    add_flag(parser, "--port", type=int, default=7860, help="port; 0 for any free port")
     add_flag(parser, "--share", action="store_true", help="make the page public through Gradio's servers")
-    add_flag(parser, "--max-upload-mb", type=float, default=10.0, help="largest picture file, in MiB")
-    add_flag(parser, "--max-megapixels", type=float, default=25.0, help="largest picture, in millions of pixels")
+    add_flag(parser, "--max-upload-mb", type=float, default=10.0, help="maximum size of an image file, in MiB")
+    add_flag(parser, "--max-megapixels", type=float, default=25.0, help="maximum size of an image, in megapixels")
     arguments = parser.parse_args(argv)
     if len(arguments.model_path) > 2:
         raise InputError(f"{len(arguments.model_path)} checkpoints; the page shows one, or two side by side")
@@ -59,31 +59,31 @@ def launch(page: "Page", host: str, port: int, share: bool = False, block: bool 
     """Serve a page.
 
     Args:
-        page: the page.
-        host: address to listen on.
-        port: 0 for any free one.
-        share: public through Gradio's servers.
-        block: return only when the server ends.
+        page: The page.
+        host: Address to listen on.
+        port: Port; 0 for any free port.
+        share: Make the page public through Gradio's servers.
+        block: Return only when the server ends.
 
     Returns:
         The page's address.
 
     Raises:
-        InputError: the port is taken.
+        InputError: The port is in use.
     """
     import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from align_ti.web.look import CSS
+    from align_ti.web.elements import CSS
     from align_ti.web.upload_guard import Guard
 
     middleware = [Middleware(Guard, max_bytes=page.limits.max_bytes)]
     if host in LOCAL_HOSTS and not share:
-        # Another site whose name resolves to this machine gets no answer.
+        # Reject requests from another site whose name resolves to this machine (DNS rebinding).
         middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL_HOSTS, "[::1]"]))
     elif host not in LOCAL_HOSTS:
-        logger.warning("listening on %s: whoever reaches this machine can use the page", host)
+        logger.warning("listening on %s: anyone who can reach this machine can use the page", host)
     try:
         _, address, _ = page.blocks.launch(
             server_name=host,
@@ -106,7 +106,7 @@ def launch(page: "Page", host: str, port: int, share: bool = False, block: bool 
             css=CSS,
         )
     except OSError as error:
-        raise InputError(f"port {port} of {host} is taken or not allowed; choose another with --port") from error
+        raise InputError(f"port {port} of {host} is in use or not allowed; choose another with --port") from error
     logger.info("the page is at %s (Ctrl-C ends the server)", page.blocks.share_url or address)
     if block:
         page.blocks.block_thread()
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
     sampling = Sampling(arguments.temperature, arguments.top_p, arguments.max_new_tokens)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the uploads are removed then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are removed in this case, too
     with tempfile.TemporaryDirectory(prefix="align-ti-uploads-") as uploads:
         prepare_gradio(uploads)
         from align_ti.web.maps import WATCHED_ATTENTION
@@ -149,8 +149,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def prepare_gradio(uploads: str) -> None:
-    """Set what Gradio reads from the environment: no usage reports, and where uploads go. Call it before the page's
-    modules are imported.
+    """Set Gradio's environment variables: no usage reports, and the folder of uploads. Call it before importing the
+    page's modules.
 
     Raises:
         InputError: Gradio is not installed.

@@ -1,4 +1,4 @@
-"""What one visitor of the page has: a picture, and a conversation about it with every model."""
+"""The state of one visitor of the page: a picture, and a conversation about it with every model."""
 
 import logging
 import queue
@@ -19,7 +19,7 @@ from llava.serve.timing import Timing
 logger = logging.getLogger(__name__)
 
 MAX_SESSIONS = 32
-"""Visitors remembered at once; the one silent for longest is forgotten first."""
+"""Maximum number of sessions; the one idle for longest is dropped first."""
 
 
 @dataclass
@@ -27,12 +27,12 @@ class Column:
     """One model's side of the page.
 
     Attributes:
-        chat: the conversation; its exchanges are the finished answers.
-        maps: one entry for every exchange; None where there is no picture.
-        timings: How fast each answer came.
-        live: question and answer so far, while the model answers.
-        shown: which exchange's map and timing are on the page.
-        problem: why the last question got no answer or no map.
+        chat: The conversation; its exchanges are the finished answers.
+        maps: One entry for every exchange; None without a picture.
+        timings: Speed of each answer.
+        live: Question and partial answer while the model answers.
+        shown: Index of the exchange whose map and timing are on the page.
+        problem: Why the last question got no answer or no map.
     """
 
     chat: Chat
@@ -43,11 +43,12 @@ class Column:
     problem: str = ""
 
     def messages(self) -> list[tuple[str, str]]:
-        """All questions and answers, the one in work included."""
+        """All questions and answers, including the one in progress."""
         return [*self.chat.exchanges[: len(self.maps)], *([self.live] if self.live else [])]
 
     def answer(self, question: str, sampling: Sampling, changed: Callable[[], None]) -> None:
-        """Ask, then measure; ``changed`` is called after every piece. Problems are noted, not raised."""
+        """Answer a question, then compute its maps; ``changed`` is called after every piece of text. Errors are stored,
+        not raised."""
         asked, maps = len(self.chat.exchanges), None
         self.problem, self.live = "", (question, "")
         try:
@@ -59,7 +60,7 @@ class Column:
             self.problem = str(error)
         except Exception:
             logger.exception("%s could not answer", self.chat.model.name)
-            self.problem = "something went wrong; the server's log says what"
+            self.problem = "something went wrong; see the server's log"
         finally:
             if len(self.chat.exchanges) > asked:
                 self.timings.append(self.chat.timing)
@@ -69,13 +70,13 @@ class Column:
 
 
 class Session:
-    """One visitor. A new picture or ``begin`` starts new conversations; what an answer still in work says after
-    that is dropped.
+    """One visitor. A new picture or ``begin`` starts new conversations; further output of an answer in progress is
+    dropped.
 
     Attributes:
-        picture: What is talked about.
-        columns: The conversations, one a model.
-        layers: The layer of each model whose map is on the page.
+        picture: The picture of the conversation.
+        columns: The conversations, one per model.
+        layers: The layer shown for each model.
     """
 
     def __init__(self, models: Sequence[ChatModel]) -> None:
@@ -86,32 +87,32 @@ class Session:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was said; the picture stays."""
+        """Start new conversations about the same picture."""
         self.stop()
         self.columns = [Column(Chat(model, self.picture)) for model in self.models]
 
     def show(self, picture: Image.Image | None) -> None:
-        """Talk about another picture, or about none."""
+        """Start new conversations about another picture, or about none."""
         self.picture = picture
         self.begin()
 
     def stop(self) -> None:
-        """End the answers in work."""
+        """Stop the answers in progress."""
         for column in self.columns:
             column.chat.stop()
 
     def select(self, column: int, index: int) -> None:
-        """Put an earlier answer's map on the page, of the other models too where they were asked the same."""
+        """Show the map of an earlier answer, also for the other models if they were asked the same question."""
         chosen = self.columns[column].messages()
         for other in self.columns:
             if 0 <= index < min(len(other.maps), len(chosen)) and other.messages()[index][0] == chosen[index][0]:
                 other.shown = index
 
     def answer(self, question: str, sampling: Sampling) -> Iterator[None]:
-        """Ask every model at the same time; yields at once, and whenever there is more to show.
+        """Ask all models at the same time; yields immediately, and whenever there is more to show.
 
         Raises:
-            InputError: the question cannot be asked, or the last one is not answered yet.
+            InputError: The question is invalid, or the last one is still being answered.
         """
         columns = self.columns
         if any(column.live for column in columns):
@@ -135,7 +136,7 @@ class Session:
             yield
             while working:
                 working -= news.get()
-                while working and not news.empty():  # one update for all that has come meanwhile
+                while working and not news.empty():  # one update for everything that arrived meanwhile
                     working -= news.get()
                 if self.columns is not columns:
                     return
@@ -149,7 +150,7 @@ class Session:
 
 
 class Sessions:
-    """The visitors, by the name that the page gives each of its tabs."""
+    """The sessions, by the session id that the page gives each tab."""
 
     def __init__(self, models: Sequence[ChatModel], capacity: int = MAX_SESSIONS) -> None:
         self.models, self.capacity = models, capacity
@@ -157,10 +158,10 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def of(self, name: str | None) -> Session:
-        """A visitor's session, a new one for a new visitor.
+        """The session of a visitor; a new one for a new visitor.
 
         Raises:
-            InputError: a visitor without a name.
+            InputError: The request has no session id.
         """
         if not name:
             raise InputError("the request belongs to no page; reload it")
@@ -172,7 +173,7 @@ class Sessions:
         return session
 
     def forget(self, name: str | None) -> None:
-        """Drop a visitor who left."""
+        """Drop the session of a visitor who left."""
         with self._lock:
             session = self._sessions.pop(name or "", None)
         if session is not None:

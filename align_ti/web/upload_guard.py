@@ -1,4 +1,4 @@
-"""What the page's server refuses before the page's own code runs, and what a browser may load with the page."""
+"""Requests that the server rejects before the page's own code runs, and the page's content security policy."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,10 +12,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 FORM_OVERHEAD = 2**16
-"""Bytes that a request may have beyond the largest picture."""
+"""Bytes that a request may have in addition to the largest picture."""
 
 HEADERS = {
-    # The page comes whole from this server; a browser shall ask no other one, whatever an answer contains.
+    # Everything on the page comes from this server: a browser must not contact another one, whatever an answer
+    # contains.
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
@@ -27,12 +28,12 @@ HEADERS = {
 class Guard:
     """ASGI middleware in front of the page.
 
-    It refuses a request that is larger than any upload may be, and one that asks the server to take a file from the
-    network or to unpack one from an address, which the widgets would otherwise do for a client that does not use
-    them. The check of the picture itself is ``llava.serve.uploads``.
+    It rejects requests that are larger than any allowed upload, and requests that make the server fetch a file from the
+    network or decode one from a data URL, which Gradio's widgets would do for a client that bypasses the page. The
+    picture itself is checked in ``llava.serve.uploads``.
 
     Args:
-        app: the page.
+        app: The page.
         max_bytes: Largest picture, in bytes.
     """
 
@@ -47,21 +48,21 @@ class Guard:
         if scope["method"] == "POST":
             length = dict(scope["headers"]).get(b"content-length", b"")
             if not length.isdigit():
-                return await _refuse(411, "the request does not say how long it is")(scope, receive, send)
+                return await _refuse(411, "the request has no content length")(scope, receive, send)
             if int(length) > self.limit:
                 return await _refuse(413, "the request is too large")(scope, receive, send)
             if not scope["path"].endswith("/upload"):
                 body = await _read(receive)
                 if fetches(body):
-                    refusal = _refuse(400, "files are taken from uploads only, never from an address")
+                    refusal = _refuse(400, "files are only accepted as uploads, never from a URL")
                     return await refusal(scope, receive, send)
                 receive = _replay(body, receive)
         await self.app(scope, receive, send)
 
 
 def fetches(body: bytes) -> bool:
-    """Whether a request's JSON holds a file that would come from an address: a ``path`` on a network, or a ``url``
-    that contains the file. Bodies that are not JSON hold no file."""
+    """Whether a request's JSON contains a file that would be read from a URL: a ``path`` on the network, or a ``url``
+    that contains the file (a data URL). Bodies that are not JSON contain no file."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""Talk to a checkpoint: in the terminal (``llava.serve.cli``) or on a local web page (``align_ti.web.server``)."""
+"""Chat with a checkpoint in the terminal (``llava.serve.cli``) or on a local web page (``align_ti.web.server``)."""

@@ -1,4 +1,4 @@
-"""A conversation with one model about one picture: what was said, and the prompt of the next answer."""
+"""A conversation with one model about one picture: its history, and the prompt of the next answer."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,13 @@ from llava.serve.timing import Timing
 
 
 class Chat:
-    """Questions and answers in turn. The picture, if any, stands at the front of the first question, as in training;
-    another picture therefore means another ``Chat``.
+    """Alternating questions and answers. The picture, if any, comes first in the first question, as in training;
+    another picture therefore needs another ``Chat``.
 
     Attributes:
         exchanges: ``(question, answer)`` pairs so far.
-        finish: how the last answer ended: ``stop``, ``length`` or ``interrupted``.
-        timing: How fast the last answer came; None before the first, and if no token was generated.
+        finish: How the last answer ended: ``stop``, ``length`` or ``interrupted``.
+        timing: Speed of the last answer; None before the first, and if no token was generated.
     """
 
     def __init__(self, model: ChatModel, picture: Image.Image | None = None) -> None:
@@ -39,13 +39,13 @@ class Chat:
         self._halted = False
 
     def ask(self, question: str, sampling: Sampling) -> Iterator[str]:
-        """Answer a question piece by piece, and remember question and answer.
+        """Stream the answer to a question, and add both to the history.
 
-        An answer that is stopped, or whose iteration is left, is remembered as far as it was shown; a question that
-        got no answer at all is forgotten.
+        If an answer is stopped, or its iteration is left, the part that was shown is kept; a question without any
+        answer is dropped.
 
         Raises:
-            InputError: an empty question, an ``<image>`` without a picture, or no room left in the context.
+            InputError: The question is empty, it contains ``<image>`` without a picture, or the context is full.
         """
         asked = time.perf_counter()
         self._halted = False
@@ -53,7 +53,7 @@ class Chat:
         ids = self.ids(self.segments(question))
         sampling = self._within_context(ids, sampling)
         self._stream = stream = AnswerStream(self.model, ids, self.features(), sampling, asked)
-        if self._halted:  # while the picture was prepared
+        if self._halted:  # stopped while the picture was prepared
             stream.stop()
         try:
             with closing(iter(stream)) as pieces:  # type: ignore[type-var]
@@ -64,31 +64,32 @@ class Chat:
                 self.exchanges.append((question, stream.text))
 
     def stop(self) -> None:
-        """End the answer in work, if there is one; may be called from another thread."""
+        """Stop the answer in progress, if there is one; may be called from another thread."""
         self._halted = True
         stream = self._stream
         if stream is not None:
             stream.stop()
 
     def clean(self, question: str) -> str:
-        """A question as it is asked: stripped, LLaVA's own ``<image>`` marker left out.
+        """The question to ask: stripped, without LLaVA's ``<image>`` marker.
 
         Raises:
-            InputError: nothing is left, or ``<image>`` was written where there is no picture.
+            InputError: Nothing is left, or there is an ``<image>`` without a picture.
         """
         if DEFAULT_IMAGE_TOKEN in question and self.picture is None:
-            raise InputError(f"the question has {DEFAULT_IMAGE_TOKEN} in it, but no picture is loaded")
+            raise InputError(f"the question contains {DEFAULT_IMAGE_TOKEN}, but no picture is loaded")
         question = question.replace(DEFAULT_IMAGE_TOKEN, "").strip()
         if not question:
             raise InputError("the question is empty")
         return question
 
     def segments(self, question: str, history: Sequence[tuple[str, str]] | None = None) -> list[Segment]:
-        """The prompt of an answer in the model's template; only the words of the last question are instruction.
+        """The prompt of an answer in the model's template; only the words of the last question are marked as
+        instruction.
 
         Args:
-            question: a cleaned question.
-            history: the exchanges before it; all so far by default.
+            question: A cleaned question.
+            history: The exchanges before it; all so far by default.
         """
         turns = [turn for pair in (self.exchanges if history is None else history) for turn in _turns(*pair)]
         turns.append((HUMAN, question))
@@ -122,15 +123,15 @@ class Chat:
         return self._features
 
     def _within_context(self, ids: list[int], sampling: Sampling) -> Sampling:
-        """Fewer new tokens where the context ends before."""
+        """The sampling settings, with the number of new tokens limited to the remaining context."""
         features = self.features()
         visual = 0 if features is None else features.shape[1] - 1
         used = len(ids) + visual * ids.count(IMAGE_TOKEN_INDEX)
         room = self.model.loaded.context_length - used
         if room < 1:
             raise InputError(
-                f"the conversation is {used} tokens long and {self.model.name} was made for "
-                f"{self.model.loaded.context_length}: begin a new conversation"
+                f"the conversation is {used} tokens long, and {self.model.name} has a context of "
+                f"{self.model.loaded.context_length}: start a new conversation"
             )
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 

@@ -1,10 +1,10 @@
-"""Talk to a checkpoint in the terminal.
+"""Chat with a checkpoint in the terminal.
 
     python -m llava.serve.cli --model-path CHECKPOINT --image-file picture.jpg
 
-While it runs: ``/image FILE`` shows another picture and ``/new`` forgets what was said (both begin a new
-conversation), ``/exit`` or Ctrl-D ends. Ctrl-C stops an answer. Through a pipe every line is a question or a command,
-standard output has one answer after the other, and the first error ends the program:
+Commands: ``/image FILE`` loads another picture and ``/new`` clears the history (both start a new conversation),
+``/exit`` or Ctrl-D quits. Ctrl-C stops an answer. When input is piped, every line is a question or a command, standard
+output contains only the answers, and the first error ends the program:
 
     echo "What is on the left?" | python -m llava.serve.cli --model-path CHECKPOINT --image-file picture.jpg
 """
@@ -43,8 +43,8 @@ class Terminal:
         """Answer until the input ends.
 
         Raises:
-            InputError: when not interactive, whatever a line got wrong; otherwise that is shown and the next line
-                read.
+            InputError: A line is invalid and the input is not interactive; otherwise the error is shown and the next
+                line is read.
         """
         for line in _typed() if self.interactive else sys.stdin:
             try:
@@ -59,14 +59,14 @@ class Terminal:
                 self._note(f"error: {error}")
 
     def _command(self, line: str) -> bool:
-        """Obey; False means the end."""
+        """Run a command; False means quit."""
         name, _, rest = line.strip().partition(" ")
         if name == "/image":
             self.picture = read_picture(rest.strip())
         elif name not in ("/new", "/exit"):
             raise InputError(
-                f"unknown command {name}; commands are {COMMANDS} (to ask about words that begin with a slash, "
-                "put a space in front)"
+                f"unknown command {name}; commands are {COMMANDS} (to start a question with a slash, "
+                "put a space before it)"
             )
         if name != "/exit":
             self.chat = self._begin()
@@ -100,23 +100,23 @@ def read_picture(name: str) -> "Image.Image":
     """The picture called ``name``.
 
     Raises:
-        InputError: no name, an address on the network, or a file that cannot be read.
+        InputError: The name is missing or a URL, or the file cannot be read.
     """
     from llava.serve.uploads import local_picture
 
     if not name:
         raise InputError("/image needs a file: /image picture.jpg")
     if "://" in name:
-        raise InputError(f"{name} is an address on the network; download the picture and give its file")
+        raise InputError(f"{name} is a URL; download the picture and give its file")
     return local_picture(Path(name).expanduser())
 
 
 @contextlib.contextmanager
 def _interrupt_calls(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls ``stop``; once more, it is a ``KeyboardInterrupt``.
+    """The first Ctrl-C calls ``stop``; the second raises ``KeyboardInterrupt``.
 
-    At the first, an exception could arise while the main thread holds the lock of the queue that the generating thread
-    writes to, and both would wait for each other.
+    An exception at the first one could be raised while the main thread holds the lock of the queue that the generating
+    thread writes to, which would deadlock.
     """
     usual = signal.getsignal(signal.SIGINT)
 
@@ -132,7 +132,7 @@ def _interrupt_calls(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _typed() -> Iterator[str]:
-    """Lines from the keyboard; Ctrl-C drops the line, Ctrl-D ends."""
+    """Lines from the keyboard; Ctrl-C drops the line, Ctrl-D quits."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives input() a history)
     while True:
@@ -153,7 +153,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add_flag(parser, "--model-path", required=True, help="checkpoint folder or hub name")
-    add_flag(parser, "--image-file", help="picture to talk about; none for text alone")
+    add_flag(parser, "--image-file", help="picture to ask about; without it the chat is text-only")
     add_model_flags(parser)
     add_flag(parser, "--attn-implementation", help="as in transformers")
     add_sampling_flags(parser)
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     sampling = Sampling(arguments.temperature, arguments.top_p, arguments.max_new_tokens)
     picture = read_picture(arguments.image_file) if arguments.image_file is not None else None
 
-    from llava.inference.checkpoint import ChatModel  # heavy: loaded once the input is known to be right
+    from llava.inference.checkpoint import ChatModel  # slow to import: only after the input has been checked
 
     model = ChatModel.load(
         arguments.model_path,

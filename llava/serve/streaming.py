@@ -1,4 +1,4 @@
-"""An answer that arrives piece by piece and can be stopped."""
+"""An answer that is streamed and can be stopped."""
 
 import threading
 import time
@@ -16,15 +16,15 @@ from llava.serve.timing import Timing
 
 
 class AnswerStream:
-    """One answer in the making. Iterate over it for pieces of text; they join to ``text``.
+    """An answer being generated. Iterate over it for pieces of text; together they are ``text``.
 
-    Generation runs in a thread of its own while somebody iterates. It ends early when ``stop`` is called or the
-    iteration is left.
+    Generation runs in its own thread during the iteration. It ends early if ``stop`` is called or the iteration is
+    left.
 
     Attributes:
-        text: what was said, stripped; complete once the iteration is over.
+        text: The answer so far, stripped; complete once the iteration is over.
         finish: ``stop``, ``length`` or ``interrupted``; empty before the end.
-        timing: How fast it came; None before the end, and if no token was generated.
+        timing: Speed of the answer; None before the end, and if no token was generated.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class AnswerStream:
     ) -> None:
         """
         Args:
-            model: who answers.
-            ids: the prompt, -200 for each picture.
+            model: The model.
+            ids: Token ids of the prompt, -200 for each picture.
             features: Features of the pictures, ``[N, Nv, Dv]``.
-            sampling: how to choose tokens, and how many at most.
-            asked: When the question was asked, on the clock ``time.perf_counter``.
+            sampling: Sampling settings and maximum number of tokens.
+            asked: Time of the question, from ``time.perf_counter``.
         """
         self.model, self.ids, self.features, self.sampling, self.asked = model, ids, features, sampling, asked
         self.text, self.finish = "", ""
@@ -44,7 +44,7 @@ class AnswerStream:
         self._stopped = False  # no Event: its lock must not be taken in a signal handler
 
     def stop(self) -> None:
-        """End the answer after the token in work; may be called from another thread or a signal handler."""
+        """End the answer after the current token; may be called from another thread or a signal handler."""
         self._stopped = True
 
     def __iter__(self) -> Iterator[str]:
@@ -90,28 +90,28 @@ class AnswerStream:
                     stopping_criteria=StoppingCriteriaList([*(end.criteria() or []), _Stopped(lambda: self._stopped)]),
                     streamer=streamer,
                 )
-        except BaseException as error:  # raised again where the pieces are read
+        except BaseException as error:  # raised again in the thread that reads the pieces
             failures.append(error)
         finally:
             streamer.end()
 
 
 class _SettledText(TextIteratorStreamer):
-    """Hands out text as soon as later tokens cannot change it.
+    """Emits text as soon as later tokens cannot change it.
 
-    Everything said so far is decoded anew with each token, and cut as in evaluation. Held back are characters
-    that lack bytes, white space at the end and what may be the beginning of the end-of-turn string.
+    All tokens so far are decoded again with each new one, and cut as in evaluation. Incomplete characters, trailing
+    white space and a possible beginning of the end-of-turn string are held back.
     """
 
     def __init__(self, end: EndOfTurn, max_new_tokens: int) -> None:
         super().__init__(end.tokenizer, skip_prompt=True)
         self.end_of_turn, self.max_new_tokens = end, max_new_tokens
         self.tokens: list[int] = []
-        self.times: list[float] = []  # when each token came
+        self.times: list[float] = []  # arrival time of each token
         self.text, self.finish, self.shown = "", "", ""
 
     def put(self, value: Tensor) -> None:
-        """Take the next tokens; the first call brings the prompt."""
+        """Add the next tokens; the first call is the prompt."""
         if self.next_tokens_are_prompt:
             self.next_tokens_are_prompt = False
             return
@@ -121,7 +121,7 @@ class _SettledText(TextIteratorStreamer):
         self._show(self._settled(), stream_end=False)
 
     def end(self) -> None:
-        """Hand out the rest."""
+        """Emit the rest."""
         self._read()
         self._show(self.text, stream_end=True)
 
@@ -143,7 +143,7 @@ class _SettledText(TextIteratorStreamer):
 
 
 class _Stopped(StoppingCriteria):
-    """True once ``stopped`` says so."""
+    """True once ``stopped`` returns True."""
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
         self.stopped = stopped

@@ -1,16 +1,16 @@
-"""How fast an answer came."""
+"""The speed of an answer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The speed of one answer, measured from the question: reading the picture and the prompt are included.
+    """The speed of one answer, measured from the question, including the processing of picture and prompt.
 
     Attributes:
         first: Seconds to the first token.
         total: Seconds to the last token.
-        tokens: Number of generated tokens, the end-of-turn token included.
+        tokens: Number of generated tokens, including the end-of-turn token.
     """
 
     first: float
@@ -19,7 +19,7 @@ class Timing:
 
     @property
     def per_second(self) -> float:
-        """Tokens per second over the whole answer, the wait for the first token included."""
+        """Tokens per second over the whole answer, including the time to the first token."""
         return self.tokens / max(self.total, 1e-9)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Pictures that people hand in: what is taken, checked before a pixel is decoded."""
+"""Uploaded pictures: limits and checks before any pixel is decoded."""
 
 import os
 import warnings
@@ -11,12 +11,12 @@ from llava.data.images import DAMAGE, load_image, to_rgb
 from llava.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""Pillow's names of what an upload may be; its content decides, never its file name."""
+"""Pillow's names of the accepted formats; the content of a file decides, not its name."""
 
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """How large an upload may be."""
+    """Size limits of an upload."""
 
     max_bytes: int = 10 * 2**20
     max_pixels: int = 25_000_000
@@ -26,25 +26,25 @@ class UploadLimits:
 
 
 def local_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """A picture of the user's own disk as RGB, turned upright as its camera noted.
+    """A picture from the user's own disk as RGB, rotated according to its EXIF orientation.
 
     Raises:
-        InputError: it cannot be read; the message names the file.
+        InputError: The picture cannot be read; the message names the file.
     """
     return _upright(load_image(path))
 
 
 def uploaded_picture(path: str | os.PathLike[str], folder: str | os.PathLike[str], limits: UploadLimits) -> Image.Image:
-    """An uploaded picture as RGB, turned upright as its camera noted.
+    """An uploaded picture as RGB, rotated according to its EXIF orientation.
 
     Args:
-        path: where the client says its upload lies.
-        folder: where uploads lie; nothing else is opened.
-        limits: bytes and pixels.
+        path: Path of the upload, as sent by the client.
+        folder: Folder of the uploads; files elsewhere are not opened.
+        limits: Limits in bytes and pixels.
 
     Raises:
-        InputError: a place outside the folder, another format, too large, damaged or empty. The messages are for
-            people far away and name no path.
+        InputError: The path is outside the folder, or the file has another format or is too large, damaged or empty.
+            The messages are shown to remote users and contain no path.
     """
     file, root = Path(path).resolve(), Path(folder).resolve()
     if not file.is_relative_to(root) or not file.is_file():
@@ -54,7 +54,7 @@ def uploaded_picture(path: str | os.PathLike[str], folder: str | os.PathLike[str
         raise InputError(f"the picture has {size / 2**20:.1f} MiB; upload a {limits}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below says it better
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below has a better message
             with Image.open(file, formats=FORMATS) as image:
                 pixels = image.width * image.height
                 if pixels > limits.max_pixels:
@@ -66,7 +66,7 @@ def uploaded_picture(path: str | os.PathLike[str], folder: str | os.PathLike[str
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"the file is not a picture of a known kind; upload a {limits}") from None
+        raise InputError(f"the file is not a picture of a supported format; upload a {limits}") from None
     except DAMAGE as error:
         raise InputError(f"the picture cannot be read, it may be damaged or too large; upload a {limits}") from error
 

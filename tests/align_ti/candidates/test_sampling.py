@@ -105,7 +105,7 @@ def test_no_rows():
     [
         (0, {}, "at least 1, got d = 0"),
         (40, {"method": "greedy"}, "d = 40 from 9"),
-        (2, {"method": "beam"}, "there are nucleus"),
+        (2, {"method": "beam"}, "expected one of nucleus"),
         (2, {"top_p": 0.0}, "top_p"),
         (2, {"top_p": 1.1}, "top_p"),
         (2, {"temperature": 0.0}, "temperature"),

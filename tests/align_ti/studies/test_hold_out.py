@@ -153,11 +153,11 @@ def test_what_students_were_trained_on(tmp_path):
     (tmp_path / "no run").mkdir()
     assert said_of_training(held_out, {"SFT": [on_train], "KD": [on_train] * 2}).startswith("no, held out of the mix")
     said = said_of_training(held_out, {"SFT": [on_train], "KD": [on_train, on_mix]})
-    assert said == "yes, KD was trained on a mix that holds them"
+    assert said == "yes, KD was trained on a mix that contains them"
     assert said_of_training(held_out, {"SFT": [on_all], "KD": [on_mix]}).startswith("yes, SFT, KD were trained on")
     for unknown in (on_other, str(tmp_path / "no run")):
         assert said_of_training(held_out, {"SFT": [on_train], "KD": [unknown]}).startswith(
-            "not known of KD: no manifest"
+            "not known for KD: no manifest"
         )
-    assert said_of_training(tmp_path / "held_out.json", {"SFT": [on_train]}).startswith("not known of SFT")
+    assert said_of_training(tmp_path / "held_out.json", {"SFT": [on_train]}).startswith("not known for SFT")
     assert said_of_training(train, {"SFT": [on_train]}).startswith("yes, SFT was"), "measured on its own samples"

@@ -180,7 +180,7 @@ def test_context_limit(models, wide):
         model = replace(models["teacher"], loaded=replace(loaded, context_length=used + room))
         chat = Chat(model, wide)
         if room == 0:
-            with pytest.raises(InputError, match="begin a new conversation"):
+            with pytest.raises(InputError, match="start a new conversation"):
                 said(chat, ASKED[0])
             assert chat.exchanges == []
         else:

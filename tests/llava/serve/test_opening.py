@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from align_ti.web import look
+from align_ti.web import elements
 from align_ti.web.opening import IvaRun, Opening, equal_depth, openings
 
 
@@ -92,8 +92,8 @@ def test_equal_depth():
 
 
 def test_labels_say_where_l_star_is():
-    assert look.layer_label(21, 28, Opening(21, "l*")) == "Layer 21 of 28 (l*: IVA's layer)"
-    assert look.layer_label(3, 28, Opening(21, "l*")) == "Layer 3 of 28 (l* is 21)"
-    assert look.layer_label(18, 24, Opening(18, "depth")) == "Layer 18 of 24 (same depth as l*)"
-    assert look.layer_label(3, 24, Opening(18, "depth")) == "Layer 3 of 24 (same depth as l*: 18)"
-    assert look.layer_label(14, 28, Opening(14)) == "Layer 14 of 28"
+    assert elements.layer_label(21, 28, Opening(21, "l*")) == "Layer 21 of 28 (l*: IVA's layer)"
+    assert elements.layer_label(3, 28, Opening(21, "l*")) == "Layer 3 of 28 (l* is 21)"
+    assert elements.layer_label(18, 24, Opening(18, "depth")) == "Layer 18 of 24 (same depth as l*)"
+    assert elements.layer_label(3, 24, Opening(18, "depth")) == "Layer 3 of 24 (same depth as l*: 18)"
+    assert elements.layer_label(14, 28, Opening(14)) == "Layer 14 of 28"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align_ti.web import look
+from align_ti.web import elements
 from align_ti.web.examples import EXAMPLES, FOLDER
 from align_ti.web.project import PAPER, project_url
 from playground.mini.page_examples import draw
@@ -46,8 +46,8 @@ def installed(tmp_path, monkeypatch):
 def test_the_projects_address(installed, urls, expected):
     installed(*urls)
     assert project_url() == expected
-    links = look.title(2).count("<a href=")
-    assert PAPER in look.title(2) and links == (1 if expected is None else 2)
+    links = elements.title(2).count("<a href=")
+    assert PAPER in elements.title(2) and links == (1 if expected is None else 2)
 
 
 def test_a_package_that_is_not_installed_has_no_address(monkeypatch):

@@ -48,10 +48,10 @@ def encoded(kind: str, size=(10, 10)) -> bytes:
         (bomb(10_000, 10_000), "megapixels"),
         (bomb(50, 50), "damaged"),
         (encoded("JPEG", (90, 90))[:300], "damaged"),
-        (encoded("GIF"), "not a picture of a known kind"),
-        (encoded("BMP"), "not a picture of a known kind"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture of a known kind"),
-        (b"", "not a picture of a known kind"),
+        (encoded("GIF"), "not a picture of a supported format"),
+        (encoded("BMP"), "not a picture of a supported format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture of a supported format"),
+        (b"", "not a picture of a supported format"),
     ],
 )
 def test_refused(tmp_path, content, reason):

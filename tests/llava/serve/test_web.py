@@ -107,7 +107,7 @@ def test_refused_uploads_say_why(visit, save):
     page = visit()
     for picture, name, reason in (
         (Image.new("RGB", (400, 300)), "large.png", "megapixels"),
-        (Image.new("RGB", (20, 20)), "renamed.gif", "not a picture of a known kind"),
+        (Image.new("RGB", (20, 20)), "renamed.gif", "not a picture of a supported format"),
     ):
         path = save(picture, name)
         if path.suffix == ".gif":
@@ -138,7 +138,7 @@ def test_the_server_is_closed_to_what_the_page_does_not_do(address, tmp_path):
         body = json.dumps({**fetch, "session_hash": "x"}).encode()
         request = urllib.request.Request(f"{address}/gradio_api/{where}", body, {"Content-Type": "application/json"})
         status, content = answered(request)
-        assert status == 400 and "never from an address" in content
+        assert status == 400 and "never from a URL" in content
     large = urllib.request.Request(f"{address}/gradio_api/upload", b"x" * (LIMITS.max_bytes + 70_000))
     assert answered(large)[0] == 413
     foreign = urllib.request.Request(address, headers={"Host": "example.org"})

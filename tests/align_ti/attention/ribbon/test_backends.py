@@ -91,7 +91,7 @@ def test_dropout_is_refused(backend):
     samples, limits = LAYOUTS["several"]
     attention = make(backend, ribbon_geometry(*packed(samples, limits), MASK, 1))
     query, prefix = torch.randn(2, 5, 4), torch.randn(3, 2, 9, 4)
-    with pytest.raises(InputError, match=f"{backend} ribbon has no dropout, found attention_dropout 0.1"):
+    with pytest.raises(InputError, match=f"{backend} ribbon does not support dropout, found attention_dropout 0.1"):
         attention(query, query, query, prefix, prefix, None, 0.1)
 
 
@@ -129,7 +129,7 @@ def test_many_candidates_cost_no_square(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU says")
 def test_choice_of_backend_without_a_gpu():
     assert resolve_backend("auto") == resolve_backend("sdpa") == "sdpa"
-    with pytest.raises(InputError, match="'turbo' is unknown; there are: auto, flash, flex, sdpa"):
+    with pytest.raises(InputError, match="'turbo' is unknown; available names: auto, flash, flex, sdpa"):
         resolve_backend("turbo")
     with pytest.raises(InputError, match="'flash' is not available: .* needs a CUDA device. Here: auto, sdpa"):
         resolve_backend("flash")
@@ -171,7 +171,7 @@ def test_a_pass_with_nothing_to_align_still_runs(tiny_model, ended):
 
 def test_wrong_prefix_or_attention(tiny_model, ended):
     model, (batch, layout) = tiny_model(), ended
-    with pytest.raises(InputError, match="holds 0 layers, the decoder has 2"):
+    with pytest.raises(InputError, match="has 0 layers, the decoder has 2"):
         candidate_pass(model.model, AttentionCapture(), layout, batch.attention_mask)
     with pytest.raises(InputError, match="needs 'align_ti'"):
         candidate_pass(tiny_model(attention="sdpa").model, AttentionCapture(), layout, batch.attention_mask)

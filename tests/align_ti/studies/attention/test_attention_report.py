@@ -131,7 +131,7 @@ def test_seeds_are_measured_on_more_pictures_than_are_drawn(questions, tuned_tea
     text = (tmp_path / "fig.md").read_text()
     assert "| KD + IVA | 0 of 0 to 2 | 1.000 ± 0.000 | " in text and "| other | 0 of 0 to 2 | 1.000 | " in text
     assert (
-        "Against KD, seed by seed, all in layer 0 of 0 to 2:" in text
+        "Relative to KD, paired by seed, all in layer 0 of 0 to 2:" in text
         and "| KD + IVA | 0.000 ± 0.000 | 0.000 ± 0.000 |" in text
     )
 
@@ -201,12 +201,10 @@ def test_all_models_are_measured_in_the_layer_of_the_first(questions, tuned_teac
     short = corresponding_layer(teachers, 3, 2)
     text = (tmp_path / "fig.md").read_text()
     assert f"| KD + IVA | {teachers} of 0 to 2 | " in text and f"| short | {short} of 0 to 1 | " in text
-    against = text.split(f"Against KD, seed by seed, all in layer {teachers} of 0 to 2:")[1]
+    against = text.split(f"Relative to KD, paired by seed, all in layer {teachers} of 0 to 2:")[1]
     assert "| KD + IVA | 0.000 ± " in against and "| short |" not in against
-    apart = (
-        f"Not compared with KD (layer {teachers} of 0 to 2), being of another layer: short (layer {short} of 0 to 1)."
-    )
-    assert apart in against
+    assert f"Not compared with KD (layer {teachers} of 0 to 2), which was measured in another layer: " in against
+    assert f": short (layer {short} of 0 to 1)." in against
     done = subprocess.run([*command, "--model", f"KD={short_student}"], capture_output=True, text=True, check=False)
     assert (
         done.returncode == 2
@@ -229,7 +227,10 @@ def test_rows_of_other_layers_are_told_apart():
     ]
     text = as_markdown("x", rows, 3, {})
     assert "| IVA | 0.250 ± 0.000 | 0.000 ± 0.000 |" in text and "| far | 0.4" not in text
-    assert "Not compared with KD (layer 1 of 0 to 3), being of another layer: far (layer 2 of 0 to 3)." in text
+    assert (
+        "Not compared with KD (layer 1 of 0 to 3), which was measured in another layer: far (layer 2 of 0 to 3)."
+        in text
+    )
     mixed = rows[1] | {"seeds": [rows[1]["seeds"][0], rows[3]["seeds"][0]]}
     with pytest.raises(InputError, match=r"seeds of 'KD' were measured in different layers \(1, 2\)"):
         layer_of(mixed)

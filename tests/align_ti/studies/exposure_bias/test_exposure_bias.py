@@ -296,6 +296,6 @@ def test_the_table_compares_students_seed_by_seed():
     means = dict.fromkeys(both, {name: entry.over_seeds(of_student) for name, of_student in by_seed.items()})
     text = entry.as_markdown(means, both, "leave-out", {})
     assert "| a | 2 | 2.000 | 4.000 | 2.000 | 7.0 [7.0, 7.0] | 7.0 [7.0, 7.0] | 1.5, 1.5 | 50, 50, 50 |" in text
-    assert "Against a, at the last step, seed by seed:" in text and "| c |" in text
+    assert "Relative to a, at the last step, paired by seed:" in text and "| c |" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| b | 0.00")]
     assert row.split(" | ")[2] == "-0.75 ± 3.18", "two values 0.5 apart: 12.7062 times 0.25"

@@ -117,9 +117,7 @@ def test_records_of_other_models_and_data(models, trials, tmp_path, monkeypatch)
     kept = read_kept("table15", trials, [tmp_path / "no" / "trials.jsonl", part, file])
     assert scores(kept) == [10 + number for number in range(6)] and kept.teachers == [] and str(file) in kept.note
     assert not list(models.glob("tables/**/*")), "nothing is written"
-    with pytest.raises(
-        InputError, match="no students of table15 here, and no record file .* has a common seed of all"
-    ):
+    with pytest.raises(InputError, match="no students of table15 here, and no record file .* has a common seed of all"):
         read_kept("table15", trials, [part])
     with pytest.raises(InputError, match="has a common seed of all its rows"):
         read_kept("table15", trials, [file], ["--warmup_ratio", "0.5"])
@@ -137,9 +135,7 @@ def test_records_of_two_models_are_not_mixed(trials, tmp_path, name):
     add(file, others, 50, **(changed | {name: "weights b"}))
     assert scores(read_kept("table15", trials, [file])) == scores(from_first)
     (tmp_path / "table15.json").unlink()
-    with pytest.raises(
-        InputError, match="under several teachers, first stages, data or questions, and no table15.json"
-    ):
+    with pytest.raises(InputError, match="with several teachers, first stages, data or questions, and no table15.json"):
         read_kept("table15", trials, [file])
 
 

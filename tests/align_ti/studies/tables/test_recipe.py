@@ -177,7 +177,7 @@ def test_records_of_another_machine(models, tmp_path, finish):
     assert other[0].record() is None
     take_kept(other, Work(kept=tmp_path / "none"))
     kept.write_text(kept.read_text() + "{}\n")
-    with pytest.raises(InputError, match="line 4 of .*trials.jsonl is not the record of a trial"):
+    with pytest.raises(InputError, match="line 4 of .*trials.jsonl is not a trial record"):
         take_kept(other, Work(kept=kept))
 
 

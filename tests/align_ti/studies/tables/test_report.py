@@ -46,7 +46,7 @@ def test_times_of_what_was_interrupted(tmp_path, finish):
     text = write_report("table15", table, trials, tmp_path / "out", {})
     ends = [row[-1] for row in read_tables(text)[0]]
     assert ends == ["- |", "120 s |", "60 s |"]
-    assert "3 min for 3 students, trained and evaluated, the sum over them (1 of them interrupted" in text
+    assert "3 min for 3 students, training and evaluation, summed (1 of them interrupted" in text
 
 
 def test_scores_of_a_teacher(tmp_path):
@@ -77,7 +77,7 @@ def test_table_of_two_seeds(tmp_path, finish):
     assert [row[8] for row in rows] == ["baseline", "9.0 ± 12.7", "21.0 ± 12.7"]
     assert [row[0] for row in against] == ["| Vanilla KD (forward KL)", "| Align-TI"]
     assert against[0][1:7] == ["9.0 ± 12.7"] * 6 and against[1][7] == "21.0 ± 12.7 |"
-    assert "Seeds 0, 1" in text and "- command: x" in text and "Against SFT, by benchmark:" in text
+    assert "Seeds 0, 1" in text and "- command: x" in text and "Relative to SFT, by benchmark:" in text
     content = json.loads((tmp_path / "out" / "table15.json").read_text())
     assert content["teachers"] == {"Teacher": teacher.scores}
     assert [row["average"] for row in content["rows"]] == [[10, 14], [20, 22], [30, 36]]

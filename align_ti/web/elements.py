@@ -1,4 +1,4 @@
-"""How the page looks: its colours and the small pieces of HTML around the widgets."""
+"""The page's CSS and the small pieces of HTML around the widgets."""
 
 from html import escape
 
@@ -18,18 +18,18 @@ footer { display: none !important; }
 #title p, .hint { color: var(--body-text-color-subdued); font-size: .88rem; margin: 0; }
 #title h1 small { font-size: .88rem; font-weight: 400; margin-left: .8rem; }
 #title h1 a { margin-right: .8rem; }
-/* The rows of both models' columns are the same rows of one grid, so that they stand at equal heights. */
+/* The columns of both models share the rows of one grid, so that their widgets line up. */
 .side-by-side { display: grid !important; grid-auto-columns: minmax(0, 1fr); }
 .one-model { display: grid !important; grid-template-rows: subgrid; min-width: 0 !important; }
 .rows-3 { grid-row: span 3; }
 .rows-4 { grid-row: span 4; }
-/* A label that needs two lines does not push its slider below the other one. */
+/* A label of two lines must not push its slider below the other one. */
 .one-model > .form > .block, .one-model .wrap:has(> .head) { height: 100%; justify-content: space-between; }
 .model-name { font-weight: 650; font-size: 1.02rem; overflow-wrap: anywhere; }
 .model-name small { display: block; font-weight: 400; color: var(--body-text-color-subdued); }
 .timing { font-size: .84rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
 @media (min-width: 520px) { .side-by-side { grid-auto-flow: column; } }
-/* In a narrow window the picture stands above the models, the examples beside it. */
+/* In a narrow window the picture is above the models, with the examples next to it. */
 @media (max-width: 1000px) { #main { flex-direction: column; } }
 @media (min-width: 520px) and (max-width: 1000px) {
   #picture { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); align-content: start; }
@@ -49,18 +49,18 @@ footer { display: none !important; }
 
 
 def title(models: int) -> str:
-    """The head of the page: the project, its paper and address, and what the page shows."""
+    """The page header: project name, paper, project address, and what the page shows."""
     links = [("arXiv 2602.09483", PAPER), ("project", project_url())]
     linked = " ".join(
         f'<a href="{escape(address)}" target="_blank" rel="noopener noreferrer">{text}</a>'
         for text, address in links
         if address
     )
-    both = "Teacher and student answer at the same time, so each is slower than alone. " if models > 1 else ""
+    both = "Teacher and student answer at the same time, so each is slower than on its own. " if models > 1 else ""
     return (
         f"<h1>{NAME}<small>{linked}</small></h1>"
-        f"<p>{both}Below each answer: its speed, and where the words of the question look in the picture. "
-        "Click an earlier answer to see its own.</p>"
+        f"<p>{both}Below each answer: its speed, and where the words of the question attend in the picture. "
+        "Click an earlier answer to see its map and speed.</p>"
     )
 
 
@@ -73,9 +73,9 @@ def model_name(model: ChatModel, role: str) -> str:
 
 
 def map_heading(role: str) -> str:
-    """What stands above a column's map."""
+    """The heading of a column's map."""
     where = f"{role}: where" if role else "Where"
-    return f'<p class="hint">{where} the question looks, by layer (from 0)</p>'
+    return f'<p class="hint">{where} the question attends, by layer (from 0)</p>'
 
 
 def timing(measured: Timing | None) -> str:
@@ -84,25 +84,25 @@ def timing(measured: Timing | None) -> str:
 
 
 def layer_label(layer: int, layers: int, opening: Opening) -> str:
-    """What a slider says at a layer."""
+    """The label of a layer slider."""
     mark = opening.seen_from(layer)
     return f"Layer {layer} of {layers}" + (f" ({mark})" if mark else "")
 
 
 def notice(text: str) -> str:
-    """What went wrong, in words; nothing for no text."""
+    """An error message; nothing if the text is empty."""
     return f'<div class="notice" role="alert">{escape(text)}</div>' if text else ""
 
 
 def legend(maps: AnswerMaps | None, picture: Image.Image | None, layer: int, question: str) -> str:
-    """Colour bar and figures of a map."""
+    """The colour bar and numbers of a map."""
     if maps is None or picture is None:
         return '<div class="legend"><div class="about">No map yet: it needs a picture and an answer.</div></div>'
     padding = maps.on_padding(picture, layer)
-    outside = f", {_percent(padding)} of it beside the picture, on the padding" if padding > 0.0005 else ""
+    outside = f", {_percent(padding)} of it to the padding around the picture" if padding > 0.0005 else ""
     return (
         '<div class="legend">'
-        f'<div class="bar" role="img" aria-label="colours from no attention to the most" '
+        f'<div class="bar" role="img" aria-label="colours from no attention to the maximum" '
         f'style="background: linear-gradient(to right, {gradient()})"></div>'
         f'<div class="ends"><span>0</span><span>attention of one patch</span><span>{_percent(maps.peak(layer))}</span>'
         "</div>"
