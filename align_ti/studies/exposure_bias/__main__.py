@@ -1,6 +1,6 @@
 """The command of this study: from checkpoints and data to JSON, Markdown and a figure.
 
-A ``--student`` of several seeds is given several times under one name: curves are then means over its seeds.
+Repeat ``--student`` with the same name for several seeds of a student: its curves are then means over the seeds.
 """
 
 import argparse
@@ -26,24 +26,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--teacher", required=True, metavar="CHECKPOINT")
     parser.add_argument(
-        "--student", action="append", required=True, metavar="NAME=CHECKPOINT", help="a name again is another seed"
+        "--student",
+        action="append",
+        required=True,
+        metavar="NAME=CHECKPOINT",
+        help="repeat a name for further seeds of a student",
     )
     parser.add_argument("--data", required=True, help="annotation file; the paper keeps these samples out of training")
-    parser.add_argument("--image-folder", type=Path, help="where paths of pictures start; else the data's folder")
-    parser.add_argument("--samples", type=int, default=1000, help="conversations, drawn at random")
-    parser.add_argument("--max-new-tokens", type=int, default=100, help="generation steps")
-    parser.add_argument("--min-answer-tokens", type=int, help="shortest answer taken; else --max-new-tokens")
+    parser.add_argument(
+        "--image-folder", type=Path, help="folder that image paths are relative to; default: the data's folder"
+    )
+    parser.add_argument("--samples", type=int, default=1000, help="number of conversations, drawn at random")
+    parser.add_argument("--max-new-tokens", type=int, default=100, help="number of generation steps")
+    parser.add_argument("--min-answer-tokens", type=int, help="minimum answer length; default: --max-new-tokens")
     parser.add_argument(
         "--ended",
         choices=ENDED,
         default=ENDED[0],
-        help="what a step behind a response's end counts in the figure; the table has both",
+        help="treatment of steps after the end of a response in the figure; the table shows both",
     )
     parser.add_argument("--batch-size", type=int, default=8, help="does not change the responses")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples and of the responses")
-    parser.add_argument("--conv-mode", help="prompt template; else the one that all checkpoints were tuned with")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--name", default="exposure_bias", help="of the results' files")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the samples and of the responses")
+    parser.add_argument("--conv-mode", help="prompt template; default: the one that all checkpoints were trained with")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--name", default="exposure_bias", help="name of the output files")
     add_device_flags(parser)
     arguments = parser.parse_args()
     groups = parse_groups(arguments.student, "--student")
