@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from align_ti.studies.attention.pictures import Viewer, draw_maps
-from align_ti.studies.attention.report import choose_layers, corresponding_layer, look, pick_views
+from align_ti.studies.attention.report import choose_layers, corresponding_layer, maps_by_layer, pick_views
 from align_ti.studies.loss_curves import plot_losses
 from llava.errors import InputError, run_cli
 from llava.eval.table import Row, as_markdown, as_text, read_rows
@@ -82,7 +82,7 @@ def main() -> None:
         if first is None:
             (layer,) = choose_layers(viewer, "auto", arguments.build / "finetune.json", arguments.build / "images")
             first = layer, depth
-        columns += look(name, viewer, views, [corresponding_layer(*first, depth)])
+        columns += maps_by_layer(name, viewer, views, [corresponding_layer(*first, depth)])
     draw_maps(views, columns).savefig(runs / "attention_maps.png", dpi=130)
     sys.stdout.write("\n" + as_text(rows) + "\n\n")
     logger.info(

@@ -82,7 +82,7 @@ def test_pictures_are_upright(tmp_path):
 
 @pytest.mark.parametrize("name", ["http://127.0.0.1/a.png", "https://example.org/a.png", "file:///etc/passwd"])
 def test_terminal_takes_no_addresses(name):
-    with pytest.raises(InputError, match="network"):
+    with pytest.raises(InputError, match="is a URL"):
         read_picture(name)
 
 
