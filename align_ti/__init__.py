@@ -12,7 +12,8 @@ import llava  # noqa: F401  # first: it quiets a message of a library that other
 
 if TYPE_CHECKING:
     from align_ti.checkpoint import Checkpoint, load
-    from align_ti.config import DivergenceConfig, ObjectiveConfig, RibbonConfig
+    from align_ti.config import ObjectiveConfig, RibbonConfig
+    from align_ti.losses.divergences import DivergenceConfig
     from align_ti.losses.iva import IVAConfig
     from align_ti.losses.kd import KDConfig
     from align_ti.losses.policy_gradient import PolicyGradientConfig
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "Objective": "align_ti.objective",
     "ObjectiveConfig": "align_ti.config",
-    "DivergenceConfig": "align_ti.config",
+    "DivergenceConfig": "align_ti.losses.divergences",
     "RibbonConfig": "align_ti.config",
     "AlignTITrainer": "align_ti.training.trainer",
     "distill": "align_ti.training.distill",

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from transformers import PreTrainedTokenizerBase
 
 from llava.data.images import load_image, to_rgb
 from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
+from llava.model.protocol import VisionLanguageModel
 from llava.serve.chat import Chat
 
 
@@ -48,12 +50,12 @@ class Checkpoint:
         return "".join(Chat(self.chat, picture).ask(question, sampling))
 
     @property
-    def model(self) -> Any:
+    def model(self) -> VisionLanguageModel:
         """The model itself, in evaluation mode."""
         return self.chat.loaded.model
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.chat.loaded.tokenizer
 

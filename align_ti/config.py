@@ -1,31 +1,28 @@
-"""The objective's configuration: which losses, with which settings; one nested object, and its flat flags.
+"""The configuration of the objective, one nested object, and the command-line flags made from it.
 
 In Python::
 
     ObjectiveConfig(kd=KDConfig(), tpa=TPAConfig(d=8), ribbon=RibbonConfig(backend="sdpa"))
 
-On the command line every setting has a flag, ``SECTION_FIELD`` (``--tpa_d``) unless it names another (``--packing``).
+On the command line every setting is a flag, named ``SECTION_FIELD`` (``--tpa_d``) unless the setting names another
+(``--packing``).
 """
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
 from align_ti.attention.ribbon.backends import BACKENDS
-from align_ti.losses.divergences import PLAIN, get_divergence
+from align_ti.losses.divergences import DivergenceConfig
 from align_ti.losses.loss import AttentionMap, Candidates, Loss, LossConfig
 from align_ti.losses.registry import LOSSES
 from align_ti.settings import (
-    POSITIVE,
     SWITCH,
-    Naming,
     Rule,
     Section,
     SettingError,
-    is_number,
     is_whole,
     one_of,
     setting,
@@ -35,76 +32,15 @@ from llava.errors import InputError
 PAPER = ("sft", "kd", "iva", "tpa")
 """The losses of Eq. 8."""
 
+N = TypeVar("N", AttentionMap, Candidates)
+
 RIBBONS = ("prefix", "algorithm1")
 RIBBON_BACKENDS = ("auto", *sorted(BACKENDS))
-
-_SHARE = Rule(
-    lambda value: value is None or (is_number(value, above=0) and value < 1),
-    "a number strictly between 0 and 1 (the limits are forward_kl and, for jsd, reverse_kl)",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DivergenceConfig(Section):
-    """The divergence between teacher and student in ``kd``, ``iva`` and ``tpa``.
-
-    Attributes:
-        name: See ``align_ti.losses.divergences``; ``jsd:0.3`` sets the parameter as well.
-        jsd_beta, skew_alpha: The parameter of ``jsd`` or ``skew_kl``.
-        temperature: Of both models' distributions; the loss is not multiplied by its square.
-
-    Raises:
-        SettingError: An unknown divergence, a parameter of another one, or a number out of range.
-    """
-
-    section: ClassVar[str] = "divergence"
-    name: str = setting(
-        "forward_kl",
-        f"one of {', '.join(PLAIN)}",
-        Rule(lambda value: isinstance(value, str), "the name of a divergence"),
-        flag="divergence",
-    )
-    jsd_beta: float | None = setting(
-        None,
-        "teacher's share of the mixture in --divergence jsd, in (0, 1); 0.5 if absent",
-        _SHARE,
-        flag="jsd_beta",
-    )
-    skew_alpha: float | None = setting(
-        None, "the same in --divergence skew_kl, in (0, 1); 0.1 if absent", _SHARE, flag="skew_alpha"
-    )
-    temperature: float = setting(1.0, "temperature of both models' distributions", POSITIVE, flag="kd_temperature")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field, base in self._parameters.items():
-            if getattr(self, field) is not None and self.name != base:
-                raise SettingError(partial(self._of_another, self.path(field), getattr(self, field), base))
-        try:
-            get_divergence(self.full_name)
-        except InputError as error:
-            reason = str(error)
-            raise SettingError(lambda naming: f"{naming(self.path('name'))}: {reason}") from error
-
-    _parameters: ClassVar[Mapping[str, str]] = MappingProxyType({"jsd_beta": "jsd", "skew_alpha": "skew_kl"})
-
-    def _of_another(self, path: str, value: float, base: str, naming: Naming) -> str:
-        parameter, divergence = naming(path), naming(self.path("name"))
-        return (
-            f"{parameter} {value} is the parameter of {divergence} {base}, but {divergence} is {self.name!r}; write "
-            f"{divergence} {base}, or leave {parameter} out"
-        )
-
-    @property
-    def full_name(self) -> str:
-        """The name with its parameter, as ``get_divergence`` reads it."""
-        given = [getattr(self, field) for field in self._parameters if getattr(self, field) is not None]
-        return f"{self.name}:{given[0]!r}" if given else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class RibbonConfig(Section):
-    """How candidates run through the models; every choice gives the same numbers.
+    """How candidates run through the models. All choices give the same results.
 
     Attributes:
         kind: ``prefix`` or ``algorithm1``.
@@ -129,16 +65,16 @@ class RibbonConfig(Section):
 
 @dataclass(frozen=True, kw_only=True, init=False)
 class ObjectiveConfig(Section):
-    """What Eq. 8 is made of.
+    """Configuration of the whole objective (Eq. 8).
 
     Attributes:
-        losses: Settings of each loss that takes part, by name.
-        divergence: Between teacher and student.
+        losses: Settings of each loss that is used, by name.
+        divergence: Divergence between teacher and student.
         ribbon: How candidates run.
-        compile_losses: Fuse what is done to logits with ``torch.compile``.
-        packing: Lay the samples of a micro-batch in one row, without padding; the numbers stay the same.
-        end_of_turn_ids: Tokens after which nothing is generated; a training takes them from its tokenizer.
-        seed: Random seed of the draws; a training takes its own.
+        compile_losses: Fuse the operations on logits with ``torch.compile``.
+        packing: Concatenate the samples of a micro-batch without padding; results are the same.
+        end_of_turn_ids: Tokens that end a turn; a training run takes them from its tokenizer.
+        seed: Random seed of the draws; a training run uses its own.
     """
 
     losses: Mapping[str, LossConfig]
@@ -170,15 +106,15 @@ class ObjectiveConfig(Section):
         """Choose the losses by name.
 
         Args:
-            losses: ``kd=KDConfig(weight=2.0)`` and so on; those that are not named, or None, take no part. With none
-                named, the paper's four take part with their defaults.
+            losses: The losses to use, ``kd=KDConfig(weight=2.0)``. Losses that are not named, or are None, are not
+                used. If none is named, the paper's four are used with their defaults.
 
         Raises:
             SettingError: An unknown loss, settings of the wrong kind, or values that do not go together.
         """
         given = {name: loss for name, loss in losses.items() if loss is not None}
         values = {
-            "losses": MappingProxyType(given or {name: LOSSES[name].Config() for name in PAPER}),
+            "losses": given or {name: LOSSES[name].Config() for name in PAPER},
             "divergence": DivergenceConfig() if divergence is None else divergence,
             "ribbon": RibbonConfig() if ribbon is None else ribbon,
             "compile_losses": compile_losses,
@@ -210,13 +146,12 @@ class ObjectiveConfig(Section):
                     "mask is over padded samples"
                 )
             )
-        for need in ("attention", "candidates"):
-            self._shared(need)
+        _ = self.attention, self.candidates  # raises where losses need different ones
 
     def _check_losses(self) -> None:
         for name, found in self.losses.items():
             if name not in LOSSES:
-                raise InputError(f"{name!r} is no loss; expected some of {', '.join(LOSSES)}")
+                raise InputError(f"unknown loss {name!r}; expected one of {', '.join(LOSSES)}")
             wanted = LOSSES[name].Config
             if type(found) is not wanted:
                 raise InputError(
@@ -231,48 +166,39 @@ class ObjectiveConfig(Section):
             )
 
     def build(self) -> dict[str, Loss]:
-        """New objects of the losses that take part, by name."""
+        """New objects of the losses that are used, by name."""
         return {name: LOSSES[name](config) for name, config in self.losses.items()}
 
     @property
     def attention(self) -> AttentionMap | None:
-        """The attention map that some loss needs."""
-        return self._shared("attention")
+        """The attention map that the losses need, if any."""
+        return _the_one("attention map", {name: loss.attention for name, loss in self.build().items()})
 
     @property
     def candidates(self) -> Candidates | None:
-        """The candidates that some loss needs."""
-        return self._shared("candidates")
-
-    def _shared(self, need: str) -> Any:
-        """What losses need, of which a step makes one only."""
-        asked = {name: getattr(loss, need) for name, loss in self.build().items()}
-        kinds = {name: value for name, value in asked.items() if value is not None}
-        if len(set(kinds.values())) > 1:
-            found = "; ".join(f"{name}: {value}" for name, value in kinds.items())
-            raise InputError(f"{' and '.join(kinds)} need the same {need}, but their settings differ: {found}")
-        return next(iter(kinds.values()), None)
+        """The candidates that the losses need, if any."""
+        return _the_one("candidates", {name: loss.candidates for name, loss in self.build().items()})
 
     def replace(self, **changes: Any) -> "ObjectiveConfig":
-        """The same with other arguments; ``kd=None`` leaves a loss out."""
+        """A copy with some arguments changed; ``kd=None`` removes a loss."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "losses"}
         return ObjectiveConfig(**{**own, **self.losses, **changes})
 
     def at_layer(self, layer: int) -> "ObjectiveConfig":
-        """The same with attention maps from one layer."""
+        """A copy that takes its attention map from a given layer."""
         needing = [name for name, loss in self.build().items() if loss.attention is not None]
         return self.replace(**{name: dataclasses.replace(self.losses[name], layer=layer) for name in needing})  # type: ignore[call-arg]
 
     @classmethod
     def of_flags(cls, losses: Iterable[str], flags: Mapping[str, Any]) -> "ObjectiveConfig":
-        """The configuration that flags describe.
+        """Build the configuration from command-line flags.
 
         Args:
-            losses: Names of those that take part, of ``LOSSES``.
-            flags: Values by flag, without dashes; those that are absent have their defaults, others are passed over.
+            losses: Names of the losses to use, from ``LOSSES``.
+            flags: Values by flag, without dashes. Missing flags have their defaults; unknown flags are ignored.
 
         Raises:
-            SettingError: See the sections; settings of losses that take no part are checked too.
+            SettingError: An invalid value, also in the settings of a loss that is not used.
         """
         values: dict[str, dict[str, Any]] = {}
         for name, flag in FLAGS.items():
@@ -283,18 +209,31 @@ class ObjectiveConfig(Section):
         return cls(divergence=sections["divergence"], ribbon=sections["ribbon"], **values.get("", {}), **chosen)
 
     def flags(self) -> dict[str, Any]:
-        """The other way: the values by flag, of sections that take part, and ``losses``."""
+        """The inverse of ``of_flags``: values by flag, of the sections that are used, and ``losses``."""
         sections: dict[str, Section] = {"": self, "divergence": self.divergence, "ribbon": self.ribbon, **self.losses}
         given = {name: getattr(sections[f.section], f.field) for name, f in FLAGS.items() if f.section in sections}
         return {"losses": ",".join(self.losses), **given}
 
     def record(self) -> dict[str, dict[str, Any]]:
-        """What a run's record says about each loss: its title, weight and settings."""
+        """Title, weight and settings of each loss, for the record of a run."""
         out = {}
         for name, loss in self.build().items():
             settings = dataclasses.asdict(loss.config)
             out[name] = {"title": loss.title, "weight": settings.pop("weight"), "settings": settings}
         return out
+
+
+def _the_one(what: str, needs: Mapping[str, N | None]) -> N | None:
+    """What some losses need. A step computes it once, so they must agree.
+
+    Raises:
+        InputError: They do not.
+    """
+    asked = {name: need for name, need in needs.items() if need is not None}
+    if len(set(asked.values())) > 1:
+        found = "; ".join(f"{name}: {need}" for name, need in asked.items())
+        raise InputError(f"{' and '.join(asked)} share one {what}, but their settings ask for different ones: {found}")
+    return next(iter(asked.values()), None)
 
 
 def _section_of(kind: type) -> Rule:

@@ -6,15 +6,18 @@ function and give it a name in ``get_divergence``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from align_ti.numerics import exact_dtype
+from align_ti.settings import POSITIVE, Naming, Rule, Section, SettingError, is_number, setting
 from llava.errors import InputError
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -86,6 +89,70 @@ def get_divergence(name: str) -> Divergence:
     if not 0 < value < 1:
         raise InputError(f"divergence {name!r}: {PARAMETERS[base]} must be a number strictly between 0 and 1")
     return partial(PLAIN[base], **{PARAMETERS[base]: value})
+
+
+_SHARE = Rule(
+    lambda value: value is None or (is_number(value, above=0) and value < 1),
+    "a number strictly between 0 and 1 (the limits are forward_kl and, for jsd, reverse_kl)",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivergenceConfig(Section):
+    """The divergence between teacher and student in ``kd``, ``iva`` and ``tpa``.
+
+    Attributes:
+        name: See ``align_ti.losses.divergences``; ``jsd:0.3`` sets the parameter as well.
+        jsd_beta, skew_alpha: The parameter of ``jsd`` or ``skew_kl``.
+        temperature: Of both models' distributions; the loss is not multiplied by its square.
+
+    Raises:
+        SettingError: An unknown divergence, a parameter of another one, or a number out of range.
+    """
+
+    section: ClassVar[str] = "divergence"
+    name: str = setting(
+        "forward_kl",
+        f"one of {', '.join(PLAIN)}",
+        Rule(lambda value: isinstance(value, str), "the name of a divergence"),
+        flag="divergence",
+    )
+    jsd_beta: float | None = setting(
+        None,
+        "teacher's share of the mixture in --divergence jsd, in (0, 1); 0.5 if absent",
+        _SHARE,
+        flag="jsd_beta",
+    )
+    skew_alpha: float | None = setting(
+        None, "the same in --divergence skew_kl, in (0, 1); 0.1 if absent", _SHARE, flag="skew_alpha"
+    )
+    temperature: float = setting(1.0, "temperature of both models' distributions", POSITIVE, flag="kd_temperature")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, base in self._parameters.items():
+            if getattr(self, field) is not None and self.name != base:
+                raise SettingError(partial(self._of_another, self.path(field), getattr(self, field), base))
+        try:
+            get_divergence(self.full_name)
+        except InputError as error:
+            reason = str(error)
+            raise SettingError(lambda naming: f"{naming(self.path('name'))}: {reason}") from error
+
+    _parameters: ClassVar[Mapping[str, str]] = MappingProxyType({"jsd_beta": "jsd", "skew_alpha": "skew_kl"})
+
+    def _of_another(self, path: str, value: float, base: str, naming: Naming) -> str:
+        parameter, divergence = naming(path), naming(self.path("name"))
+        return (
+            f"{parameter} {value} is the parameter of {divergence} {base}, but {divergence} is {self.name!r}; write "
+            f"{divergence} {base}, or leave {parameter} out"
+        )
+
+    @property
+    def full_name(self) -> str:
+        """The name with its parameter, as ``get_divergence`` reads it."""
+        given = [getattr(self, field) for field in self._parameters if getattr(self, field) is not None]
+        return f"{self.name}:{given[0]!r}" if given else self.name
 
 
 @cache

@@ -1,6 +1,6 @@
-"""What a loss is: one object that says what it is called, what it is divided by, what it needs, and how it is computed.
+"""The interface of a loss: name, title, equation, unit, denominator, settings, what it needs, and how it is computed.
 
-There are two kinds. A ``RowLoss`` gives rows of hidden states their weights; all rows that some loss weighs go through
+There are two kinds. A ``RowLoss`` assigns weights to rows of hidden states; the weighted rows of all losses go through
 both heads in one chunked pass (``terms.py``). A ``HeadLoss`` is a function of both models' rows and heads.
 """
 
@@ -30,12 +30,12 @@ def factor(of: str) -> Any:
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """A layer's attention from the instruction to the visual tokens, which a loss needs.
+    """Request of a loss: the attention from the instruction to the visual tokens in one layer.
 
     Attributes:
-        of: The model, ``teacher`` or ``student``.
-        layer: Its number from 0, or how it is to be chosen: ``75%`` or ``auto``.
-        setting: Path of the setting that names the layer.
+        of: Model whose attention is used, ``teacher`` or ``student``.
+        layer: Layer number from 0, a depth (``75%``), or ``auto``.
+        setting: Path of the setting that gives the layer.
     """
 
     of: str
@@ -45,13 +45,13 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Tokens drawn at each supervised token and run through both models, which a loss needs.
+    """Request of a loss: tokens drawn at each supervised token and run through both models.
 
     Attributes:
-        d: How many.
-        sampling: How they are drawn, of ``align_ti.candidates.sampling.METHODS``.
-        top_p: Probability mass that nucleus sampling draws from.
-        draws_from: The model that they are drawn from, ``student`` or ``teacher``.
+        d: Number of draws.
+        sampling: Sampling method, one of ``align_ti.candidates.sampling.METHODS``.
+        top_p: Probability mass of nucleus sampling.
+        draws_from: Model that they are drawn from, ``student`` or ``teacher``.
     """
 
     d: int

@@ -1,4 +1,4 @@
-"""The losses that there are, one line each, in the order in which logs, plots and help show them."""
+"""All losses, one line each, in the order in which logs, plots and help list them."""
 
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -15,7 +15,7 @@ REGISTERED = (
     "align_ti.losses.policy_gradient:PolicyGradientLoss",
     "align_ti.losses.topk:TopK",
 )
-"""The paper's, in its order of introduction, then others to compare with."""
+"""The paper's losses in its own order, then losses to compare with."""
 
 LOSSES: Mapping[str, type[Loss]] = MappingProxyType({loss.name: loss for loss in map(resolve_name, REGISTERED)})
-"""By name."""
+"""All losses by name."""

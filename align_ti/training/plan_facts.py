@@ -14,6 +14,7 @@ def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Metho
     objective = distill.objective
     losses = objective.build().values()
     responses = [loss for loss in losses if loss.reads is Reads.RESPONSES]
+    own = sum(isinstance(loss, RowLoss) and not isinstance(loss.compares, Compares) for loss in responses)
     drawing, ribbon = objective.candidates, objective.ribbon
     device = torch.device("cpu" if arguments.use_cpu else "cuda")
     flash = arguments.half and not arguments.use_cpu and ribbon.backend in ("auto", "flash")
@@ -21,7 +22,7 @@ def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Metho
         teacher=distill.teacher_path,
         chunk_rows=lambda vocabulary: default_chunk_rows(vocabulary, device),
         sharded=distill.teacher_zero3,
-        response_rows=bool(responses),
+        response_rows=own + (len(responses) > own),
         divergence=any(not _of_the_student_alone(loss) for loss in responses),
         visual_rows=any(loss.reads is Reads.VISUAL_TOKENS for loss in losses),
         candidates=0 if drawing is None else drawing.d,

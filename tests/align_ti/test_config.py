@@ -1,6 +1,8 @@
 """Every setting of the objective with values that it cannot have, in Python and on the command line."""
 
+import copy
 import math
+import pickle
 import re
 from dataclasses import fields
 
@@ -11,11 +13,11 @@ from align_ti.config import (
     RIBBON_BACKENDS,
     RIBBONS,
     SECTIONS,
-    DivergenceConfig,
     ObjectiveConfig,
     RibbonConfig,
     flag_name,
 )
+from align_ti.losses.divergences import DivergenceConfig
 from align_ti.losses.iva import IVA_WEIGHTS, IVAConfig
 from align_ti.losses.kd import KDConfig
 from align_ti.losses.registry import LOSSES
@@ -152,10 +154,15 @@ def test_changes():
     assert config.candidates is not None and config.candidates.d == 2 and other.candidates is None
 
 
+def test_it_can_be_sent_to_another_process():
+    config = ObjectiveConfig(kd=KDConfig(weight=2.0), ribbon=RibbonConfig(backend="sdpa"), end_of_turn_ids={2, 3})
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
 @pytest.mark.parametrize(
     "losses, message",
     [
-        ({"magic": KDConfig()}, "'magic' is no loss; expected some of sft, kd, iva, tpa"),
+        ({"magic": KDConfig()}, "unknown loss 'magic'; expected one of sft, kd, iva, tpa"),
         ({"kd": 0.5}, r"kd is 0.5; expected its settings, for example KDConfig\(weight=1.0\)"),
         ({"kd": TPAConfig()}, "kd is TPAConfig.*; expected its settings, for example KDConfig"),
         ({"kd": KDConfig(weight=0.0), "iva": IVAConfig(weight=0)}, "all of kd.weight, iva.weight are 0: nothing is"),

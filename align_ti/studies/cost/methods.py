@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel, Qwen2Config
 
 from align_ti.attention.interface import NAME
@@ -85,11 +86,17 @@ class BenchObjective(Objective):
         head_flops: what ``evaluate`` counted, with ``counter`` set: the heads, their backward included.
     """
 
-    def __init__(self, teacher: VisionLanguageModel, config: ObjectiveConfig, geometry: Geometry, batches: Any) -> None:
+    def __init__(
+        self,
+        teacher: VisionLanguageModel,
+        config: ObjectiveConfig,
+        geometry: Geometry,
+        batches: tuple[SplicedBatch, SplicedBatch],
+    ) -> None:
         super().__init__(teacher, config)
         self.geometry = geometry
         self.batches = batches
-        self.counter: Any = None
+        self.counter: FlopCounterMode | None = None
         self.head_flops = 0
 
     def splice(self, student: VisionLanguageModel, batch: Mapping[str, Any]) -> tuple[SplicedBatch, SplicedBatch]:

@@ -12,7 +12,7 @@ class Method:
         teacher: Checkpoint folder or hub name of the teacher.
         chunk_rows: Rows of logits that the losses make at once, given the size of the vocabulary.
         sharded: Whether every GPU holds a piece of the teacher, instead of a copy.
-        response_rows: Whether the supervised tokens go through the heads.
+        response_rows: How often the supervised tokens go through the heads.
         divergence: Whether they go through the teacher's head too (not with the cross-entropy alone).
         visual_rows: Whether the visual tokens go through both heads (IVA).
         candidates: Tokens drawn at each supervised token, ``d`` (TPA); 0 for none.
@@ -32,7 +32,7 @@ class Method:
     teacher: str
     chunk_rows: Callable[[int], int]
     sharded: bool = False
-    response_rows: bool = True
+    response_rows: int = 1
     divergence: bool = True
     visual_rows: bool = False
     candidates: int = 0

@@ -6,7 +6,9 @@ import torch
 from align_ti.losses.divergences import forward_kl
 from align_ti.losses.topk import TopK, TopKConfig, topk_kl
 from align_ti.training.arguments import DistillArguments
+from align_ti.training.plan_facts import planned_method
 from llava.errors import InputError
+from llava.train.plan import PlanArguments
 from tests.align_ti.training.test_train import run  # noqa: F401  (a fixture)
 from tests.align_ti.training.whole_objective import TEACHER_HIDDEN, assert_same, settings, total
 
@@ -77,6 +79,13 @@ def test_its_function_stays_one():
     """So that ``torch.compile`` compiles it once, not in every step."""
     loss = TopK(TopKConfig(k=4))
     assert loss.compares is loss.compares
+
+
+def test_its_pass_is_in_the_plan():
+    """It goes through both heads by itself; the other losses of responses share one pass."""
+    for losses, passes in (("sft,kd,tpa", 1), ("topk", 1), ("sft,topk", 2), ("iva", 0)):
+        method = planned_method(DistillArguments("teacher", losses=losses), PlanArguments(use_cpu=True))
+        assert method.response_rows == passes
 
 
 def test_its_flags():

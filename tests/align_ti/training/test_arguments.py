@@ -7,6 +7,7 @@ import pytest
 from align_ti.losses.divergences import get_divergence, jsd, skew_kl
 from align_ti.training.arguments import DistillArguments
 from llava.errors import InputError
+from llava.train.run_record import defaults_of, describe_run, differences
 
 
 def weights(arguments: DistillArguments) -> dict[str, float]:
@@ -63,3 +64,14 @@ def test_divergences_without_a_parameter():
 def test_refusals(flags, message):
     with pytest.raises(InputError, match=message):
         DistillArguments("teacher", **flags)
+
+
+def test_runs_of_before_a_setting_existed_are_resumed():
+    """A record that lacks its flag stands for the default; another value is another run."""
+    old = describe_run(1, distill=DistillArguments("teacher", losses="sft,kd"))
+    for flag in ("topk_k", "topk_weight"):
+        del old["distill"][flag]
+    for k, expected in ((64, []), (8, ["topk_k was 64, now it is 8"])):
+        now = DistillArguments("teacher", losses="sft,kd", topk_k=k)
+        found = differences(old, describe_run(1, distill=now), (), defaults_of(distill=now))
+        assert list(map(str, found)) == expected
