@@ -18,13 +18,13 @@ class ModelArguments:
     """What is trained, and from which weights."""
 
     model_name_or_path: str = field(metadata={"help": "base language model or LLaVA checkpoint: folder or hub name"})
-    version: str = field(default="", metadata={"help": "prompt template, always needed: plain, v1, qwen, qwen_2, ..."})
+    version: str = field(default="", metadata={"help": "prompt template, required: plain, v1, qwen, qwen_2, ..."})
     freeze_backbone: bool = field(default=False, metadata={"help": "keep the language model fixed"})
     tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: train the projector only"})
     vision_tower: str | None = field(
         default=None, metadata={"help": "SigLIP or CLIP folder or hub name, timm:NAME, open_clip:NAME"}
     )
-    mm_vision_select_layer: int = field(default=-1, metadata={"help": "hidden layer of the tower that is used"})
+    mm_vision_select_layer: int = field(default=-1, metadata={"help": "hidden layer of the tower to use"})
     pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "mm_projector.bin of stage 1"})
     mm_projector_type: str = field(default="linear", metadata={"help": "linear, mlpNx_gelu (N >= 1) or identity"})
     mm_use_im_start_end: bool = field(
@@ -51,7 +51,7 @@ class DataArguments:
         default="square", metadata={"help": "square (resize) or pad (to a square, mean colour)"}
     )
     train_on_inputs: float = field(
-        default=0.0, metadata={"help": "share of the samples whose human turns are trained on as well, 0 to 1"}
+        default=0.0, metadata={"help": "share of samples whose human turns are also trained on, 0 to 1"}
     )
     lazy_preprocess: bool = field(default=True, metadata={"help": "accepted for old scripts; reading is always lazy"})
     is_multimodal: bool = field(default=True, metadata={"help": "accepted for old scripts"})
@@ -64,40 +64,50 @@ class DataArguments:
 class TrainingArguments(transformers.TrainingArguments):
     """transformers' own arguments plus LLaVA's.
 
-    Defaults that differ from transformers': TensorBoard logs, a line of log every 10 steps, one epoch, no column
-    pruning (the collator builds the batch), and automatic resumption.
+    Defaults that differ from transformers': TensorBoard logs, logging every 10 steps, one epoch, no column pruning (the
+    collator builds the batch), and automatic resuming.
     """
 
-    model_max_length: int = field(default=512, metadata={"help": "longest sample in tokens, visual tokens included"})
+    model_max_length: int = field(
+        default=512, metadata={"help": "maximum sample length in tokens, including visual tokens"}
+    )
     freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "keep the projector fixed"})
-    mm_projector_lr: float | None = field(default=None, metadata={"help": "learning rate of the projector, if another"})
-    group_by_modality_length: bool = field(default=False, metadata={"help": "batches of one modality and like lengths"})
+    mm_projector_lr: float | None = field(
+        default=None, metadata={"help": "learning rate of the projector, if different"}
+    )
+    group_by_modality_length: bool = field(
+        default=False, metadata={"help": "batches of one modality and similar lengths"}
+    )
     group_window: int = field(
         default=1,
-        metadata={"help": "optimizer steps among which group_by_modality_length sorts by length; 1 is LLaVA's"},
+        metadata={"help": "optimizer steps over which group_by_modality_length sorts by length; LLaVA uses 1"},
     )
-    resume: str = field(default="auto", metadata={"help": "auto: the newest whole checkpoint; never; or a folder"})
+    resume: str = field(
+        default="auto", metadata={"help": "auto: newest complete checkpoint; never; or a checkpoint folder"}
+    )
     bits: int = field(default=16, metadata={"help": "16 only"})
-    lora_enable: bool = field(default=False, metadata={"help": "train LoRA adapters in place of the language model"})
+    lora_enable: bool = field(default=False, metadata={"help": "train LoRA adapters instead of the language model"})
     lora_r: int = field(default=64, metadata={"help": "rank of the adapters"})
     lora_alpha: int = field(default=16, metadata={"help": "the adapters' update is scaled by lora_alpha / lora_r"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout on the adapters' inputs"})
     lora_weight_path: str = field(default="", metadata={"help": "folder of an adapter to start from"})
-    lora_bias: str = field(default="none", metadata={"help": "biases trained as well: none, all, lora_only"})
+    lora_bias: str = field(default="none", metadata={"help": "biases to train as well: none, all, lora_only"})
     eval_benchmarks: str = field(
-        default="", metadata={"help": "benchmarks to ask at every evaluation: names separated by commas, or all"}
+        default="", metadata={"help": "benchmarks to run at every evaluation: names separated by commas, or all"}
     )
-    eval_benchmark_root: str = field(default="", metadata={"help": "folder that holds a folder for each benchmark"})
-    eval_benchmark_limit: int = field(default=200, metadata={"help": "questions of each, spread over the benchmark"})
+    eval_benchmark_root: str = field(default="", metadata={"help": "folder with a subfolder for each benchmark"})
+    eval_benchmark_limit: int = field(
+        default=200, metadata={"help": "number of questions per benchmark, evenly spread"}
+    )
     expected_processes: int = field(
         default=0, metadata={"help": "processes that the gradient accumulation was computed for; 0: not checked"}
     )
-    warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps spent on warm-up"})
+    warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps used for warm-up"})
 
     report_to: None | str | list[str] = field(
         default="tensorboard", metadata={"help": "tensorboard, wandb, none, or a list"}
     )
-    logging_steps: float = field(default=10, metadata={"help": "steps between two lines of log"})
+    logging_steps: float = field(default=10, metadata={"help": "steps between log lines"})
     num_train_epochs: float = field(default=1.0, metadata={"help": "epochs"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False"})
 
@@ -119,10 +129,10 @@ class TrainingArguments(transformers.TrainingArguments):
         self._check_processes()
 
     def _check_processes(self) -> None:
-        """Refuse processes that would train by themselves, or with another global batch than was computed.
+        """Reject processes that would train separately, or with a global batch other than the planned one.
 
         Raises:
-            InputError: the launcher started more processes than train together, or other than expected.
+            InputError: The launcher started more processes than train together, or an unexpected number of them.
         """
         together, started = self.world_size, int(os.environ.get("WORLD_SIZE", "1"))
         if started != together:
@@ -140,10 +150,11 @@ class TrainingArguments(transformers.TrainingArguments):
 
 
 def check_model_arguments(arguments: ModelArguments) -> None:
-    """Refuse settings whose silent acceptance would train another model than asked for.
+    """Reject settings that would silently train a different model than requested.
 
     Raises:
-        InputError: no prompt template, ``mm_use_im_start_end``, or a patch merge type other than ``flat``.
+        InputError: The prompt template is missing, ``mm_use_im_start_end`` is set, or the patch merge type is not
+            ``flat``.
     """
     if not arguments.version:
         raise InputError(f"--version is missing: the prompt template, one of {', '.join(TEMPLATES)}")

@@ -1,18 +1,18 @@
-"""Gradient checkpointing of the non-reentrant kind, whatever a release of transformers or torch would do by default."""
+"""Non-reentrant gradient checkpointing, whatever the default of transformers or torch."""
 
 import transformers
 
 from llava.errors import InputError
 
 KWARGS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
-"""transformers' flag from 5.23 on, and its older name."""
+"""transformers' flag since 5.23, and its older name."""
 
 
 def refuse_reentrant(arguments: transformers.TrainingArguments) -> None:
-    """Set ``use_reentrant`` to False where the arguments of checkpointing do not say so.
+    """Set ``use_reentrant`` to False in the checkpointing arguments if it is not set.
 
     Raises:
-        InputError: they ask for the reentrant kind.
+        InputError: ``use_reentrant`` is true.
     """
     for name in KWARGS:
         if not hasattr(arguments, name):

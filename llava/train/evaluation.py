@@ -1,4 +1,4 @@
-"""Looking at a model while it is trained: held-out terms of the loss, and benchmarks."""
+"""Evaluation during training: loss terms on held-out data, and benchmarks."""
 
 import logging
 from collections.abc import Sequence
@@ -23,21 +23,21 @@ logger = logging.getLogger(__name__)
 
 
 class HeldOutTerms:
-    """Sums of the loss's terms over a held-out set, so that their means are over tokens (or samples), not batches."""
+    """Sums of the loss terms over a held-out set, so that means are over tokens (or samples), not over batches."""
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, torch.Tensor] = {}
 
     def add(self, terms: dict[str, torch.Tensor], counts: dict[str, torch.Tensor]) -> None:
-        """Add one batch: this rank's shares of the terms, and the global denominators that they were divided by."""
+        """Add one batch: this rank's shares of the terms, and the global denominators they were divided by."""
         for name, value in terms.items():
             share = value.detach().double() * counts[name].double()
             self.sums[name] = self.sums.get(name, torch.zeros_like(share)) + share
             self.counts[name] = self.counts.get(name, torch.zeros_like(share)) + counts[name].double()
 
     def means(self, accelerator: Accelerator, prefix: str) -> dict[str, float]:
-        """The means over all ranks, by ``PREFIX_term``; starts anew."""
+        """The means over all ranks, by ``PREFIX_term``; resets the sums."""
         out = {}
         for name, value in self.sums.items():
             total = accelerator.reduce(value.float(), reduction="sum") if accelerator.num_processes > 1 else value
@@ -48,16 +48,16 @@ class HeldOutTerms:
 
 
 class BenchmarkProbe:
-    """Asks a model the questions of some benchmarks while it is trained.
+    """Runs benchmarks during training.
 
     Args:
-        names: benchmarks separated by commas, or ``all``.
-        root: folder that holds a folder for each.
-        limit: questions of each, spread over the benchmark.
-        batch_size: questions a batch.
+        names: Benchmarks separated by commas, or ``all``.
+        root: Folder with a subfolder for each benchmark.
+        limit: Number of questions per benchmark, evenly spread.
+        batch_size: Questions per batch.
 
     Raises:
-        InputError: an unknown benchmark, or its files or pictures are not there; before training starts.
+        InputError: A benchmark is unknown, or its files or images are missing; raised before training starts.
     """
 
     def __init__(self, names: str, root: str | Path, limit: int, batch_size: int) -> None:
@@ -70,7 +70,8 @@ class BenchmarkProbe:
     def scores(
         self, model: VisionLanguageModel, tokenizer: PreTrainedTokenizerBase, rank: int, ranks: int
     ) -> dict[str, float]:
-        """The benchmarks' scores (0 to 100) by name. Every rank asks its share and gets all scores."""
+        """The benchmarks' scores (0 to 100) by name. Every rank answers its share of the questions and gets all
+        scores."""
         config = model.config
         loaded = LoadedModel(
             tokenizer, model, vision_tower_of(model).image_processor, config.tokenizer_model_max_length, "training"
@@ -102,16 +103,17 @@ class BenchmarkProbe:
 
 
 def check_probe(names: str, root: str, zero3: bool) -> None:
-    """Refuse benchmark flags that cannot work.
+    """Reject benchmark flags that cannot work.
 
     Raises:
-        InputError: no folder of benchmarks, or a model in pieces, which cannot write answers rank by rank.
+        InputError: The benchmark folder is missing, or the model is sharded (ZeRO-3) and cannot generate on each rank
+            separately.
     """
     if not names:
         return
     if not root:
         raise InputError(
-            "--eval_benchmarks needs --eval_benchmark_root, the folder that holds a folder for each benchmark"
+            "--eval_benchmarks needs --eval_benchmark_root, the folder with a subfolder for each benchmark"
         )
     if zero3:
         raise InputError("--eval_benchmarks cannot run under ZeRO-3; use scripts/deepspeed/zero2.json, or leave it out")

@@ -1,4 +1,4 @@
-"""Stopping in good order: on a scheduler's signal, a Ctrl-C, a full disk."""
+"""Clean stops: on a scheduler's signal, on Ctrl-C, on a full disk."""
 
 import logging
 import shutil
@@ -19,16 +19,16 @@ from llava.errors import InputError
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""What schedulers send before they take a machine away (SLURM: ``--signal=USR1@120``), and Ctrl-C."""
+"""Signals that schedulers send before they take back a machine (SLURM: ``--signal=USR1@120``), and Ctrl-C."""
 
 
 class StopOnSignal(TrainerCallback):
-    """On one of ``SIGNALS`` ends the step, saves a checkpoint and stops training; a second Ctrl-C stops at once.
+    """On one of ``SIGNALS``, finishes the step, saves a checkpoint and stops training; a second Ctrl-C stops at once.
 
-    The signal may reach the ranks at different times, or one of them alone: they agree at the end of every step.
+    The signal may reach the ranks at different times, or only one of them, so they agree at the end of every step.
 
     Attributes:
-        received: number of the signal that stopped training; 0 while there was none.
+        received: Number of the signal that stopped training; 0 if there was none.
     """
 
     def __init__(self) -> None:
@@ -46,13 +46,13 @@ class StopOnSignal(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Listen, if this is the main thread (Python allows handlers there only)."""
+        """Install the handlers, if this is the main thread (Python allows them only there)."""
         self.received = self._seen = 0
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop if any rank was told to."""
+        """Stop if any rank received a signal."""
         self.received = self._seen
         if dist.is_initialized() and args.world_size > 1:
             number = torch.tensor(self._seen, device=args.device)
@@ -65,7 +65,7 @@ class StopOnSignal(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}
@@ -78,19 +78,20 @@ class StopOnSignal(TrainerCallback):
 
 @contextmanager
 def checkpoint_writing(folder: Path) -> Iterator[None]:
-    """What a checkpoint is written in: a full disk removes the broken one and says what is left.
+    """Context for writing a checkpoint: if that fails, the incomplete checkpoint is removed and the error names the
+    remaining ones.
 
     Raises:
-        InputError: it could not be written.
+        InputError: The checkpoint could not be written.
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save reports a full disk as a RuntimeError
         shutil.rmtree(folder, ignore_errors=True)
         kept = sorted(path.name for path in folder.parent.glob("checkpoint-*") if path != folder)
         raise InputError(
             f"{folder} could not be written ({error}); {free_space(folder.parent)}. Kept: {', '.join(kept) or 'none'}. "
-            "Make room and give the same command again: it goes on from the newest whole checkpoint"
+            "Free some space and run the same command again: it resumes from the newest complete checkpoint"
         ) from error
 
 

@@ -1,6 +1,7 @@
-"""Sizes of the towers of timm and open_clip, for plans: from these packages, or from the names they give their models.
+"""Sizes of timm and open_clip towers, for plans: read from these packages, or derived from their model names.
 
-Both are an optional extra. A size is told as the configuration of the transformers model with the same layers.
+Both packages are an optional extra. A size is given as the configuration of the transformers model with the same
+layers.
 """
 
 import json
@@ -17,7 +18,7 @@ WIDTHS = {
     "so400m": (1152, 27, 16, 4304),
     "huge": (1280, 32, 16, 5120),
 }
-"""Vision transformers as they were published: width, layers, heads, width between the two products of a layer."""
+"""Published vision transformers: width, layers, heads, MLP width."""
 
 NAMES = {
     "timm:": re.compile(
@@ -36,7 +37,7 @@ def vision_config(family: Any, size: str, image: int, patch: int) -> PreTrainedC
     Args:
         family: ``SiglipVisionConfig`` or ``CLIPVisionConfig``.
         size: A name in ``WIDTHS``.
-        image, patch: Sides in pixels.
+        image, patch: Side lengths in pixels.
     """
     width, layers, heads, intermediate = WIDTHS[size]
     return family(
@@ -50,7 +51,7 @@ def vision_config(family: Any, size: str, image: int, patch: int) -> PreTrainedC
 
 
 def optional_tower_config(name: str) -> tuple[PreTrainedConfig | None, Literal["read", "published", "unknown"]]:
-    """Sizes of a tower, and where they come from; None if they are unknown.
+    """Sizes of a tower and their source; None if they are unknown.
 
     Args:
         name: ``timm:NAME`` or ``open_clip:NAME[@PRETRAINED]``.
@@ -63,7 +64,7 @@ def optional_tower_config(name: str) -> tuple[PreTrainedConfig | None, Literal["
         read = _from_package(prefix, model)
         if read is not None:
             return read, "read"
-    for pattern in NAMES.values():  # weights on the hub are often named after the other package's model
+    for pattern in NAMES.values():  # weights on the hub are often named after the model of the other package
         found = pattern.search(model)
         if found:
             siglip = (found["family"] or "").lower() == "siglip"
@@ -77,7 +78,7 @@ def optional_tower_config(name: str) -> tuple[PreTrainedConfig | None, Literal["
 
 
 def _architecture(folder: Path) -> str:
-    """The name of the model that a folder of timm's or open_clip's holds; empty if it does not say."""
+    """Name of the model in a timm or open_clip folder; empty if the folder does not name it."""
     try:
         return str(json.loads((folder / "config.json").read_text()).get("architecture", ""))
     except (OSError, ValueError, AttributeError):
@@ -85,7 +86,7 @@ def _architecture(folder: Path) -> str:
 
 
 def _from_package(package: str, name: str) -> PreTrainedConfig | None:
-    """What timm or open_clip says; None where it is not installed, or does not know such a transformer."""
+    """Sizes according to timm or open_clip; None if it is not installed or does not know the model."""
     try:
         return _from_timm(name) if package == "timm" else _from_open_clip(name)
     except (ImportError, RuntimeError, AttributeError, TypeError, ValueError):  # RuntimeError: torchvision's operators

@@ -1,4 +1,4 @@
-"""Command lines into dataclasses; what is wrong with one is said in one line."""
+"""Parsing command lines into dataclasses, with one-line errors."""
 
 import re
 import sys
@@ -13,22 +13,22 @@ from llava.errors import InputError
 RENAMED_FLAGS = {
     "--evaluation_strategy": "--eval_strategy",
 }
-"""Flags of older transformers that scripts of the LLaVA family still pass, and today's names."""
+"""Flags of older transformers that LLaVA-style scripts still pass, and their current names."""
 
 
 class FlagParser(HfArgumentParser):
-    """A parser of dataclasses' fields: whole flag names only, errors as ``InputError``."""
+    """A parser of dataclass fields: no abbreviated flags, errors as ``InputError``."""
 
     def __init__(self, *classes: type) -> None:
         super().__init__(list(classes), allow_abbrev=False)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse, with what is wrong.
+        """Called by argparse with an error message.
 
         Raises:
-            InputError: always.
+            InputError: Always.
         """
-        one_spelling = re.sub(r"(--\w+)/--[\w-]+", r"\1", message)  # each flag may be written with dashes, too
+        one_spelling = re.sub(r"(--\w+)/--[\w-]+", r"\1", message)  # each flag may also be written with dashes
         raise InputError(f"{one_spelling}; --help lists all flags")
 
     @property
@@ -41,15 +41,16 @@ def parse_arguments(*classes: type, argv: Sequence[str] | None = None) -> tuple[
     """Parse the command line into dataclasses, accepting flags that older transformers had.
 
     Args:
-        classes: dataclasses whose fields are the flags.
-        argv: arguments; ``sys.argv[1:]`` by default. DeepSpeed's launcher adds ``--local_rank=N``, a field of
+        classes: Dataclasses whose fields are the flags.
+        argv: Arguments; ``sys.argv[1:]`` by default. DeepSpeed's launcher adds ``--local_rank=N``, a field of
             transformers' arguments.
 
     Returns:
-        One instance a class, in order.
+        One instance per class, in order.
 
     Raises:
-        InputError: an unknown flag (with the nearest known one), a missing one, or a value of the wrong type.
+        InputError: A flag is unknown (the message names the nearest known one) or missing, or a value has the wrong
+            type.
     """
     words = renamed(sys.argv[1:] if argv is None else argv)
     parser = FlagParser(*classes)
@@ -59,7 +60,7 @@ def parse_arguments(*classes: type, argv: Sequence[str] | None = None) -> tuple[
 
 
 def renamed(argv: Sequence[str]) -> list[str]:
-    """A command line with today's names of renamed flags."""
+    """A command line with the current names of renamed flags."""
     out = []
     for word in argv:
         flag, equals, value = word.partition("=")
@@ -68,14 +69,14 @@ def renamed(argv: Sequence[str]) -> list[str]:
 
 
 def refuse_unknown(words: Sequence[str], known: Collection[str]) -> None:
-    """Refuse words of a command line that no flag takes.
+    """Reject words of a command line that belong to no flag.
 
     Args:
-        words: what a parser left over.
-        known: all flags, as they are written.
+        words: Words left over by a parser.
+        known: All flags, with their dashes.
 
     Raises:
-        InputError: there is a word; the message names the nearest known flag.
+        InputError: There is such a word; the message names the nearest known flag.
     """
     for word in words:
         flag = word.partition("=")[0]

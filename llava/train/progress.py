@@ -1,4 +1,4 @@
-"""One line per line of log: step, losses, speed and time left; a bar below them on a terminal."""
+"""Printed log lines: step, losses, speed and remaining time, with a progress bar below them on a terminal."""
 
 import time
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 SKIPPED = ("epoch", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
-"""What a line leaves out: the step says it better, or it is about the machine alone."""
+"""Values not printed: redundant with the step, or only about the machine."""
 NAMES = {"learning_rate": "lr", "grad_norm": "grad"}
 
 
@@ -16,7 +16,7 @@ class ProgressLines(ProgressCallback):
     """Prints what is logged.
 
     Args:
-        bar: whether to show a bar (on a terminal).
+        bar: Whether to show a progress bar (on a terminal).
     """
 
     def __init__(self, bar: bool) -> None:
@@ -27,7 +27,7 @@ class ProgressLines(ProgressCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note when, and at which step, training starts."""
+        """Record the time and step at which training starts."""
         self._start = (time.monotonic(), state.global_step)
         if self.bar:
             super().on_train_begin(args, state, control, **kwargs)
@@ -73,14 +73,14 @@ class ProgressLines(ProgressCallback):
 
 
 def describe(logs: Mapping[str, Any], step: int, of: int, seconds: float, done: int) -> str:
-    """A line of log in words.
+    """A log line as text.
 
     Args:
-        logs: what is logged.
-        step: steps done in the whole run.
-        of: steps of the whole run.
-        seconds: since this process began to train.
-        done: steps that it did in this time.
+        logs: Logged values.
+        step: Steps done in the whole run.
+        of: Total steps of the run.
+        seconds: Time since this process started to train.
+        done: Steps that this process has done.
     """
     values = "  ".join(
         f"{NAMES.get(name, name)} {value:.4g}" if isinstance(value, float) else f"{NAMES.get(name, name)} {value}"

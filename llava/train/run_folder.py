@@ -1,4 +1,4 @@
-"""How a run begins in its folder: from the start, from a checkpoint, or not at all because it has finished before."""
+"""How a run starts in its folder: from scratch, from a checkpoint, or not at all because it has finished already."""
 
 import json
 import logging
@@ -37,18 +37,18 @@ WRITTEN_BY_A_RUN = (
     "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "mm_projector.bin", "non_lora_trainables.bin",
     "adapter_config.json", "adapter_model.bin", "README.md",
 )  # fmt: skip
-"""What is moved aside when a run starts over in a folder. Logs and the IRS stay, and so does the tower, copied."""
+"""Files that are moved aside when a run starts over in a folder. Logs, the IRS and (a copy of) the tower stay."""
 
 
 @dataclass(frozen=True)
 class RunStart:
-    """How a run begins; the same on all processes.
+    """How a run starts; the same on all processes.
 
     Attributes:
-        folder: the run's.
-        record: for ``run_config.json``, see ``describe_run``.
-        checkpoint: the folder to resume from; None to start from the beginning.
-        finished: A message if the same run has finished before, so that there is nothing to do; else "".
+        folder: Folder of the run.
+        record: Content of ``run_config.json``, see ``describe_run``.
+        checkpoint: Folder to resume from; None to start from scratch.
+        finished: A message if the same run has finished already and there is nothing to do; otherwise "".
     """
 
     folder: Path
@@ -57,27 +57,27 @@ class RunStart:
     finished: str = ""
 
     def write(self, **groups: Any) -> None:
-        """Write ``run_config.json`` (call it on the main process), with groups that became known later."""
+        """Write ``run_config.json`` (call it on the main process), with further groups of settings."""
         write_record(self.folder, {**self.record, **groups})
 
 
 @contextmanager
 def begin_run(arguments: TrainingArguments, also_free: Collection[str] = (), **groups: Any) -> Iterator[RunStart]:
-    """Take hold of a run's folder and decide, for all processes, how the run begins.
+    """Lock a run's folder and decide, for all processes, how the run starts.
 
     Args:
-        arguments: ``output_dir`` and ``resume`` decide, the other settings are compared with the run that is there.
-        also_free: settings that may change on resuming, beside those of ``run_record.FREE_TO_CHANGE``.
-        groups: the settings by group, as for ``describe_run``.
+        arguments: ``output_dir`` and ``resume``; the other settings are compared with those of an existing run.
+        also_free: Settings that may change on resuming, in addition to ``run_record.FREE_TO_CHANGE``.
+        groups: Settings by group, as for ``describe_run``.
 
     Raises:
-        InputError: the folder is in use, or holds a run that was made with other settings, or a checkpoint asked for is
-            not whole.
+        InputError: The folder is in use, it contains a run with different settings, or the requested checkpoint is
+            incomplete.
     """
-    # One process looks and tells the others. On a network file system each might see the folder at another moment, and
-    # those that decide differently would wait for each other for ever. A problem is told as well: all leave with it.
+    # One process decides and broadcasts the result: on a network file system, processes might see different states of
+    # the folder, decide differently and deadlock. An error is broadcast as well, so that all processes stop.
     problem, start = "", None
-    with ExitStack() as held:  # the lock is held until the caller is done
+    with ExitStack() as held:  # the lock is held until the caller's block ends
         if arguments.process_index == 0:
             try:
                 held.enter_context(run_lock(str(arguments.output_dir)))
@@ -91,7 +91,7 @@ def begin_run(arguments: TrainingArguments, also_free: Collection[str] = (), **g
 
 
 def of_the_main_process(value: T, arguments: TrainingArguments) -> T:
-    """What the main process passes, on all processes. Every process must call it."""
+    """Broadcast the main process's value. Every process must call it."""
     return broadcast_object_list([value], from_process=0)[0] if arguments.world_size > 1 else value
 
 
@@ -139,7 +139,7 @@ def _decide(arguments: TrainingArguments, also_free: Collection[str], groups: di
 
 
 def _check_zero(arguments: TrainingArguments, record: dict[str, Any]) -> None:
-    """DeepSpeed's optimizer state is split over the processes and cannot be read by another number of them."""
+    """DeepSpeed's optimizer state is sharded over the processes and cannot be read by a different number of them."""
     before, now = record.get("processes"), arguments.world_size
     if arguments.deepspeed and before is not None and before != now:
         raise InputError(
@@ -149,7 +149,7 @@ def _check_zero(arguments: TrainingArguments, record: dict[str, Any]) -> None:
 
 
 def finished_steps(folder: str | Path) -> tuple[int, int] | None:
-    """Steps done and planned of a run that has finished (its state is the last file written); None for any other."""
+    """Steps done and planned of a finished run (its state is the last file written); None if it has not finished."""
     try:
         state = json.loads((Path(folder) / STATE_FILE).read_text(encoding="utf-8"))
         done, planned = int(state["global_step"]), int(state["max_steps"])
@@ -161,13 +161,14 @@ def finished_steps(folder: str | Path) -> tuple[int, int] | None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """Weights of a model, a projector or an adapter in a folder."""
+    """Weight files of a model, a projector or an adapter in a folder."""
     files = [path for suffix in ("*.safetensors", "*.bin") for path in folder.glob(suffix)]
     return [path for path in files if path.name != "training_args.bin"]
 
 
 def set_aside(folder: Path, patterns: Collection[str]) -> None:
-    """Move what matches into a new folder ``earlier-run-N``, so that nothing of it is taken for the run to come."""
+    """Move matching files to a new folder ``earlier-run-N``, so that they are not mistaken for files of the next
+    run."""
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not found:
         return
@@ -178,24 +179,24 @@ def set_aside(folder: Path, patterns: Collection[str]) -> None:
     aside.mkdir()
     for path in found:
         path.rename(aside / path.name)
-    if (folder / TOWER_FOLDER).is_dir():  # the models set aside name it by its relative path
+    if (folder / TOWER_FOLDER).is_dir():  # the models moved aside refer to it by its relative path
         keep_copy(folder / TOWER_FOLDER, aside / TOWER_FOLDER)
-    logger.warning("%s: an earlier run was there; it is in %s now and can be deleted", folder, aside.name)
+    logger.warning("%s: moved an earlier run to %s; it can be deleted", folder, aside.name)
 
 
 def _later_than(folder: Path, checkpoint: Path) -> list[str]:
-    """What is in a run's folder from after one of its checkpoints: later checkpoints and the finished model."""
+    """Files in a run's folder that are newer than one of its checkpoints: later checkpoints and the finished model."""
     numbers = _numbered(folder)
     step = next((number for number, path in numbers if path.resolve() == checkpoint.resolve()), None)
-    if step is None:  # a checkpoint of another folder
+    if step is None:  # a checkpoint from another folder
         return list(WRITTEN_BY_A_RUN)
-    # These were trained with settings that are no longer asked for; a later `--resume auto` would go on from them.
+    # These were trained with settings that no longer apply; a later `--resume auto` would resume from them.
     later = [path.name for number, path in numbers if number > step]
     return [*later, *(pattern for pattern in WRITTEN_BY_A_RUN if pattern != "checkpoint-*")]
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a folder with their steps, the newest first."""
+    """The checkpoints of a folder with their steps, newest first."""
     found = []
     for path in folder.glob("checkpoint-*"):
         match = re.fullmatch(r"checkpoint-(\d+)", path.name)
@@ -209,7 +210,7 @@ def problem_of(checkpoint: Path) -> str:
     try:
         json.loads((checkpoint / STATE_FILE).read_text())
     except (OSError, ValueError):
-        return f"it has no readable {STATE_FILE}, so it was not written to its end"
+        return f"it has no readable {STATE_FILE}, so it is incomplete"
     if not _weights(checkpoint) and not any(checkpoint.glob("global_step*")):
         return "it has no weights"
     broken = broken_weight_files(checkpoint)
@@ -220,25 +221,25 @@ def find_checkpoint(folder: str | Path, resume: str) -> str | None:
     """The checkpoint to resume from.
 
     Args:
-        folder: the run's, with ``checkpoint-STEP`` folders.
-        resume: ``auto`` (newest whole checkpoint, if any), ``never``, or the folder of a checkpoint.
+        folder: Folder of the run, with ``checkpoint-STEP`` folders.
+        resume: ``auto`` (newest complete checkpoint, if any), ``never``, or the folder of a checkpoint.
 
     Returns:
-        The folder, or None to start from the beginning. Broken checkpoints are passed over with a warning.
+        The folder, or None to start from scratch. Incomplete checkpoints are skipped with a warning.
 
     Raises:
-        InputError: the folder asked for is not a whole checkpoint.
+        InputError: The requested folder is not a complete checkpoint.
     """
     if resume == "never":
         return None
     if resume != "auto":
         problem = problem_of(Path(resume))
         if problem:
-            raise InputError(f"--resume {resume}: {problem}; expected a whole checkpoint")
+            raise InputError(f"--resume {resume}: {problem}; expected a complete checkpoint")
         return resume
     for _, path in _numbered(Path(folder)):
         problem = problem_of(path)
         if not problem:
             return str(path)
-        logger.warning("passing over %s: %s", path, problem)
+        logger.warning("skipping %s: %s", path, problem)
     return None

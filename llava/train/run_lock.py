@@ -1,4 +1,4 @@
-"""One owner for a run's folder: a lock that names its holder and ends with it."""
+"""A lock on a run's folder that names its holder and is released when the holder ends."""
 
 import errno
 import fcntl
@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = "run.lock"
 UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What file systems say that have no locks."""
+"""Error codes of file systems without locks."""
 
 
 @contextmanager
 def run_lock(folder: str | Path) -> Iterator[None]:
-    """Hold a run's folder; made if absent.
+    """Lock a run's folder, which is created if missing.
 
-    The operating system keeps the lock and drops it when the process ends, however that happens, so that no lock is
-    left behind. Network file systems that support ``flock`` (NFS 4, Lustre with ``-o flock``) hold it too.
+    The operating system holds the lock and releases it when the process ends for any reason, so no stale lock is left.
+    It also works on network file systems that support ``flock`` (NFS 4, Lustre with ``-o flock``).
 
     Raises:
-        InputError: another process holds it; the message names host, process and command.
+        InputError: Another process holds the lock; the message names host, process and command.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,9 +52,9 @@ def run_lock(folder: str | Path) -> Iterator[None]:
 
 
 def take(handle: int) -> bool:
-    """Take the lock of an open file without waiting; False if somebody else has it.
+    """Acquire the lock of an open file without waiting; False if another process holds it.
 
-    A file system without locks is warned about, and the lock counts as taken.
+    On a file system without locks there is a warning, and the lock counts as acquired.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

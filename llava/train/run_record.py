@@ -1,7 +1,7 @@
 """``run_config.json``: how a run was made, and whether a command asks for the same run.
 
-A run is resumed only by a command that would train the same model. What that leaves free is said in one place,
-``FREE_TO_CHANGE``; everything else has to be as it was.
+A run is resumed only by a command that would train the same model. Settings that may change are listed in one place,
+``FREE_TO_CHANGE``; all others must be the same.
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ FREE_TO_CHANGE = frozenset(
     # where files lie (models and data are compared by their contents), and flags that do nothing
     "image_folder lazy_preprocess is_multimodal mm_use_im_patch_token warmup_ratio".split()
 )
-"""Settings that a resumed run may change: they change neither the losses nor the order of the steps, but for rounding.
-Derived ones (``warmup_ratio`` sets ``warmup_steps``) are compared where they end up."""
+"""Settings that a resumed run may change: they affect neither the losses (except for rounding) nor the order of the
+steps. Derived settings are compared by their result (``warmup_ratio`` sets ``warmup_steps``)."""
 
 CONTENTS = (
     "model_name_or_path",
@@ -60,14 +60,14 @@ CONTENTS = (
     "lora_weight_path",
     "data_path",
 )
-"""Settings that name files: compared by what is in these, wherever they lie."""
+"""Settings that name files: compared by content, wherever the files are."""
 
 SECRETS = ("hub_token",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A setting that is not what it was."""
+    """A setting that has changed."""
 
     name: str
     found: Any
@@ -78,15 +78,15 @@ class Difference:
 
 
 def describe_run(processes: int, **groups: Any) -> dict[str, Any]:
-    """The record of a run that begins now.
+    """The record of a run that starts now.
 
     Args:
-        processes: how many train together.
-        groups: named dataclass instances (the parsed arguments) or dictionaries.
+        processes: Number of training processes.
+        groups: Named dataclass instances (the parsed arguments) or dictionaries.
 
     Returns:
-        What ``run_config.json`` holds: command, versions, commit, the settings by group, the global batch, and what the
-        files of ``CONTENTS`` hold.
+        The content of ``run_config.json``: command, versions, commit, settings by group, global batch, and hashes of
+            the files of ``CONTENTS``.
     """
     record: dict[str, Any] = {
         "stage": "distillation" if "distill" in groups else "supervised",
@@ -105,20 +105,20 @@ def describe_run(processes: int, **groups: Any) -> dict[str, Any]:
         else:
             record[name] = _plain(group)
     settings = dict(_settings(record))
-    # A run may go on with other devices as long as a step trains on as many samples.
+    # A run may resume on other devices if a step trains on the same number of samples.
     per_device = settings.get("per_device_train_batch_size")
     if per_device is not None:
         record["global_batch"] = per_device * settings.get("gradient_accumulation_steps", 1) * processes
     record["processes"] = processes
     record["contents"] = {name: contents(str(settings[name])) for name in CONTENTS if settings.get(name)}
     tower = settings.get("vision_tower")
-    if tower and Path(tower).is_dir():  # the run's own copy stands for the tower
+    if tower and Path(tower).is_dir():  # the run's own copy represents the tower
         record["contents"]["vision_tower"] = f"weights {tower_fingerprint(tower)}"
     return record
 
 
 def write_record(folder: str | Path, record: Mapping[str, Any]) -> Path:
-    """Write ``run_config.json`` into a run's folder, which is made if absent; returns the file."""
+    """Write ``run_config.json`` to a run's folder, which is created if missing; returns the file."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECORD_FILE
@@ -130,7 +130,7 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     """The record in a run's folder; None without one.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: The file cannot be read.
     """
     path = Path(folder) / RECORD_FILE
     try:
@@ -143,7 +143,7 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
 
 
 def resumed(record: dict[str, Any], now: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
-    """The record of a run that goes on: as it was, with who resumed it when, and from where."""
+    """The record of a resumed run: the earlier record, with the time, command and checkpoint of the resumption."""
     entry = {
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "checkpoint": checkpoint,
@@ -153,7 +153,7 @@ def resumed(record: dict[str, Any], now: Mapping[str, Any], checkpoint: str) -> 
 
 
 def defaults_of(**groups: Any) -> dict[str, Any]:
-    """The default of every setting that has one, for records that are older than the setting."""
+    """Defaults of all settings that have one, for records older than a setting."""
     return {
         field.name: _plain(field.default)
         for group in groups.values()
@@ -169,13 +169,13 @@ def differences(
     also_free: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> list[Difference]:
-    """What a command asks for that the run in a folder was not made with.
+    """Settings of a command that differ from those of the run in a folder.
 
     Args:
-        record: Record of the run, as ``read_record`` gives it.
-        asked: as ``describe_run`` gives it.
-        also_free: further settings that may change.
-        defaults: see ``defaults_of``; a setting that is in neither counts as unchanged.
+        record: Record of the run, from ``read_record``.
+        asked: Record of the command, from ``describe_run``.
+        also_free: Further settings that may change.
+        defaults: See ``defaults_of``; a setting that is in neither record nor defaults counts as unchanged.
     """
     out = []
     for name in ("stage", "global_batch"):
@@ -184,10 +184,10 @@ def differences(
     found, wanted = dict(_settings(record)), dict(_settings(asked))
     for name in sorted(wanted.keys() - FREE_TO_CHANGE - set(also_free) - set(SECRETS)):
         now = wanted[name]
-        # A record that is older than a setting was made with its default.
+        # A run whose record is older than a setting used the setting's default.
         before = found.get(name, (defaults or {}).get(name, now))
-        # Files are compared by what is in them: data or a tower may have moved, or changed under the same path. Where
-        # one of the two does not tell, the paths decide.
+        # Files are compared by content: data or a tower may have moved, or changed under the same path. If the content
+        # of one is unknown, the paths decide.
         held, holds = (about.get("contents", {}).get(name) for about in (record, asked))
         if (before == now) if held is None or holds is None else (held == holds):
             continue
@@ -198,8 +198,8 @@ def differences(
 
 
 def contents(path: str) -> str:
-    """What a model or data setting stands for: a hash of the files (several data files separated by commas); a hub name
-    stands for itself."""
+    """Content of a model or data setting: a hash of the files (several data files separated by commas), or the hub name
+    itself."""
     parts = [part.strip() for part in path.split(",") if part.strip()]
     return ", ".join(_contents_of(part) for part in parts)
 
@@ -212,7 +212,7 @@ def _contents_of(path: str) -> str:
 
 
 def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values of the groups of settings in a record."""
+    """Names and values of all settings in a record."""
     for group in ("model", "data", "training", "distill"):
         found = record.get(group)
         if isinstance(found, Mapping):
@@ -220,7 +220,7 @@ def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Anything as something JSON can hold."""
+    """A value converted to plain JSON types."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, dict):
@@ -231,9 +231,9 @@ def _plain(value: Any) -> Any:
 
 
 def code_commit(folder: Path = HERE) -> str | None:
-    """The commit of the checkout that ``folder`` (where the code runs from) is in; None if it is in none.
+    """The commit of the checkout that contains ``folder`` (the running code); None if there is none.
 
-    It ends in ``-dirty`` where files were changed, those of ``docs/`` aside: results are written there.
+    It ends in ``-dirty`` if files were changed, except in ``docs/``, where results are written.
     """
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:

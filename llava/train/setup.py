@@ -1,4 +1,4 @@
-"""From arguments to tokenizer, model and data; shared by the supervised stages and by distillation."""
+"""Builds tokenizer, model and data from the arguments; shared by the supervised stages and distillation."""
 
 import logging
 
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 def start_deepspeed(arguments: TrainingArguments) -> None:
-    """Connect DeepSpeed's own process group before any model is loaded.
+    """Initialise DeepSpeed's process group before any model is loaded.
 
-    ZeRO-3 splits weights while they load, and would otherwise think that it is alone.
+    ZeRO-3 shards weights while they load, and would otherwise assume a single process.
     """
     if arguments.deepspeed:
         import deepspeed
@@ -36,10 +36,10 @@ def read_model_config(path: str) -> PreTrainedConfig:
     """The configuration of a language model or LLaVA checkpoint.
 
     Args:
-        path: folder or hub name.
+        path: Folder or hub name.
 
     Raises:
-        InputError: there is none, or it is a LLaVA in transformers' own form, which must be imported first.
+        InputError: There is none, or it is a LLaVA in transformers' own format, which must be imported first.
     """
     try:
         config = AutoConfig.from_pretrained(path)
@@ -50,7 +50,7 @@ def read_model_config(path: str) -> PreTrainedConfig:
 
 
 def compute_dtype(arguments: TrainingArguments) -> torch.dtype:
-    """The dtype that --bf16 and --fp16 ask for."""
+    """The dtype selected by --bf16 and --fp16."""
     return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
 
 
@@ -60,20 +60,20 @@ def load_trainable_model(
     arguments: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
 ) -> LlavaForCausalLM:
-    """The model of a stage: a language model with tower and projector attached, the right parts frozen.
+    """The model of a stage: a language model, with the parts frozen that the stage does not train.
 
     Args:
         model_arguments: ``model_name_or_path`` may be a plain language model (Qwen2, Qwen3, Llama) or a LLaVA
             checkpoint.
-        data_arguments: recorded in the configuration (``image_aspect_ratio``).
-        arguments: precision, ``freeze_mm_mlp_adapter``, gradient checkpointing.
-        tokenizer: its length limit and padding side are recorded in the configuration.
+        data_arguments: ``image_aspect_ratio`` is recorded in the configuration.
+        arguments: Precision, ``freeze_mm_mlp_adapter``, gradient checkpointing.
+        tokenizer: Its length limit and padding side are recorded in the configuration.
 
     Returns:
         The model; the tower is frozen, and with ``tune_mm_mlp_adapter`` everything but the projector.
 
     Raises:
-        InputError: The language model is not supported, or a tower is needed and none is named.
+        InputError: The language model is not supported, or a required tower is not given.
     """
     path = model_arguments.model_name_or_path
     config = read_model_config(path)
@@ -110,11 +110,12 @@ def add_adapters(model: LlavaForCausalLM, model_arguments: ModelArguments, argum
     """``--lora_enable``: adapters and the projector are trained, the language model's own weights are not.
 
     Raises:
-        InputError: together with a flag that fixes the language model anyway.
+        InputError: Combined with a flag that freezes the language model.
     """
     if model_arguments.tune_mm_mlp_adapter or model_arguments.freeze_backbone:
         raise InputError(
-            "--lora_enable trains adapters in the language model, --tune_mm_mlp_adapter and --freeze_backbone fix it: "
+            "--lora_enable trains adapters in the language model, --tune_mm_mlp_adapter and --freeze_backbone freeze "
+            "it: "
             "leave one of them out"
         )
     add_lora(
@@ -130,7 +131,7 @@ def add_adapters(model: LlavaForCausalLM, model_arguments: ModelArguments, argum
 
 
 def freeze(model: LlavaForCausalLM, model_arguments: ModelArguments, arguments: TrainingArguments) -> None:
-    """Fix the parts that a stage does not train: always the tower, and what the flags name."""
+    """Freeze the parts that a stage does not train: always the tower, and those named by the flags."""
     projector = model.get_model().mm_projector
     if model_arguments.tune_mm_mlp_adapter or model_arguments.freeze_backbone:
         model.requires_grad_(False)
@@ -150,7 +151,7 @@ def build_datasets(
     data_arguments: DataArguments,
     arguments: TrainingArguments,
 ) -> tuple[ConversationDataset, ConversationDataset | None]:
-    """The training and the held-out data, checked before a model is loaded; attach the tower afterwards.
+    """The training and held-out data, checked before a model is loaded; attach the tower afterwards.
 
     Raises:
         InputError: An unknown template or ``on_bad_sample``, an unreadable file, or missing images.

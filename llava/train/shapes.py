@@ -1,7 +1,7 @@
-"""Configurations of models, for plans: read where they lie, published ones of well-known models built in.
+"""Model configurations for plans: read from files, or built in for well-known published models.
 
-What is built in are facts of the models' published ``config.json`` files. A folder or a copy in the hub's cache comes
-first, then what is built in, and last the hub, so that a plan of a known model never waits for a network.
+The built-in values are from the models' published ``config.json`` files. A folder or a copy in the hub's cache comes
+first, then the built-in values, and the hub last, so that a plan of a known model never waits for the network.
 """
 
 from functools import cache
@@ -25,10 +25,10 @@ from llava.errors import InputError
 from llava.train.optional_towers import optional_tower_config, vision_config
 
 Source = Literal["read", "published", "unknown"]
-"""Where a configuration comes from: a file, the table here, or nowhere."""
+"""Source of a configuration: a file, the built-in table, or unknown."""
 
 PROBE_SECONDS = 3.0
-"""How long the hub may take to answer at all."""
+"""Timeout for the hub's first response, in seconds."""
 
 
 def _qwen2(hidden: int, layers: int, heads: int, kv: int, wide: int, rows: int, tied: bool) -> PreTrainedConfig:
@@ -94,16 +94,16 @@ SAME_SHAPE = {
     "Qwen/Qwen3-0.6B-Base": "Qwen/Qwen3-0.6B",
     "mtgv/MobileLLaMA-1.4B-Base": "mtgv/MobileLLaMA-1.4B-Chat",
 }
-"""Base models and their post-trained forms, which are shaped alike."""
+"""Base models and their post-trained versions, which have the same shape."""
 
 KNOWN: dict[str, Any] = {**SHAPES, **{name: SHAPES[other] for name, other in SAME_SHAPE.items()}}
 
 
 @cache
 def hub_answers() -> bool:
-    """Whether the model hub can be reached; asked once a process, and with little patience.
+    """Whether the model hub can be reached; checked once per process, with a short timeout.
 
-    Its own client tries six times over, half a minute for each file.
+    The hub's own client retries six times, half a minute for each file.
     """
     if constants.HF_HUB_OFFLINE:
         return False
@@ -114,7 +114,7 @@ def hub_answers() -> bool:
 
 
 def read_config(name: str) -> tuple[PreTrainedConfig, Source]:
-    """A model's configuration, and where it comes from.
+    """A model's configuration and its source.
 
     Args:
         name: Folder or hub name.
@@ -148,7 +148,7 @@ def _from_pretrained(name: str) -> PreTrainedConfig:
 
 
 def read_tower_config(name: str) -> tuple[PreTrainedConfig | None, Source]:
-    """A vision tower's configuration, and where it comes from; None for a timm or open_clip tower of unknown sizes.
+    """A vision tower's configuration and its source; None for a timm or open_clip tower of unknown size.
 
     Raises:
         InputError: A tower of transformers whose configuration can neither be read nor is built in.

@@ -1,4 +1,4 @@
-"""The vision tower of a stage: which one it is, and the run's own copy of it."""
+"""The vision tower of a stage, and the run's own copy of it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from llava.train.interruptions import free_space
 
 
 def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> str:
-    """The tower that a run uses: ``--vision_tower``, or the one that its first checkpoint names.
+    """The tower that a run uses: ``--vision_tower``, or the one named by the checkpoint it starts from.
 
     Args:
         model_arguments: ``model_name_or_path`` and ``vision_tower``.
@@ -27,7 +27,7 @@ def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> s
         A hub name, ``timm:NAME``, ``open_clip:NAME`` or an absolute path.
 
     Raises:
-        InputError: neither names a tower.
+        InputError: Neither names a tower.
     """
     anchor_tower(config, model_arguments.model_name_or_path)
     tower = model_arguments.vision_tower or getattr(config, "mm_vision_tower", None)
@@ -37,24 +37,24 @@ def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> s
 
 
 def keeps_tower(tower: str, config: PreTrainedConfig) -> bool:
-    """Whether the chosen tower is the checkpoint's own, whose weights the checkpoint may carry."""
+    """Whether the chosen tower is the checkpoint's own, whose weights the checkpoint may contain."""
     own = getattr(config, "mm_vision_tower", None)
     return own is not None and same_name(tower, own)
 
 
 def attach_tower(model: LlavaForCausalLM, tower: str, model_arguments: ModelArguments, output_dir: str) -> None:
-    """Give the model its tower and projector, and the run's folder its copy of a tower that is a local folder.
+    """Attach tower and projector to the model, and copy a tower that is a local folder to the run's folder.
 
     Every process must call it; the main process writes.
 
     Args:
-        model: a language model or LLaVA model.
-        tower: as :func:`chosen_tower` says.
-        model_arguments: projector, layer and feature of the tower.
-        output_dir: the run's folder.
+        model: Language model or LLaVA model.
+        tower: Tower returned by :func:`chosen_tower`.
+        model_arguments: Projector, layer and feature of the tower.
+        output_dir: Folder of the run.
 
     Raises:
-        InputError: the tower cannot be loaded or copied, or projector weights do not fit.
+        InputError: The tower cannot be loaded or copied, or the projector weights do not fit.
     """
     model.initialize_vision_modules(
         tower,
@@ -68,5 +68,5 @@ def attach_tower(model: LlavaForCausalLM, tower: str, model_arguments: ModelArgu
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"the copy of the vision tower in {output_dir} could not be written ({error}); "
-            f"{free_space(Path(output_dir))}. Make room, or choose another --output_dir"
+            f"{free_space(Path(output_dir))}. Free some space, or choose another --output_dir"
         ) from error

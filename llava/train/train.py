@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Train one stage; the finished model, or with ``--tune_mm_mlp_adapter`` the projector, is in the output folder."""
+    """Train one stage and save the model, or with ``--tune_mm_mlp_adapter`` the projector, to the output folder."""
     if plan_asked_for():
         planned, model_arguments, data_arguments = parse_plan()
         print(plan(model_arguments, data_arguments, planned))
@@ -67,29 +67,29 @@ def main() -> None:
 
 
 def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
-    """Save the finished model and, last, the trainer's state into the output folder.
+    """Save the finished model and, last, the trainer's state to the output folder.
 
     Raises:
-        Stopped: a signal stopped the training, so there is nothing to finish. All processes leave together: one that
-            ends earlier would let the launcher end the others while they write.
+        Stopped: A signal stopped training, so there is nothing to finish. All processes exit together: if one exits
+            earlier, the launcher may kill the others while they write.
     """
     stopper = trainer.stopper
     if stopper.received:
         leave_together(trainer)
         steps = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
         raise Stopped(
-            f"stopped by {stopper.name} after {steps}; a checkpoint is saved. Give the same command again to go on",
+            f"stopped by {stopper.name} after {steps}; a checkpoint is saved. Run the same command again to resume",
             128 + stopper.received,
         )
     model.config.use_cache = True
     trainer.save_model()
     trainer.save_state()
     if trainer.bad_samples:
-        logger.warning("%d bad samples were left out on this process; see the log for the first", trainer.bad_samples)
+        logger.warning("%d bad samples were skipped on this process; see the log for the first", trainer.bad_samples)
 
 
 def leave_together(trainer: LlavaTrainer) -> None:
-    """End the processes' common group once all are done: one that exits earlier can break off in the middle of it."""
+    """Destroy the process group once all processes are done: if one exits earlier, the others can fail."""
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 

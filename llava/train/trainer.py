@@ -1,4 +1,4 @@
-"""transformers' Trainer with what the LLaVA stages need: token-mean losses, grouping, projector checkpoints."""
+"""transformers' Trainer extended for the LLaVA stages: token-mean losses, grouping, projector checkpoints."""
 
 import logging
 import math
@@ -28,13 +28,13 @@ class LlavaTrainer(Trainer):
 
     - Losses are means over the supervised tokens of the *global* batch (all ranks, all accumulation steps): every
       micro-batch contributes its sum divided by that count, so that splitting a batch differently changes nothing.
-    - Named loss terms are logged beside ``loss``.
-    - With ``projector_only`` (stage 1) a checkpoint holds ``mm_projector.bin`` in place of the whole model, with LoRA
-      the adapter and the projector; both with the optimizer, scheduler and random states that resuming needs.
+    - Named loss terms are logged in addition to ``loss``.
+    - With ``projector_only`` (stage 1) a checkpoint contains ``mm_projector.bin`` instead of the whole model, with LoRA
+      the adapter and the projector; both with the optimizer, scheduler and random states needed for resuming.
 
     Args:
-        projector_only: whether only the projector is trained.
-        skip_bad_samples: whether a batch left without supervised tokens by skipped samples is allowed.
+        projector_only: Whether only the projector is trained.
+        skip_bad_samples: Whether a batch may have no supervised tokens because bad samples were skipped.
     """
 
     args: TrainingArguments
@@ -87,7 +87,7 @@ class LlavaTrainer(Trainer):
         return sampler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of one optimizer step, and the denominators of the losses over all of them on all ranks."""
+        """The micro-batches of one optimizer step, and the loss denominators over all of them on all ranks."""
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             assert isinstance(counts, Tensor)
@@ -101,18 +101,18 @@ class LlavaTrainer(Trainer):
         return self.accelerator.reduce(counts, reduction="sum") if self.args.world_size > 1 else counts
 
     def global_counts(self, batches: list[Mapping[str, Any]]) -> Tensor:
-        """What this rank's micro-batches add to the denominators of the losses.
+        """This rank's contribution to the loss denominators.
 
         Returns:
-            Float tensor [1]: supervised tokens that some position predicts (position 0 is predicted by none).
+            Float tensor [1]: number of supervised tokens, without position 0, which nothing predicts.
         """
         return torch.stack([supervised_tokens(batch["labels"]) for batch in batches]).sum(0, keepdim=True).float()
 
     def check_counts(self, counts: Tensor) -> None:
-        """Refuse a step that nothing supervises.
+        """Reject a step without supervised tokens.
 
         Raises:
-            InputError: if no token of the global batch is a target, unless bad samples are being skipped.
+            InputError: No token of the global batch is a target, and bad samples are not being skipped.
         """
         if counts[0] > 0:
             return
@@ -125,7 +125,8 @@ class LlavaTrainer(Trainer):
         logger.warning("%s; the step trains nothing", message)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """transformers' epoch; none for a run resumed from its last step, which would train one step more."""
+        """transformers' epoch; skipped for a run resumed at its last step, which would otherwise train one step
+        more."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
@@ -156,17 +157,17 @@ class LlavaTrainer(Trainer):
     def micro_batch_loss(
         self, model: nn.Module, inputs: dict[str, Any], counts: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Any]:
-        """What a subclass changes: the loss of one micro-batch.
+        """The loss of one micro-batch; subclasses override this.
 
         Args:
-            model: the student, wrapped as it is trained.
-            inputs: a collated batch.
-            counts: denominators over the global batch, as ``global_counts`` orders them, at least 1 each.
+            model: The model, wrapped for training.
+            inputs: A collated batch.
+            counts: Denominators over the global batch, in the order of ``global_counts``, at least 1 each.
 
         Returns:
-            The micro-batch's share of the loss, its named terms, and the outputs that evaluation asks for.
+            The micro-batch's share of the loss, its named terms, and the outputs for evaluation.
         """
-        inputs.pop("sample_index", None)  # for losses that draw; no model reads it
+        inputs.pop("sample_index", None)  # used by losses that draw candidates; models do not take it
         outputs = model(**inputs, num_items_in_batch=counts[0])
         return outputs.loss, {"sft": outputs.loss}, outputs
 
@@ -180,14 +181,14 @@ class LlavaTrainer(Trainer):
         return self.args.world_size
 
     def record_terms(self, terms: Mapping[str, Tensor]) -> None:
-        """Add this micro-batch's share of the named losses to what the next line of log will show."""
+        """Add this micro-batch's share of the named losses to the next log line."""
         for name, value in terms.items():
             value = value.detach().double()
             self._terms[name] = self._terms[name] + value if name in self._terms else value
             self._term_steps.setdefault(name, set()).add(self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the mean of every named loss over the steps since the last line of log in which it was defined."""
+        """Log, with the mean of every named loss over those steps since the last log line in which it was defined."""
         if "loss" in logs and self._terms:
             values = torch.stack(list(self._terms.values())).float()
             if self.args.world_size > 1:
@@ -201,7 +202,7 @@ class LlavaTrainer(Trainer):
         super().log(logs, start_time)
 
     def check_finite(self, name: str, value: float) -> None:
-        """Refuse to go on from a NaN or infinite loss.
+        """Stop on a NaN or infinite loss.
 
         Raises:
             InputError: The loss is NaN or infinite; the message has the step and the term.
@@ -215,8 +216,8 @@ class LlavaTrainer(Trainer):
     # ---- evaluation ----
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """transformers' loop; the terms of the loss on the held-out set join the metrics, with ``--eval_benchmarks``
-        their scores too."""
+        """transformers' loop; adds the loss terms on the held-out set to the metrics, and the scores with
+        ``--eval_benchmarks``."""
         prefix = kwargs.get("metric_key_prefix", "eval")
         output = super().evaluation_loop(*args, **kwargs)
         metrics: dict[str, float] = {} if output.metrics is None else output.metrics
@@ -231,7 +232,7 @@ class LlavaTrainer(Trainer):
     # ---- optimizer ----
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer; with ``mm_projector_lr`` the projector's parameters form groups of their own."""
+        """The optimizer; with ``mm_projector_lr`` the projector's parameters have their own groups."""
         if self.optimizer is None and self.args.mm_projector_lr is not None:
             subject: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(subject))

@@ -1,6 +1,6 @@
-"""``--dry_run``: what a run would do, need and take, worked out from configurations alone.
+"""``--dry_run``: steps, memory, FLOPs and time of a run, computed from configurations alone.
 
-No weight is loaded and nothing is allocated. The formulas are in ``memory`` and ``flops``, the sizes in ``sizes``.
+No weights are loaded and no memory is allocated. The formulas are in ``memory`` and ``flops``, the sizes in ``sizes``.
 """
 
 from llava.train.plan.arguments import PlanArguments, known_flags, parse_plan, plan_asked_for

@@ -13,17 +13,17 @@ from llava.train.parsing import FlagParser, refuse_unknown, renamed
 
 @dataclass
 class PlanFlags:
-    """Flags that only ``--dry_run`` has."""
+    """Flags used only with ``--dry_run``."""
 
     dry_run: bool = field(default=True, metadata={"help": "print the plan of the run and stop"})
-    plan_gpus: int = field(default=1, metadata={"help": "processes of the run"})
-    plan_memory_gib: float = field(default=80.0, metadata={"help": "memory of one GPU"})
+    plan_gpus: int = field(default=1, metadata={"help": "number of processes of the run"})
+    plan_memory_gib: float = field(default=80.0, metadata={"help": "memory of one GPU in GiB"})
     plan_tflops: float = field(
-        default=989.0, metadata={"help": "peak speed of one GPU in TFLOP/s; an H100's or H200's in bfloat16"}
+        default=989.0, metadata={"help": "peak speed of one GPU in TFLOP/s; the default is an H100 or H200 in bfloat16"}
     )
-    plan_mfu: float = field(default=0.4, metadata={"help": "share of the peak speed that the run reaches, 0 to 1"})
+    plan_mfu: float = field(default=0.4, metadata={"help": "assumed share of the peak speed (MFU), 0 to 1"})
     plan_candidate_rows: float | None = field(
-        default=None, metadata={"help": "candidates that run at each supervised token, as a run logs them"}
+        default=None, metadata={"help": "candidate rows per supervised token, as logged by a run"}
     )
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class PlanFlags:
 
 @dataclass
 class PlanArguments(PlanFlags):
-    """What a plan depends on: its own flags and some of the training arguments, under the same names."""
+    """Everything that a plan depends on: its own flags, and some of the training arguments under the same names."""
 
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
@@ -62,22 +62,22 @@ class PlanArguments(PlanFlags):
 
     @property
     def autocast(self) -> bool:
-        """Whether weights stay in float32 and are cast for every product: half precision without DeepSpeed."""
+        """Whether weights stay in float32 and are cast for every matrix product: half precision without DeepSpeed."""
         return self.half and not self.deepspeed
 
     @property
     def number(self) -> int:
-        """Bytes of a number that a product makes."""
+        """Bytes per number in the output of a matrix product."""
         return 2 if self.half else 4
 
     @property
     def weight(self) -> int:
-        """Bytes of a trained model's weight."""
+        """Bytes per weight of a trained model."""
         return 4 if self.autocast else self.number
 
 
 def plan_asked_for(argv: Sequence[str] | None = None) -> bool:
-    """Whether the command line holds ``--dry_run`` (and not ``--dry_run False``)."""
+    """Whether the command line contains ``--dry_run`` (and not ``--dry_run False``)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     for index, argument in enumerate(argv):
         flag, _, value = argument.partition("=")
@@ -92,10 +92,10 @@ def _parser(classes: tuple[type, ...]) -> FlagParser:
 
 
 def known_flags(*classes: type) -> frozenset[str]:
-    """All flags that a dry run takes, as they are written (``--learning_rate``).
+    """All flags that a dry run accepts, with their dashes (``--learning_rate``).
 
     Args:
-        classes: Dataclasses of the run besides LLaVA's three.
+        classes: Dataclasses of the run in addition to LLaVA's three.
     """
     return _parser(classes).flags
 
@@ -103,18 +103,18 @@ def known_flags(*classes: type) -> frozenset[str]:
 def parse_plan(*classes: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Parse the command line of a dry run.
 
-    The training arguments are read but not constructed: that would ask for the GPUs that the run is planned for.
+    The training arguments are parsed but not constructed, because constructing them would require the planned GPUs.
 
     Args:
-        classes: Dataclasses of the run besides LLaVA's three.
+        classes: Dataclasses of the run in addition to LLaVA's three.
         argv: Arguments; ``sys.argv[1:]`` by default.
 
     Returns:
         ``PlanArguments``, ``ModelArguments``, ``DataArguments`` and one instance of each of ``classes``.
 
     Raises:
-        InputError: A flag that neither the run nor the plan has (with the nearest known one), a value of the wrong
-            type, or a number of the plan that is out of range.
+        InputError: A flag is unknown to the run and the plan (the message names the nearest known one), a value has the
+            wrong type, or a number of the plan is out of range.
     """
     values, unknown = _parser(classes).parse_known_args(renamed(sys.argv[1:] if argv is None else argv))
     refuse_unknown(unknown, known_flags(*classes))

@@ -1,4 +1,4 @@
-"""What a micro-batch holds: the longest for memory, the usual one for time."""
+"""Contents of a micro-batch: the longest one for memory, a typical one for time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from llava.train.plan.arguments import PlanArguments
 from llava.train.plan.method import Method
 
 TEXT_PROMPT = 51
-"""Tokens of a prompt beside the picture's: system prompt, question, role tags; 780 in all with SigLIP's 729."""
+"""Prompt tokens besides the image: system prompt, question, role tags; 780 in total with SigLIP's 729."""
 
 RESPONSE = 100
-"""Supervised tokens of a sample where the data cannot be asked."""
+"""Supervised tokens per sample if the data is not available."""
 
 TOKENS_A_WORD = 1.3
-"""Tokens of an English word, its space and punctuation included."""
+"""Tokens per English word, including its space and punctuation."""
 
 ASKED = 2000
-"""Samples of the data whose lengths are looked at."""
+"""Number of data samples whose lengths are measured."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch of one GPU, all samples about alike.
+    """One micro-batch of one GPU, with samples of about the same length.
 
     Attributes:
         samples: Number of samples.
-        tokens: Tokens of a sample, visual ones included.
-        visual: Visual tokens of a sample.
-        response: Supervised tokens of a sample.
-        rows: Candidates that run at each supervised token (TPA).
-        padded: Whether some samples are a little shorter: attention then has a mask.
+        tokens: Tokens per sample, including visual tokens.
+        visual: Visual tokens per sample.
+        response: Supervised tokens per sample.
+        rows: Candidate rows per supervised token (TPA).
+        padded: Whether some samples are shorter than the longest, so that attention has a mask.
     """
 
     samples: int
@@ -61,8 +61,8 @@ class Batch:
 
 
 def longest_batch(arguments: PlanArguments, method: Method | None, visual: int) -> Batch:
-    """Samples as long as ``--model_max_length`` allows, some a little shorter, all of the text but a short prompt
-    supervised, and as many candidates as there can be: one for each draw."""
+    """The largest batch: samples of length ``--model_max_length``, some slightly shorter, all text supervised except a
+    short prompt, and one candidate row for each draw."""
     length = arguments.model_max_length
     rows = 0.0
     if method is not None and method.candidates:
@@ -78,10 +78,10 @@ def longest_batch(arguments: PlanArguments, method: Method | None, visual: int) 
 
 
 def usual_rows(arguments: PlanArguments, method: Method | None) -> float:
-    """Candidates at a supervised token in the mean over a run.
+    """Mean number of candidate rows per supervised token over a run.
 
-    With merging, 0.33, 0.56, 0.93 and 1.48 were left of 1, 2, 4 and 8 nucleus draws on the miniature, which
-    ``0.33 d^0.72`` follows, and all but one of greedy draws (docs/results).
+    With merging, 0.33, 0.56, 0.93 and 1.48 rows remained of 1, 2, 4 and 8 nucleus draws on the miniature, fitted by
+    ``0.33 d^0.72``; of greedy draws, all but one remained (docs/results).
     """
     if method is None or not method.candidates:
         return 0.0
@@ -95,12 +95,12 @@ def usual_rows(arguments: PlanArguments, method: Method | None) -> float:
 def usual_batch(
     arguments: PlanArguments, method: Method | None, visual: int, entries: Iterable[dict] | None = None
 ) -> Batch:
-    """Samples of the data's mean length, or of a usual one where the data cannot be asked.
+    """A batch with samples of the data's mean length, or of a typical length if the data is not available.
 
     Args:
         arguments: The run's flags.
-        method: Of a distillation.
-        visual: Visual tokens of a picture.
+        method: Method, for a distillation.
+        visual: Visual tokens per image.
         entries: Some entries of the data, see ``Annotations``.
     """
     lengths = [_lengths(entry, visual, arguments.model_max_length) for entry in entries or ()]
@@ -113,7 +113,7 @@ def usual_batch(
 
 
 def _lengths(entry: dict, visual: int, longest: int) -> tuple[float, float, float]:
-    """Tokens, visual tokens and supervised tokens of an entry, by its words."""
+    """Tokens, visual tokens and supervised tokens of an entry, estimated from its words."""
     said = {"human": 0.0, "gpt": 0.0}
     for turn in entry["conversations"]:
         speaker = "gpt" if turn["from"] == "gpt" else "human"
@@ -122,6 +122,6 @@ def _lengths(entry: dict, visual: int, longest: int) -> tuple[float, float, floa
 
 
 def _fitted(visual: float, prompt: float, response: float, longest: int) -> tuple[float, float, float]:
-    """Tokens, visual tokens and supervised tokens of a sample cut to its longest length, from the end."""
+    """Tokens, visual tokens and supervised tokens of a sample truncated at the end to the maximum length."""
     tokens = min(longest, visual + prompt + response)
     return tokens, min(visual, longest), max(0.0, min(response, tokens - visual - prompt))

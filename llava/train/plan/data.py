@@ -1,4 +1,4 @@
-"""Samples and steps of a run: of the data where they lie, of their publishers where they do not lie there yet."""
+"""Samples and steps of a run: counted in the data files, or published numbers if the files do not exist yet."""
 
 import math
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from llava.train.plan.batch import ASKED
 
 @dataclass(frozen=True)
 class Samples:
-    """How many samples there are.
+    """Number of samples.
 
     Attributes:
-        number: Of all files; None if one is neither there nor known.
-        missing: Files that are not there.
-        published: What is known of these, where they are from.
-        entries: Some entries of the files, if all are there.
+        number: Number in all files; None if a file is missing and unknown.
+        missing: Missing files.
+        published: Published numbers of these, and their sources.
+        entries: Some entries of the files, if none is missing.
     """
 
     number: int | None
@@ -34,7 +34,7 @@ def count_samples(data_path: str) -> Samples:
     """Count the samples of one or several annotation files.
 
     Raises:
-        InputError: A file is there but not an annotation file.
+        InputError: A file exists but is not an annotation file.
     """
     files = split_paths(data_path)
     missing = tuple(file for file in files if not file.exists())
@@ -50,7 +50,7 @@ def count_samples(data_path: str) -> Samples:
 
 
 def published_rows(file: Path) -> Expected | None:
-    """The published number of rows of a training set, known by the name of its published or prepared file."""
+    """The published number of rows of a training set, found by the name of its published or prepared file."""
     for mix in MIXES.values():
         if file.stem == mix.name or any(Path(place).name == file.name for place in mix.places):
             return next((expected for expected in mix.expected if expected.what == ""), None)
@@ -58,7 +58,7 @@ def published_rows(file: Path) -> Expected | None:
 
 
 def _some(data: Any) -> Iterator[dict[str, Any]]:
-    """At most so many well-formed entries, evenly spread."""
+    """A limited number of well-formed entries, evenly spread."""
     broken = {index for index, _ in data.problems()}
     for index in range(0, len(data), max(1, len(data) // ASKED)):
         if index not in broken:

@@ -1,4 +1,4 @@
-"""What a DeepSpeed JSON says about memory, ``"auto"`` resolved as transformers does and the rest as DeepSpeed does."""
+"""Memory settings of a DeepSpeed JSON; ``"auto"`` is resolved as in transformers, defaults are DeepSpeed's."""
 
 import json
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from llava.errors import InputError
 
 @dataclass(frozen=True)
 class Zero:
-    """ZeRO's settings; without a JSON nothing is split.
+    """ZeRO settings; without a JSON nothing is sharded.
 
     Attributes:
         stage: 0 to 3.
         offloads_optimizer, offloads_weights: Whether they are kept in CPU memory.
-        buckets: Numbers in the buffers that gradients are reduced through.
-        gathered: Most weights that are whole at a time (ZeRO-3).
+        buckets: Size of the gradient reduction buffers, in elements.
+        gathered: Maximum number of gathered weights at a time (ZeRO-3).
     """
 
     stage: int = 0
@@ -31,7 +31,7 @@ def read_zero(file: str | None, hidden: int) -> Zero:
 
     Args:
         file: Path; None for a run without DeepSpeed.
-        hidden: Width of the trained model, which ``"auto"`` depends on.
+        hidden: Hidden size of the trained model, which ``"auto"`` depends on.
 
     Raises:
         InputError: The file is not a DeepSpeed JSON.

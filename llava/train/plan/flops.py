@@ -1,7 +1,7 @@
-"""Floating-point operations of a micro-batch by part, and the hours that a run takes at an assumed speed.
+"""Floating-point operations of a micro-batch by part, and the duration of a run at an assumed speed.
 
-A product of ``[n, k]`` and ``[k, m]`` counts ``2 n k m``; a backward twice its forward, or once through frozen weights.
-Causal attention counts the half that it needs.
+A matrix product of ``[n, k]`` and ``[k, m]`` counts as ``2 n k m``; a backward pass as twice its forward pass, or once
+through frozen weights. Causal attention counts only the half that it needs.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,19 @@ from llava.train.plan.run import Run
 from llava.train.plan.sizes import DecoderShape, TowerSize, shares_tower
 
 SECONDS_A_TOKEN = 0.025
-"""Of the student's own responses: one token for all samples of a micro-batch, whatever the model's size. Assumed."""
+"""Seconds to generate one token of the student's responses, for all samples of a micro-batch and any model size.
+Assumed."""
 
 Flops = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What a forward pass of a decoder costs.
+    """FLOPs of a forward pass of a decoder.
 
     Attributes:
-        products: Of hidden states with weights.
-        attention: Scores, and their sum over values.
+        products: Matrix products of hidden states and weights.
+        attention: Scores, and the weighted sum of values.
     """
 
     products: float
@@ -34,24 +35,24 @@ class Pass:
         return self.products + self.attention
 
     def backward(self, trained: bool = True) -> float:
-        """Gradients by the inputs and, if trained, by the weights; attention makes its scores a second time."""
+        """Gradients of the inputs and, if trained, of the weights; attention recomputes its scores."""
         return self.products * (2 if trained else 1) + 2.5 * self.attention
 
 
 def main_pass(shape: DecoderShape, batch: Batch, causal: bool = True) -> Pass:
-    """A decoder over all places of a micro-batch.
+    """A decoder over all tokens of a micro-batch.
 
     Args:
-        shape: The decoder's.
+        shape: Shape of the decoder.
         batch: The micro-batch.
-        causal: Count the half of the scores that is needed; kernels that a profiler looks at are counted whole.
+        causal: Count only the half of the scores that is needed; a profiler counts all of them.
     """
     scores = 4 * shape.layers * shape.queries * batch.samples * batch.tokens**2
     return Pass(2 * shape.layers * shape.products * batch.places, scores * (0.5 if causal else 1.0))
 
 
 def candidate_pass(shape: DecoderShape, batch: Batch) -> Pass:
-    """Candidates alone, each on its sample's kept keys."""
+    """The candidates alone, each over its sample's cached keys."""
     seen = batch.tokens - batch.response / 2
     scores = 4 * shape.layers * shape.queries * seen * batch.candidates
     return Pass(2 * shape.layers * shape.products * batch.candidates, scores)
@@ -65,13 +66,13 @@ def interleaved_pass(shape: DecoderShape, batch: Batch) -> Pass:
 
 
 def tower_flops(tower: TowerSize, pictures: float) -> float:
-    """The vision tower over so many pictures."""
+    """The vision tower for a number of images."""
     products = tower.width * (4 * tower.width + 2 * tower.intermediate)
     return pictures * tower.layers * (2 * products * tower.tokens + 4 * tower.tokens**2 * tower.width)
 
 
 def responses_flops(shape: DecoderShape, batch: Batch, tokens: float) -> float:
-    """The student's own responses: a pass over the prompts, then a token at a time on kept keys."""
+    """The student's own responses: a pass over the prompts, then one token at a time with a KV cache."""
     prompt = batch.tokens - batch.response
     products = 2 * shape.layers * shape.products * batch.samples * (prompt + tokens)
     scores = 4 * shape.layers * shape.queries * batch.samples * (prompt**2 / 2 + tokens * (prompt + tokens / 2))
@@ -118,7 +119,7 @@ def micro_batch_flops(run: Run, causal: bool = True) -> Flops:
 
 
 def head_flops(run: Run) -> Flops:
-    """Operations of both heads by the rows that go through them."""
+    """FLOPs of both heads, by the rows that go through them."""
     batch, method, teacher = run.batch, run.method, run.teacher
     student_head = 2 * run.student.shape.vocabulary * run.student.shape.hidden
     trained_head = student_head * (3 if run.trains_language else 2)
@@ -135,7 +136,8 @@ def head_flops(run: Run) -> Flops:
 
 
 def step_seconds(run: Run) -> tuple[float, float]:
-    """Seconds of one optimizer step: of products and attention, and of generating responses (mean over the steps)."""
+    """Seconds of one optimizer step: for matrix products and attention, and for generating responses (mean over the
+    steps)."""
     arguments, method = run.arguments, run.method
     micro = sum(micro_batch_flops(run).values()) / (arguments.plan_tflops * 1e12 * arguments.plan_mfu)
     sampled = 0.0

@@ -1,6 +1,7 @@
-"""Bytes that layers of a language model or a vision tower hold, per token, as transformers runs them.
+"""Bytes per token held by the layers of a language model or a vision tower, as transformers runs them.
 
-Counted in transformers' code and checked against what autograd saves (tests/llava/train/test_plan_layers.py).
+Counted from transformers' code and checked against the tensors that autograd saves
+(tests/llava/train/test_plan_layers.py).
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from llava.train.plan.sizes import DecoderShape, TowerSize
 
 @dataclass(frozen=True)
 class Precision:
-    """In what a model computes.
+    """Precision of a model's computation.
 
     Attributes:
-        number: Bytes of a number that a product makes.
-        autocast: Whether weights and the residual stream are in float32 beside that.
+        number: Bytes per number in the output of a matrix product.
+        autocast: Whether weights and the residual stream are in float32.
     """
 
     number: int
@@ -22,20 +23,20 @@ class Precision:
 
     @property
     def stream(self) -> int:
-        """Bytes of a number of the residual stream."""
+        """Bytes per number in the residual stream."""
         return 4 if self.autocast else self.number
 
 
 def layer_kept(shape: DecoderShape, precision: Precision, trained: bool = True, masked: bool = False) -> float:
-    """Bytes a token that one decoder layer keeps for the backward.
+    """Bytes per token that one decoder layer saves for the backward pass.
 
-    The two norms keep their input in float32 and, if trained, the normalised one; products keep their input if
-    trained, five times over under autocast, which casts it for each; attention keeps queries, keys, values and its
-    result; the MLP its gate, that gate's activation, the other factor and, if trained, their product.
+    The two norms save their input in float32 and, if trained, the normalised input. Matrix products save their input if
+    trained, five times under autocast, which casts it for each. Attention saves queries, keys, values and its output.
+    The MLP saves its gate, the gate's activation, the other factor and, if trained, their product.
 
     Args:
-        shape: The model's.
-        precision: The model's.
+        shape: Shape of the model.
+        precision: Precision of the model.
         trained: Whether the layer's weights get gradients.
         masked: Whether attention has a mask.
     """
@@ -52,29 +53,30 @@ def layer_kept(shape: DecoderShape, precision: Precision, trained: bool = True, 
 
 
 def repeated_keys(shape: DecoderShape) -> int:
-    """Width of keys as attention under a mask reads them: repeated for every query head, unless one serves all."""
+    """Width of the keys in attention with a mask: repeated for every query head, unless there is one key head."""
     return shape.queries if shape.kv_heads > 1 else shape.keys
 
 
 def adapters_kept(shape: DecoderShape, precision: Precision, rank: int, cuda: bool = True) -> float:
-    """Bytes a token that the LoRA adapters of one layer keep: the input of each after dropout, dropout's mask (bytes on
-    CUDA, numbers on a CPU), and the rows between its two matrices."""
+    """Bytes per token that the LoRA adapters of one layer save: the input of each after dropout, the dropout mask
+    (bytes on CUDA, floating-point numbers on a CPU), and the rows between its two matrices."""
     inputs = 5 * shape.hidden + shape.queries + shape.intermediate
     return inputs * (precision.number + (1 if cuda else precision.stream)) + 7 * rank * precision.number
 
 
 def layer_busy(shape: DecoderShape, precision: Precision) -> float:
-    """Bytes a token that one decoder layer needs while it runs, without a backward: the MLP with its residuals."""
+    """Bytes per token that one decoder layer needs while it runs without a backward pass: the MLP with its
+    residuals."""
     return 3 * precision.number * shape.intermediate + (2 * precision.stream + precision.number) * shape.hidden
 
 
 def layer_grads(shape: DecoderShape, precision: Precision) -> float:
-    """Bytes a token of the gradients in one decoder layer of the backward, beyond what the layer kept: the MLP's, whose
-    three wide gradients take the place of the first wide number that is let go."""
+    """Bytes per token of the gradients in one decoder layer of the backward pass, beyond what the layer saved: the
+    MLP's, whose three wide gradients replace the first wide tensor that is freed."""
     return precision.number * 2 * shape.intermediate + 2 * precision.stream * shape.hidden
 
 
 def tower_busy(tower: TowerSize, number: int) -> float:
-    """Bytes a picture that the tower needs while it runs: pixels, and one layer's MLP with its residuals."""
+    """Bytes per image that the tower needs while it runs: pixels, and one layer's MLP with its residuals."""
     pixels = 3 * tower.image_size**2 * (4 + number)
     return pixels + tower.tokens * number * (3 * tower.width + 2 * tower.intermediate)

@@ -1,8 +1,8 @@
-"""Memory of one GPU: what is alive at each moment of a step, by part. The peak is the moment with the most.
+"""Memory of one GPU at each phase of a step, by part. The peak is the phase with the most.
 
-To what is there all the time (``llava.train.plan.standing``) a step adds what the teacher, the student, TPA's
-candidates, the heads, the backward and the optimizer keep, and what they need while they run
-(``llava.train.plan.layers``). Fragments of the allocator are not counted.
+To the permanent memory (``llava.train.plan.standing``), a step adds what the teacher, the student, TPA's candidates,
+the heads, the backward pass and the optimizer keep, and what they need while they run (``llava.train.plan.layers``).
+Allocator fragmentation is not counted.
 """
 
 import math
@@ -25,15 +25,15 @@ from llava.train.plan.sizes import DecoderShape
 from llava.train.plan.standing import Parts, standing
 
 MAP_ROWS = 256
-"""Instruction tokens whose attention to a whole sample is made at once (IVA)."""
+"""Number of instruction tokens whose attention to a sample is computed at once (IVA)."""
 
 
 class Moment(NamedTuple):
-    """A moment of a step.
+    """A phase of a step.
 
     Attributes:
-        when: In words.
-        parts: Bytes that are alive, by part.
+        when: Name of the phase.
+        parts: Allocated bytes, by part.
     """
 
     when: str
@@ -41,17 +41,17 @@ class Moment(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Bytes that are alive."""
+        """Allocated bytes in total."""
         return sum(self.parts.values())
 
 
 def peak(run: Run) -> Moment:
-    """The moment with the most memory."""
+    """The phase with the most memory."""
     return max(moments(run), key=lambda moment: moment.total)
 
 
 def moments(run: Run) -> list[Moment]:
-    """All moments of a step that may be the peak.
+    """All phases of a step that may be the peak.
 
     Raises:
         InputError: ``--deepspeed`` names no DeepSpeed JSON.
@@ -89,7 +89,7 @@ class _Moments:
         return [*found, self.moment("the vision tower", {"vision tower, while it runs": tower})]
 
     def moment(self, when: str, *parts: Parts) -> Moment:
-        """A moment with what always stands and ``parts``, of which the last has the say."""
+        """A phase with the permanent memory and ``parts``; for parts of the same name the last counts."""
         together = dict(self.standing)
         for part in parts:
             together |= part
@@ -136,13 +136,13 @@ class _Moments:
         return self.precision.stream
 
     def embeds_kept(self) -> float:
-        """The projector's inputs and results, and the spliced sequence."""
+        """The projector's inputs and outputs, and the spliced sequence."""
         tower, hidden = self.student.tower, self.shape.hidden
         projector = self.batch.pictures * (tower.width + 3 * hidden) * self.precision.number
         return projector + self.batch.places * (hidden * self.stream + hidden)
 
     def student_kept(self) -> Parts:
-        """What the student's pass keeps for the backward."""
+        """What the student's pass saves for the backward pass."""
         shape, batch = self.shape, self.batch
         places = batch.places + (batch.candidates if self.interleaved else 0)
         kept = self.embeds_kept() + self.final_norm(places) + self.layers_kept(places, self.masked)
@@ -159,12 +159,13 @@ class _Moments:
         return parts
 
     def hidden_states(self) -> Parts:
-        """The student's last hidden states, until the losses have read them; Algorithm 1's exist twice, taken apart."""
+        """The student's last hidden states, until the losses have used them; with Algorithm 1 they exist twice, because
+        they are split."""
         rows = self.batch.places + self.batch.candidates
         return {"student hidden states": rows * self.shape.hidden * self.stream * (2 if self.interleaved else 1)}
 
     def layers_kept(self, places: float, masked: bool = False) -> float:
-        """What all layers keep of so many rows."""
+        """What all layers save for a number of rows."""
         if self.arguments.gradient_checkpointing:
             return places * self.shape.layers * self.shape.hidden * self.stream
         return places * self.shape.layers * self.layer_kept(masked)
@@ -179,7 +180,7 @@ class _Moments:
         return places * self.shape.hidden * (4 + self.stream)
 
     def candidates_kept(self, method: Method) -> Parts:
-        """What the student's candidate pass keeps: its rows, and in each layer the keys they read."""
+        """What the student's candidate pass saves: its rows, and in each layer the keys they read."""
         rows = self.batch.candidates
         kept = self.layers_kept(rows) + self.final_norm(rows) + rows * self.shape.hidden * self.stream
         if not self.arguments.gradient_checkpointing:
@@ -187,29 +188,29 @@ class _Moments:
         return {"candidates": kept + self.ribbon_masks(method, self.shape)}
 
     def ribbon_masks(self, method: Method, shape: DecoderShape) -> float:
-        """Masks of blocks of candidates, made once for all layers: which keys each row of a group of heads sees."""
+        """Attention masks of the candidate blocks, built once for all layers."""
         if method.ribbon_block is None:
             return 0.0
         groups = shape.heads // shape.kv_heads
         return self.batch.candidates * groups * (self.batch.tokens + method.ribbon_block) * self.precision.number
 
     def copies(self, method: Method) -> int:
-        """How often the candidate pass copies a sample's keys in each layer."""
+        """Number of copies of a sample's keys that the candidate pass makes in each layer."""
         if method.ribbon_block is None:
             return 1
         return max(1, math.ceil(self.batch.response * self.batch.rows / method.ribbon_block))
 
     def keys_kept(self, layers: int, width: int) -> float:
-        """Keys and values of all places in so many layers."""
+        """Keys and values of all tokens in a number of layers."""
         return 2.0 * layers * width * self.batch.places * self.precision.number
 
     @property
     def longest(self) -> float:
-        """Places of a sample, in Algorithm 1 with its candidates in between."""
+        """Length of a sample; with Algorithm 1, including its candidates."""
         return self.batch.tokens + (self.batch.response * self.batch.rows if self.interleaved else 0)
 
     def mask_numbers(self) -> float:
-        """Bytes of a mask as numbers that a layer adds to its scores; PyTorch makes them anew in each."""
+        """Bytes of an additive mask; PyTorch builds it again in each layer."""
         return self.batch.samples * self.longest**2 * self.precision.number
 
     def mask_busy(self, shape: DecoderShape) -> float:
@@ -220,7 +221,7 @@ class _Moments:
         return self.batch.samples * self.longest**2 + self.mask_numbers() + repeated
 
     def map_busy(self, method: Method) -> float:
-        """Bytes of the attention of one sample's instruction tokens, in float32: scores, masked ones, softmax."""
+        """Bytes of the attention of one sample's instruction tokens, in float32: scores, masked scores, softmax."""
         if not method.attention_map or self.teacher is None:
             return 0.0
         rows = min(MAP_ROWS, max(0.0, self.batch.tokens - self.batch.visual - self.batch.response))
@@ -256,18 +257,18 @@ class _Moments:
     # ---- backward and optimizer ----
 
     def backward(self, rows: float) -> Parts:
-        """What passes through one layer of so many rows, which with checkpointing is first run again."""
+        """Memory of one layer's backward pass for a number of rows; with checkpointing the layer is first run again."""
         passing = rows * layer_grads(self.shape, self.precision)
         if self.arguments.gradient_checkpointing:
             passing += rows * self.layer_kept(self.masked) + (self.mask_numbers() if self.masked else 0)
         return {"backward, one layer": passing}
 
     def gradients(self) -> float:
-        """Gradients at the end of the backward."""
+        """Gradients at the end of the backward pass."""
         return self.run.trained * self.arguments.weight / (self.arguments.plan_gpus if self.zero.stage >= 2 else 1)
 
     def last_gradients(self) -> Parts:
-        """Of a tied head and the embedding, which come last."""
+        """Gradients of a tied head and the embedding, which come last."""
         return {"heads": self.head * self.arguments.weight * (2 if self.shape.tied else 1)}
 
     def step(self) -> Parts:

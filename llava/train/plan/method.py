@@ -1,4 +1,5 @@
-"""What a plan has to know about a distillation; ``llava`` does not know the methods, so the trainer describes them."""
+"""What a plan needs to know about a distillation method; ``llava`` does not know the methods, so the trainer describes
+them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,27 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """A distillation, as far as memory and time depend on it.
+    """Properties of a distillation that memory and time depend on.
 
     Attributes:
         teacher: Checkpoint folder or hub name of the teacher.
-        chunk_rows: Rows of logits that the losses make at once, given the size of the vocabulary.
-        sharded: Whether every GPU holds a piece of the teacher, instead of a copy.
+        chunk_rows: Rows of logits that the losses compute at once, given the vocabulary size.
+        sharded: Whether the teacher is sharded over the GPUs instead of copied to each.
         response_rows: How often the supervised tokens go through the heads.
         divergence: Whether they go through the teacher's head too (not with the cross-entropy alone).
         visual_rows: Whether the visual tokens go through both heads (IVA).
         candidates: Tokens drawn at each supervised token, ``d`` (TPA); 0 for none.
         merged: Whether equal draws share a row.
-        greedy: Whether the likeliest tokens are taken instead of draws.
+        greedy: Whether the most likely tokens are used instead of random draws.
         drawn_by_teacher: Whether the teacher draws them.
         interleaved: Whether candidates and main path run as one longer sequence with a dense mask (Algorithm 1),
-            instead of the candidates alone on kept keys and values.
+            instead of the candidates alone over cached keys and values.
         ribbon_block: Candidates of a sample that share one copy of its keys in each layer; None: all of them.
-        attention_map: Whether the teacher's attention weighs the visual tokens.
+        attention_map: Whether the teacher's attention weights the visual tokens.
         relations: Whether the visual tokens of an image are compared with each other.
-        packing: Whether samples lie one after the other, without padding.
-        on_policy: Share of the steps whose responses the student samples first.
-        new_tokens: Longest such response.
+        packing: Whether samples are concatenated without padding.
+        on_policy: Share of the steps in which the student samples the responses first.
+        new_tokens: Maximum length of such a response.
     """
 
     teacher: str

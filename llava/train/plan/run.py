@@ -1,4 +1,4 @@
-"""A run as a plan sees it."""
+"""The description of a run that a plan is computed from."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Run:
         arguments: The run's flags.
         batch: A micro-batch.
         trains_language: Whether all weights of the language model are trained.
-        method, teacher: Of a distillation.
+        method, teacher: Method and teacher, for a distillation.
     """
 
     student: ModelSize

@@ -1,4 +1,4 @@
-"""Sizes of models from their configurations alone; no weight is loaded and nothing is allocated."""
+"""Sizes of models from their configurations alone; no weights are loaded and no memory is allocated."""
 
 import re
 from dataclasses import dataclass, replace
@@ -64,7 +64,7 @@ class DecoderShape:
 
     @property
     def keys(self) -> int:
-        """Width of all key heads; the values' is the same."""
+        """Width of all key heads, and of all value heads."""
         return self.kv_heads * self.head_dim
 
     @property
@@ -78,13 +78,13 @@ class TowerSize:
     """A vision tower.
 
     Attributes:
-        name: As the user wrote it.
-        parameters: In memory: without the layers above the selected one. 0 if unknown.
-        width, layers, intermediate: Of the layers that run.
-        tokens: Of one picture, a class token included.
-        visual_tokens: Of one picture, as the language model sees it.
-        image_size: Side of a picture in pixels.
-        known: Whether the sizes could be had; if not, all numbers are 0.
+        name: Name given by the user.
+        parameters: Number of parameters in memory, without the layers above the selected one; 0 if unknown.
+        width, layers, intermediate: Size of the layers that run.
+        tokens: Tokens per image, including a class token.
+        visual_tokens: Tokens per image that the language model sees.
+        image_size: Side of an image in pixels.
+        known: Whether the sizes are known; if not, all numbers are 0.
     """
 
     name: str
@@ -103,9 +103,9 @@ class ModelSize:
     """Parameters of a vision-language model by part, and the widths that memory depends on.
 
     Attributes:
-        name: As the user wrote it.
+        name: Name given by the user.
         tower: The vision tower.
-        projector, embedding, layers, head: Parameters; ``head`` is 0 where it is the embedding.
+        projector, embedding, layers, head: Parameters; ``head`` is 0 if it is tied to the embedding.
         shape: Widths of the language model.
         adapted: Parameters of LoRA adapters of rank 1: inputs and outputs of the layers that get one.
         sources: Where the configurations of language model and tower come from.
@@ -123,7 +123,7 @@ class ModelSize:
 
     @property
     def visual_tokens(self) -> int:
-        """Visual tokens of one picture."""
+        """Visual tokens per image."""
         return self.tower.visual_tokens
 
     @property
@@ -149,12 +149,12 @@ def model_size(
 
     Args:
         name: Folder or hub name of the language model.
-        tower: The vision tower; that of the checkpoint if None.
+        tower: The vision tower; by default that of the checkpoint.
         projector: Type of the projector.
-        select_layer, select_feature: Of the tower, see ``VisionSettings``.
+        select_layer, select_feature: Output of the tower, see ``VisionSettings``.
 
     Raises:
-        InputError: No tower is named, or a configuration cannot be had.
+        InputError: No tower is given, or a configuration cannot be found.
     """
     config, source = read_config(name)
     check_own_form(config.model_type, name)
@@ -188,7 +188,7 @@ def model_size(
 
 
 def teacher_size(name: str, student_tower: str, projector: str, select_layer: int, select_feature: str) -> ModelSize:
-    """Sizes of a teacher: its own tower and projector where it is a LLaVA checkpoint, the student's otherwise.
+    """Sizes of a teacher: with its own tower and projector if it is a LLaVA checkpoint, otherwise with the student's.
 
     Args:
         name: Folder or hub name.
@@ -206,12 +206,12 @@ def teacher_size(name: str, student_tower: str, projector: str, select_layer: in
 
 
 def tower_size(name: str, select_layer: int = -1, select_feature: str = "patch") -> tuple[TowerSize, Source]:
-    """Sizes of a vision tower, and where they come from.
+    """Sizes of a vision tower, and their source.
 
     transformers' towers drop the layers above the selected one; those of timm and open_clip keep them in memory.
 
     Raises:
-        InputError: Its configuration cannot be had, or is of another family than SigLIP and CLIP.
+        InputError: Its configuration cannot be found, or is neither SigLIP nor CLIP.
     """
     config, source = read_tower_config(name)
     if config is None:
@@ -247,8 +247,8 @@ def tower_size(name: str, select_layer: int = -1, select_feature: str = "patch")
 
 
 def shares_tower(student: ModelSize, teacher: ModelSize) -> bool:
-    """Whether the teacher uses the student's tower: both are of the same sizes, under whatever names.
+    """Whether the teacher uses the student's tower: both have the same sizes, whatever their names.
 
-    A run compares their weights as well; a plan reads none.
+    A run also compares the weights; a plan reads none.
     """
     return student.tower.known and replace(student.tower, name="") == replace(teacher.tower, name="")

@@ -1,4 +1,4 @@
-"""Memory that is taken all the time: weights, optimizer, gradients between micro-batches, and buffers.
+"""Permanent memory: weights, optimizer, gradients between micro-batches, and buffers.
 
 ZeRO-1 divides the optimizer, ZeRO-2 the gradients too, ZeRO-3 the weights too, by the number of GPUs.
 """
@@ -8,17 +8,17 @@ from llava.train.plan.run import Run, adapters
 from llava.train.plan.sizes import shares_tower
 
 CUDA_BYTES = 2**30
-"""CUDA's context, cuBLAS's workspace and NCCL's buffers: assumed, not measured."""
+"""Memory of the CUDA context, the cuBLAS workspace and the NCCL buffers: assumed, not measured."""
 
 TEACHER_GATHERED = 1_050_000_000
-"""Most weights of a split teacher that are whole at a time: DeepSpeed's defaults."""
+"""Maximum number of gathered weights of a sharded teacher: DeepSpeed's defaults."""
 
 Parts = dict[str, float]
 """Bytes by part."""
 
 
 def standing(run: Run, zero: Zero) -> Parts:
-    """Bytes that are taken all the time, by part.
+    """Permanently allocated bytes, by part.
 
     Args:
         run: The run.

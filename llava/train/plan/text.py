@@ -15,13 +15,13 @@ from llava.train.plan.sizes import ModelSize, model_size, teacher_size
 GIB = 2**30
 
 MEMORY_ERROR = 0.05
-"""The largest error of a plan's memory in docs/results/plan_check.md, rounded up to whole 5 %."""
+"""Largest error of planned memory in docs/results/plan_check.md, rounded up to a multiple of 5 %."""
 
 TIME_ERROR = 0.2
-"""The same of the times of methods relative to vanilla KD's."""
+"""The same for the times of methods relative to vanilla KD."""
 
 ROOM = 0.9
-"""Share of a GPU's memory that a plan may fill; the allocator's fragments need the rest."""
+"""Share of a GPU's memory that a plan may fill; the rest is for allocator fragmentation."""
 
 
 def plan(model: ModelArguments, data: DataArguments, arguments: PlanArguments, method: Method | None = None) -> str:
@@ -29,7 +29,7 @@ def plan(model: ModelArguments, data: DataArguments, arguments: PlanArguments, m
 
     Args:
         model, data, arguments: The run's flags.
-        method: Of a distillation.
+        method: Method, for a distillation.
 
     Raises:
         InputError: A configuration or the data cannot be read.
@@ -52,7 +52,7 @@ def planned_run(model: ModelArguments, arguments: PlanArguments, method: Method 
     """The run with its longest micro-batch.
 
     Raises:
-        InputError: A configuration cannot be had.
+        InputError: A configuration cannot be found.
     """
     look = (model.mm_vision_select_layer, model.mm_vision_select_feature)
     student = model_size(model.model_name_or_path, model.vision_tower, model.mm_projector_type, *look)
@@ -71,8 +71,8 @@ def planned_run(model: ModelArguments, arguments: PlanArguments, method: Method 
 
 
 def trained_parameters(size: ModelSize, model: ModelArguments, arguments: PlanArguments) -> int:
-    """Parameters that get gradients: the projector's and the language model's, of which LLaVA's stage 1 leaves out the
-    latter and LoRA trains adapters instead; never the tower's."""
+    """Number of parameters that get gradients: those of the projector and the language model, never the tower. LLaVA's
+    stage 1 leaves out the language model; LoRA trains adapters instead of it."""
     projector = 0 if arguments.freeze_mm_mlp_adapter else size.projector
     if arguments.lora_enable:
         return projector + adapters(size, arguments)
@@ -107,7 +107,7 @@ def _model_lines(run: Run) -> list[str]:
 
 
 def _data_lines(samples: Samples, usual: Batch, arguments: PlanArguments, visual: int) -> list[str]:
-    """Samples and steps; what is missing is said, and whose number is taken in its place."""
+    """Samples and steps; missing files are listed with the published number used instead."""
     image = f"one image is {visual} tokens"
     if samples.missing:
         lines = [_line("data", f"not there yet: {', '.join(map(str, samples.missing))}; {image}")]
@@ -150,7 +150,7 @@ def _memory_lines(most: Moment, run: Run) -> list[str]:
 
 
 def _time_lines(usual: Run, samples: Samples) -> list[str]:
-    """FLOPs of a usual micro-batch by part, and hours at the assumed speed."""
+    """FLOPs of a typical micro-batch by part, and hours at the assumed speed."""
     arguments, batch = usual.arguments, usual.batch
     parts = micro_batch_flops(usual)
     whole = sum(parts.values())

@@ -140,7 +140,7 @@ def test_wrong_arguments_are_named(run, tmp_path, world):
         run(tmp_path / "b", "--model_name_or_path", str(tmp_path / "no_such_model"))
     with pytest.raises(InputError, match="--bits 4"):
         run(tmp_path / "c", "--bits", "4")
-    with pytest.raises(InputError, match="whole checkpoint"):
+    with pytest.raises(InputError, match="complete checkpoint"):
         run(tmp_path / "d", "--resume", str(tmp_path))
 
 

@@ -47,7 +47,7 @@ def test_a_disk_that_takes_no_more(world, tmp_path):
     done = train_with_small_files(world, tmp_path / "run", 100_000)
     assert done.returncode == 2, done.stderr[-3000:]
     assert "checkpoint-2 could not be written" in done.stderr and "GiB free on its disk" in done.stderr
-    assert "Kept: none" in done.stderr and "goes on from the newest whole checkpoint" in done.stderr
+    assert "Kept: none" in done.stderr and "resumes from the newest complete checkpoint" in done.stderr
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
