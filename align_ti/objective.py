@@ -40,7 +40,7 @@ class Objective:
         shared_tower: Whether both models read the same vision tower, which then runs once.
 
     Attributes:
-        losses: Those that take part, by name.
+        losses: The losses that are used, by name.
 
     Raises:
         InputError: A loss needs an attention map, and no layer was chosen for it.
@@ -68,10 +68,10 @@ class Objective:
         """The loss of one micro-batch and its terms.
 
         Args:
-            student: the model being trained, with the ``align_ti`` attention.
-            batch: as the collator makes it, or with the student's responses (``align_ti.training.on_policy``).
+            student: The model being trained, with the ``align_ti`` attention.
+            batch: Collated batch, or one with the student's responses (``align_ti.training.on_policy``).
             counts: The denominators, over the global batch.
-            step: number of the optimizer step; with the samples' numbers it fixes the draws.
+            step: Number of the optimizer step; with the samples' numbers it determines the draws.
 
         Returns:
             ``loss`` (differentiable; the weighted sum), the detached unweighted terms by name, and with candidates

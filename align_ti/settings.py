@@ -1,7 +1,7 @@
-"""Settings: small frozen dataclasses whose fields carry their help text, what they may be, and their flag.
+"""Settings: small frozen dataclasses whose fields have a help text, a rule for valid values, and a flag.
 
-A section (``TPAConfig``, ``RibbonConfig``) checks itself when it is made, in Python as on the command line. Its errors
-name a setting by its path, ``tpa.d``; the command line says them again with the flag, ``--tpa_d``.
+A section (``TPAConfig``, ``RibbonConfig``) validates itself when it is created, in Python as on the command line.
+Errors name a setting by its path, ``tpa.d``; on the command line they name its flag, ``--tpa_d``.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from typing import Any, ClassVar, NamedTuple
 from llava.errors import InputError
 
 Naming = Callable[[str], str]
-"""What turns the path of a setting into the name that its reader knows it by."""
+"""Maps the path of a setting to the name shown in a message."""
 
 
 class SettingError(InputError):
-    """A setting, or several together, that cannot be as they are.
+    """An invalid setting, or settings that do not fit together.
 
     Args:
-        say: Makes the message from a naming, so that it can be said in paths and in flags.
+        say: Makes the message, given how to name settings: by path or by flag.
     """
 
     def __init__(self, say: Callable[[Naming], str]) -> None:
@@ -30,7 +30,7 @@ class SettingError(InputError):
 
 
 class Rule(NamedTuple):
-    """``fits`` says whether a setting may have a value; ``expected`` describes those that do."""
+    """``fits``: whether a value is valid; ``expected``: description of valid values."""
 
     fits: Callable[[Any], bool]
     expected: str
@@ -66,8 +66,8 @@ def setting(default: Any, help: str, rule: Rule, *, flag: str | None = None, fla
 
     Args:
         default: Its default.
-        help: What it is, as ``--help`` and the site's tables show it.
-        rule: What it may be.
+        help: Help text, for ``--help`` and the documentation.
+        rule: Valid values.
         flag: Name of its flag without dashes; by default ``SECTION_FIELD``.
         flag_type: Type of the flag, where the field may also have others.
     """

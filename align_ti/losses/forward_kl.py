@@ -1,8 +1,8 @@
 """Forward KL and cross-entropy of a block of logits together with their gradient, in closed form.
 
 Both losses of the paper read the same softmax of the student, and the gradient of its logits is written down at once:
-``w (P_S - P_T) + c (P_S - 1_y)``. That spares the passes over ``[rows, V]`` that automatic differentiation of the two
-would make, and the whole is simple enough for ``torch.compile`` to turn into two loops.
+``w (P_S - P_T) + c (P_S - 1_y)``. This avoids the passes over ``[rows, V]`` that automatic differentiation would make,
+and is simple enough for ``torch.compile`` to fuse into two loops.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,7 @@ def forward_kl_terms(
         targets: ``[rows]`` token ids; any valid id where ``ce_weights`` is 0.
         weights: ``w``, ``[rows]``, in the dtype that losses are taken in.
         ce_weights: ``c``, ``[rows]``.
-        compiled: let ``torch.compile`` fuse the passes; the first call of each kind takes seconds.
+        compiled: Fuse the passes with ``torch.compile``; the first call of each kind takes seconds.
     """
     function = fuse(_closed_form) if compiled else _closed_form
     divergence, cross_entropy, gradient = function(student, teacher, targets[:, None], weights, ce_weights)
@@ -45,7 +45,7 @@ def forward_kl_terms(
 def _closed_form(
     student: Tensor, teacher: Tensor, targets: Tensor, weights: Tensor, ce_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All but the target's own part of the gradient; in place as far as it goes."""
+    """Everything except the target's term of the gradient; in place where possible."""
     log_s = log_softmax(student, -1, dtype=weights.dtype)
     log_t = log_softmax(teacher, -1, dtype=weights.dtype)
     cross_entropy = -log_s.gather(1, targets)[:, 0]

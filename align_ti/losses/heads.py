@@ -1,9 +1,9 @@
-"""A language head's products with rows of hidden states, forth and back, in the precision in which the model runs.
+"""Products of a language head with rows of hidden states, forward and backward, in the model's precision.
 
 float16 (2^-24 to 65,504) needs care. Gradients by logits carry weights such as 1/tokens and the probabilities of a
-vocabulary of 152k, and are made before the loss scale is known: cast as they are, they become 0. So logits come out in
-float32 there, each row of their gradient is brought to the top of the range by a power of two before it is cast,
-products come out in float32, and the power of two is taken out again there.
+vocabulary of 152k, and are computed before the loss scale is known: cast directly, they underflow to 0. So logits are
+float32, each row of their gradient is scaled to the top of the range by a power of two before it is cast, products are
+float32, and the power of two is divided out again.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from torch import Tensor
 from align_ti.numerics import head_rows
 
 LARGEST_EXPONENT = 15
-"""Scaled float16 numbers stay below 2^15, half of what there is room for."""
+"""Scaled float16 numbers stay below 2^15, half of the largest float16."""
 
 SMALLEST_EXPONENT = -100
 """Rows below 2^-100 are scaled no further: the power of two is a float32 itself."""
@@ -25,7 +25,7 @@ class Head:
 
     Args:
         weight: ``[V, D]``.
-        dtype: of the products.
+        dtype: Type of the products.
     """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
@@ -36,7 +36,7 @@ class Head:
         return len(self.weight)
 
     def rows(self, hidden: Tensor) -> Tensor:
-        """Hidden states ``[N, D]`` as the products take them."""
+        """Hidden states ``[N, D]`` in the dtype of the products."""
         return hidden.detach().to(self.dtype)
 
     def logits(self, rows: Tensor) -> Tensor:
@@ -44,13 +44,13 @@ class Head:
         return rows @ self.weight.T
 
     def backward(self, logits_grad: Tensor, rows: Tensor, hidden: bool, weight_grad: Tensor | None) -> Tensor | None:
-        """Gradients by the rows and by the head, from that by the logits.
+        """Gradients with respect to the rows and the head, given the gradient with respect to the logits.
 
         Args:
             logits_grad: ``[N, V]``, in the dtype of the logits.
-            rows: ``[N, D]``, as given to ``logits``.
-            hidden: whether the rows' gradient is wanted.
-            weight_grad: ``[V, D]``, what the head's gradient is added to; None if it has none.
+            rows: ``[N, D]``, as passed to ``logits``.
+            hidden: Whether to compute the gradient of the rows.
+            weight_grad: ``[V, D]``, to which the head's gradient is added; None if the head is frozen.
 
         Returns:
             The rows' gradient ``[N, D]``, or None.

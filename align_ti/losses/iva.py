@@ -18,8 +18,8 @@ from align_ti.losses.rows import WeightedRows
 from align_ti.settings import Rule, is_whole, one_of, setting
 
 IVA_WEIGHTS = {"teacher": "teacher", "student": "student", "uniform": None, "teacher_mean": "teacher"}
-"""The kinds of weights, and whose attention they need: that of one of the models, nobody's, or the teacher's to the
-whole picture, spread evenly."""
+"""Kinds of weights, and the model whose attention they use. ``uniform`` uses none; ``teacher_mean`` spreads the
+teacher's total attention to an image evenly over its tokens."""
 
 LAYER = re.compile(r"auto|\d+|(\d{1,2}|100)%", re.ASCII)
 
@@ -90,8 +90,8 @@ class IVA(RowLoss[IVAConfig]):
 def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
     """The visual positions of a batch with their importance.
 
-    The weights of a sample are not renormalised: the softmax ran over the whole row, so they sum to at
-    most 1. A text-only sample has no rows; one without instruction tokens has rows of weight 0.
+    The weights of a sample are not renormalised: the softmax is over the whole row, so they sum to at
+    most 1. A text-only sample has no rows; a sample without instruction tokens has rows of weight 0.
 
     Args:
         attention: ``[B, S]``, the mean instruction attention of the teacher (or the student) at ``l*``; no gradient
@@ -109,21 +109,21 @@ def uniform_rows(index: Tensor, sample: Tensor) -> WeightedRows:
     of a sample sum to 1; a sample needs no instruction.
 
     Args:
-        index: long ``[R]``, where the visual tokens stand in ``[B * S]``.
-        sample: long ``[R]``, the sample of each.
+        index: Long ``[R]``, positions of the visual tokens in ``[B * S]``.
+        sample: Long ``[R]``, the sample of each visual token.
     """
     return WeightedRows(index, 1 / torch.bincount(sample)[sample].double())
 
 
 def even_rows(rows: WeightedRows, sample: Tensor) -> WeightedRows:
-    """The same rows, each with the mean weight of its sample's.
+    """The same rows, each with the mean weight of its sample.
 
-    Between IVA and equal weights: as strong as the former, as blind as the latter. Attention sums to less than 1 over a
-    picture, equal weights to 1, so comparing these two alone compares the size of the loss as well.
+    Between IVA and equal weights: the same total as IVA, equal within an image. Attention sums to less than 1 over an
+    image and equal weights to 1, so a comparison of these two alone also compares the size of the loss.
 
     Args:
-        rows: of :func:`iva_rows`.
-        sample: long ``[R]``, the sample of each.
+        rows: Result of :func:`iva_rows`.
+        sample: Long ``[R]``, the sample of each visual token.
     """
     number = torch.bincount(sample)
     total = torch.zeros_like(number, dtype=rows.weight.dtype).index_add_(0, sample, rows.weight)

@@ -1,8 +1,8 @@
-"""Divergence and cross-entropy between two linear heads, never holding rows x vocabulary at once.
+"""Divergence and cross-entropy between two linear heads, without ever holding all rows x vocabulary.
 
-The logits of a few rows at a time are made, turned into losses and into gradients of those rows, and
-dropped again; what stays is the gradient of the hidden states ``[N, D]`` and of the head ``[V, D]``.
-All losses that read the same student head can share one call: give each row its weight.
+The logits of a few rows at a time are computed, turned into losses and gradients of those rows, and
+freed; only the gradients of the hidden states ``[N, D]`` and of the head ``[V, D]`` are kept.
+All losses that read the same student head can share one call, with a weight for each row.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def linear_divergence(
         temperature: divides both models' logits for the divergence; the result is not multiplied by its
             square.
         chunk_rows: rows of logits at once. Default: see ``align_ti.numerics``.
-        compiled: let ``torch.compile`` fuse what is done to the logits. Needs a compiler, and seconds the first time.
+        compiled: Fuse the operations on logits with ``torch.compile``; needs a compiler, and seconds the first time.
 
     Raises:
         InputError: sizes that do not fit together, a weighted row without a target, or a weighted
@@ -85,6 +85,7 @@ def linear_divergence(
         chunk_rows = default_chunk_rows(vocabulary, student_hidden.device)
     elif chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1, got {chunk_rows}")
+    # Rows are grouped by what they need, so that none pays for a softmax it does not use.
     chunks = [
         (kind, chunk)
         for kind, member in (
@@ -149,6 +150,7 @@ class _ChunkedHeads(torch.autograd.Function):
         weight_grad = torch.zeros_like(weight, dtype=exact) if job.weight_grad else None
         head = head_of(weight)
         with torch.autocast(hidden.device.type, enabled=False):
+            # One chunk of logits lives at a time: its loss and its gradients are added up here, in the forward.
             for kind, rows in job.chunks:
                 block = head.rows(hidden[rows])
                 chunk_loss, logits_grad = _chunk(head.logits(block), kind, rows, job, divergence, ce)
@@ -176,12 +178,12 @@ class _ChunkedHeads(torch.autograd.Function):
 
 
 def _kept_dtype(tensor: Tensor) -> torch.dtype:
-    """Of a gradient until the backward: without the loss scale, which comes there, float16 would lose small numbers."""
+    """Type of a gradient kept until the backward, where the loss scale arrives: float16 would underflow before."""
     return torch.float32 if tensor.dtype == torch.float16 else tensor.dtype
 
 
 def _times(kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """``kept * scale`` in ``dtype``; a scale of 1 spares a copy of the head's gradient."""
+    """``kept * scale`` in ``dtype``; a scale of 1 avoids a copy of the head's gradient."""
     if kept.dtype != dtype:
         return torch.mul(kept, scale, out=torch.empty_like(kept, dtype=dtype))
     return kept if scale == 1.0 else kept * scale
@@ -249,7 +251,7 @@ def _check(
     targets: Tensor | None,
     has_ce: Tensor,
 ) -> None:
-    """Sizes, targets where they are needed, and a teacher where one is needed."""
+    """Check sizes, and that targets and a teacher are given where they are needed."""
     for name, hidden, weight in (
         ("student", student_hidden, student_weight),
         ("teacher", teacher_hidden, teacher_weight),

@@ -77,7 +77,7 @@ class Reads(Enum):
 
 
 class Compares(Enum):
-    """What a ``RowLoss`` computes in each of its rows, unless it brings a function of its own."""
+    """What a ``RowLoss`` computes in each of its rows, unless it defines its own function."""
 
     CROSS_ENTROPY = "the student with the label"
     DIVERGENCE = "the student with the teacher, by the objective's divergence"
@@ -129,7 +129,7 @@ class Loss(ABC, Generic[C]):
         return None
 
     def defined(self, on_policy: bool) -> bool:
-        """Whether it takes part in a step on the student's own responses, or on the data's."""
+        """Whether it is defined in a step on the student's own responses (``on_policy``) or on the data's."""
         return self.steps is Steps.ALL or (self.steps is Steps.SAMPLED) == on_policy
 
 
@@ -138,14 +138,12 @@ class RowLoss(Loss[C]):
 
     @property
     def compares(self) -> Compares | Divergence:
-        """What is computed in each row; a function of two blocks of logits costs a pass through both heads of its
-        own."""
+        """What is computed in each row. A function of two blocks of logits needs its own pass through both heads."""
         return Compares.DIVERGENCE
 
     @abstractmethod
     def weights(self, batch: MicroBatch, passes: Passes) -> Tensor:
-        """What each row of main path and candidates counts, the mean not yet taken: ``[B * S + C]``, 0 for rows that
-        have no part."""
+        """Weight of each row of main path and candidates before the mean is taken, ``[B * S + C]``; 0 if unused."""
 
 
 class HeadLoss(Loss[C]):
@@ -173,7 +171,7 @@ class HeadLoss(Loss[C]):
         """The loss, differentiable in the student's two tensors, and the values of ``also_logged``.
 
         Args:
-            student_hidden: ``[R, D_s]``, the rows asked for.
+            student_hidden: ``[R, D_s]``, the rows given by ``rows``.
             student_weight: ``[V_s, D_s]``, the head without bias.
             teacher_hidden: ``[R, D_t]``, row for row with the student's.
             teacher_weight: ``[V_t, D_t]``.

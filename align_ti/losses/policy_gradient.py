@@ -34,7 +34,8 @@ class PolicyGradientConfig(LossConfig):
 
 
 class PolicyGradientLoss(HeadLoss[PolicyGradientConfig]):
-    """Its value means little (the long part is a surrogate); the log has ``reverse_kl`` beside it, exact."""
+    """Policy gradient of the reverse KL. Its value means little (the long part is a surrogate); ``reverse_kl``, logged
+    with it, is exact."""
 
     name = "pg"
     title = "policy gradient of the reverse KL (MiniLLM)"
@@ -105,7 +106,7 @@ def policy_gradient(
         teacher_weight: ``[V_t, D_t]``.
         targets: long ``[L]``, the sampled tokens.
         sample: long ``[L]``, never falling: the response each token belongs to.
-        scale: of the sum; 1 over the supervised tokens of the global batch makes it a mean.
+        scale: Factor of the sum; 1 over the supervised tokens of the global batch gives the mean.
         length_normalised: see above.
         chunk_rows, compiled: as in ``linear_divergence``.
     """

@@ -1,7 +1,7 @@
 """Relational distillation of visual tokens (LLaVA-KD's RDist, arXiv 2410.16236), which the paper compares with.
 
-``L_rel = 1 - cos(vec R_S, vec R_T)`` a sample, where ``R [N_v, N_v]`` says how alike a model's outputs at two visual
-tokens are: the cosine of their logits, or the plain product ``Y Y^T``.
+``L_rel = 1 - cos(vec R_S, vec R_T)`` a sample, where ``R [N_v, N_v]`` is the similarity of a model's outputs at two
+visual tokens: the cosine of their logits, or the plain product ``Y Y^T``.
 
 Logits, not hidden states: LLaVA-KD takes the visual tokens from the language model's output logits (its authors say so
 in answer to the first question on their repository), the same rows that its visual alignment compares. They are never
@@ -39,7 +39,7 @@ class RelationalConfig(LossConfig):
 
 
 class RelationalLoss(HeadLoss[RelationalConfig]):
-    """``L_rel``; keeps what the frozen teacher's head needs computing only once."""
+    """``L_rel``; caches the second moment of the frozen teacher's head."""
 
     name = "rel"
     title = "relations of visual tokens (LLaVA-KD)"

@@ -23,7 +23,7 @@ class LossTerms:
 
     Args:
         teacher: Frozen.
-        losses: What takes part, by name.
+        losses: The losses to compute, by name.
         divergence: Name of the divergence between teacher and student, see ``get_divergence``.
         temperature: Of both models' distributions in it.
         compiled: Let ``torch.compile`` fuse what is done to logits.
@@ -61,8 +61,8 @@ class LossTerms:
         return {"loss": _sum(parts, nothing), **terms}
 
     def by_divergence(self, losses: Sequence[RowLoss]) -> list[tuple[str | Divergence, list[RowLoss]]]:
-        """The passes through both heads: one for all losses of the objective's divergence and the cross-entropy, one
-        for each loss that brings a function of its own."""
+        """The passes through both heads: one shared by cross-entropy and the objective's divergence, and one for each
+        loss that defines its own function."""
         shared = [loss for loss in losses if isinstance(loss.compares, Compares)]
         passes: list[tuple[str | Divergence, list[RowLoss]]] = [(self.divergence, shared)] if shared else []
         for loss in losses:
@@ -79,7 +79,7 @@ class LossTerms:
         divergence: str | Divergence,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of losses and each of them, from one chunked pass of their rows through both heads."""
-        # What each row counts in each loss, the means taken: [B * S + C]
+        # Each loss as weights of rows, divided by its denominator: [B * S + C].
         shares = {}
         for loss in losses:
             weights = loss.weights(batch, passes)
@@ -89,6 +89,7 @@ class LossTerms:
             _sum([loss.config.weight * shares[loss.name] for loss in losses if _on_labels(loss) is ce], nothing)
             for ce in (True, False)
         )
+        # Only rows that some loss uses go through the heads.
         targets = torch.full_like(nothing, IGNORE_INDEX, dtype=torch.long)
         targets[batch.supervised.predicting] = batch.supervised.label
         used = ((ce_weights != 0) | (divergence_weights != 0)).nonzero().flatten()

@@ -34,7 +34,7 @@ class TopKConfig(LossConfig):
 
 
 class TopK(RowLoss[TopKConfig]):
-    """``1/L sum_k D_KL(Q_T || Q_S)(. | x, y_<k)``; a pass through both heads of its own."""
+    """``1/L sum_k D_KL(Q_T || Q_S)(. | x, y_<k)``, in its own pass through both heads."""
 
     name = "topk"
     title = "top-k KD"

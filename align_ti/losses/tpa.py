@@ -90,12 +90,12 @@ def transitions(
 
     Args:
         student, teacher: the base models (``model.model``).
-        student_prefix, teacher_prefix: captures of their main passes over the batch; the teacher's is released once
-            it has been read, before the student's candidates need memory.
+        student_prefix, teacher_prefix: captures of their main passes over the batch; the teacher's is released
+            after it is read, before the student's candidates need memory.
         layout: the candidates.
         attention_mask: bool ``[B, S]`` of the main passes.
-        backend: of the ribbon attention.
-        bounds: of packed main passes, see ``ribbon_geometry``.
+        backend: Backend of the ribbon attention.
+        bounds: For packed main passes, see ``ribbon_geometry``.
     """
     with torch.no_grad():
         teacher_hidden = candidate_pass(teacher, teacher_prefix, layout, attention_mask, backend, bounds)

@@ -14,7 +14,7 @@ T = TypeVar("T", bound=type)
 
 
 def with_objective_flags(kind: T) -> T:
-    """Give a class that is about to become a dataclass a field for every setting of ``ObjectiveConfig``."""
+    """Class decorator below ``@dataclass``: adds a field for every setting of ``ObjectiveConfig``."""
     kind.__annotations__ = {**kind.__annotations__, **{name: flag.type for name, flag in FLAGS.items()}}
     for name, flag in FLAGS.items():
         setattr(kind, name, field(default=flag.default, metadata={"help": flag.help}))
@@ -24,7 +24,7 @@ def with_objective_flags(kind: T) -> T:
 @dataclass
 @with_objective_flags
 class DistillArguments:
-    """Who teaches, and with which losses (Eq. 8); the flags of the objective's settings are made from these."""
+    """Teacher, losses (Eq. 8) and on-policy steps; flags of the losses are added from ``ObjectiveConfig``."""
 
     teacher_path: str = field(metadata={"help": "a finished LLaVA-style checkpoint: folder or hub name"})
     teacher_zero3: bool = field(
@@ -90,12 +90,12 @@ class DistillArguments:
 
     @property
     def chosen_losses(self) -> list[str]:
-        """The losses asked for."""
+        """Names of the chosen losses."""
         return [name.strip() for name in self.losses.split(",") if name.strip()]
 
     @property
     def objective(self) -> ObjectiveConfig:
-        """What the flags say about the objective.
+        """The configuration of the objective that the flags give.
 
         Raises:
             InputError: a value that a setting cannot have, or values that do not go together.

@@ -45,7 +45,7 @@ class Input:
 
 
 def input_of_teacher(path: str) -> Input:
-    """What a finished checkpoint says about the samples it was tuned on; no weights are read.
+    """How a finished checkpoint was trained to read samples; no weights are read.
 
     Raises:
         InputError: not a LLaVA checkpoint, or its vision tower is not there.
@@ -78,13 +78,13 @@ def _tower(name: str, checkpoint: str) -> tuple[str, Any]:
 def check_input(run: Input, teacher: Input, path: str, allow: bool = False) -> None:
     """Refuse a teacher that was tuned on other images or another prompt than the run's batches.
 
-    What the teacher's checkpoint does not say is assumed to be as in the run, with a warning.
+    What the teacher's checkpoint does not record is assumed to be as in the run, with a warning.
 
     Args:
-        run: how the batches are made.
-        teacher: what the teacher was tuned on.
-        path: of the teacher, for the messages.
-        allow: warn of a mismatch instead.
+        run: How the batches are prepared.
+        teacher: How the teacher's training samples were prepared.
+        path: Path of the teacher, for messages.
+        allow: Warn about a mismatch instead of raising.
 
     Raises:
         InputError: both sides of every mismatch, and what to do; also with ``allow`` if the teacher's tower takes

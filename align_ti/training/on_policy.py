@@ -36,9 +36,9 @@ class OnPolicySettings:
 
     Attributes:
         fraction: GKD's lambda, the probability that a step is on-policy, in [0, 1].
-        temperature: of the sampling, above 0.
-        max_new_tokens: longest response.
-        seed: of the run.
+        temperature: Sampling temperature, above 0.
+        max_new_tokens: Longest response.
+        seed: Random seed of the run.
 
     Raises:
         InputError: a number out of range.
@@ -98,7 +98,7 @@ class StudentResponses:
 
     Args:
         settings: how to sample.
-        stop: where an answer ends.
+        stop: End of a response.
         vocabulary: sample among the first so many tokens only: the rows that both models have.
         max_length: positions of a sample, visual tokens included, that a response is cut to fit in; 1 token stays.
     """
@@ -115,7 +115,7 @@ class StudentResponses:
 
         Args:
             student: the bare model; runs in eval mode, its training mode is restored.
-            batch: as the collator makes it, on the student's device.
+            batch: Collated batch, on the student's device.
             step: number of the optimizer step.
 
         Returns:

@@ -25,8 +25,8 @@ def load_teacher(
 
     Args:
         path: folder or hub name.
-        dtype: of its weights.
-        device: where it stands.
+        dtype: Type of the weights.
+        device: Device of the teacher.
         sharded: every rank holds a piece of each weight and gathers it when it is used (ZeRO-3); otherwise a whole
             copy, whatever becomes of the student.
 
@@ -143,10 +143,10 @@ def resolve_layer(choice: int | str, layers: int, model: str = "teacher") -> int
     """The number behind ``--iva_layer``; None for ``auto``.
 
     Args:
-        choice: what the flag says: a number; a depth in percent, of 28 layers ``0%``, ``75%`` and ``100%`` are 0, 21
+        choice: Value of the flag: a number; a depth in percent, of 28 layers ``0%``, ``75%`` and ``100%`` are 0, 21
             and 27, as in the paper's Table 7; ``auto``.
-        layers: of the model whose attention is used.
-        model: its part, ``teacher`` or ``student``.
+        layers: Layers of the model whose attention is used.
+        model: Its role, ``teacher`` or ``student``.
 
     Raises:
         InputError: if the model has no such layer.

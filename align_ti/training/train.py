@@ -173,7 +173,7 @@ def distil(
 def build_config(
     distill: DistillArguments, layer: int | None, tokenizer: PreTrainedTokenizerBase, template: str, seed: int
 ) -> ObjectiveConfig:
-    """The objective's configuration: what flags say, and what a run knows by now."""
+    """The objective's configuration from the flags, completed with layer, end-of-turn tokens and seed."""
     config = distill.objective if layer is None else distill.objective.at_layer(layer)
     return config.replace(end_of_turn_ids=end_of_turn_ids(tokenizer, template), seed=seed)
 
@@ -223,7 +223,7 @@ def choose_iva_layer(
 
     Args:
         model: the teacher, or the student with ``--iva_weights student``.
-        path: where it was loaded from.
+        path: Checkpoint it was loaded from.
 
     Raises:
         InputError: if the model is a student in pieces (ZeRO-3), which cannot run before training starts.

@@ -21,8 +21,8 @@ class AlignTITrainer(LlavaTrainer):
     the engine a step. Denominators are those of the global batch, see ``Denominator``.
 
     Args:
-        objective: what the student is trained on.
-        responses: makes the batches of on-policy steps; without it all steps train on the data.
+        objective: The losses.
+        responses: Replaces responses in on-policy steps; without it all steps train on the data.
     """
 
     objective: Objective
@@ -54,7 +54,7 @@ class AlignTITrainer(LlavaTrainer):
         return torch.cat([tokens, torch.stack(samples).to(tokens)])
 
     def denominator(self, term: str, counts: Tensor) -> Tensor:
-        """What a loss says that it is divided by; tokens for what is logged beside the losses."""
+        """The denominator of a loss; supervised tokens for other logged values."""
         loss = self.objective.losses.get(term)
         return Counts(*counts.unbind()).of(Denominator.TOKENS if loss is None else loss.denominator)
 
