@@ -148,7 +148,7 @@ def collect_vectors(
     """
     found: list[Tensor] = []
     count = 0
-    with tqdm(total=max_inputs, desc="IRS", unit="input", disable=not progress) as bar:
+    with tqdm(total=max_inputs, desc="IRS", unit="input", disable=None if progress else True) as bar:
         for batch in batches:
             vectors = layer_vectors(model, batch)
             if not len(vectors):

@@ -255,7 +255,7 @@ def choose_iva_layer(
             pairs=distill.irs_pairs,
             max_inputs=distill.irs_inputs,
             seed=arguments.seed,
-            progress=arguments.process_index == 0,
+            progress=arguments.process_index == 0 and not arguments.disable_tqdm,
         )
         model.train(training)
         if arguments.process_index == 0:

@@ -62,7 +62,7 @@ def add_lora(model: Any, base: str, *, r: int, alpha: int, dropout: float, bias:
         bias=bias,
         target_modules=TARGETS,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=str(Path(base).resolve()) if Path(base).is_dir() else base,
+        base_model_name_or_path=_recorded(base),
     )
     model.requires_grad_(False)
     peft.inject_adapter_in_model(config, model)
@@ -174,13 +174,33 @@ def merge_lora(model: Any, folder: Path) -> None:
 def base_of(folder: Path, model_base: str | Path | None) -> str:
     """The base model of an adapter: the one given, or the one it was trained on.
 
+    A path that does not exist from here is looked up in the folders above the adapter as well.
+
     Raises:
         InputError: neither is known.
     """
-    base = model_base or _peft().LoraConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if model_base:
+        return str(model_base)
+    base = _peft().LoraConfig.from_pretrained(str(folder)).base_model_name_or_path
     if not base:
         raise InputError(f"{folder} does not say what its base model is: give it as model_base (--model-base)")
+    if not Path(base).exists():  # trained in another working directory: one above the adapter, if both were moved
+        above = (parent / base for parent in folder.resolve().parents)
+        base = next((str(path) for path in above if (path / "config.json").is_file()), base)
     return str(base)
+
+
+def _recorded(base: str) -> str:
+    """How an adapter names its base model: a hub name as it is, a folder by its path from the working directory.
+
+    Only a folder elsewhere needs its absolute path; others can be moved, or published, together with the adapter.
+    """
+    if not Path(base).is_dir():
+        return base
+    path = Path(base).resolve()
+    if not path.is_relative_to(Path.cwd()):
+        return str(path)
+    return f"./{path.relative_to(Path.cwd())}"  # without the dot, a folder of two names could be taken for a hub name
 
 
 def _adapter_weights(folder: Path) -> dict[str, Tensor]:

@@ -136,3 +136,8 @@ def test_the_attention_must_be_ours(model, make_collated):
     model.set_attn_implementation("sdpa")
     with pytest.raises(InputError, match="needs 'align_ti'"):
         layer_vectors(model, make_collated())
+
+
+def test_no_progress_bar_without_a_terminal(model, make_collated, capfd):
+    instruction_relevance_scores(model, [make_collated(seed=seed) for seed in range(3)], pairs=5, max_inputs=4)
+    assert "IRS" not in capfd.readouterr().err

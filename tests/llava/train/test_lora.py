@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from llava.errors import InputError
 from llava.model import language_model_class
 from llava.model.builder import load_pretrained_model
 from llava.model.language import LlavaQwen2ForCausalLM
+from llava.model.lora import add_lora, base_of, save_lora
 from llava.train import train
 
 LORA = ("--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8", "--per_device_train_batch_size", "4")
@@ -70,6 +72,25 @@ def test_a_loaded_adapter_is_the_trained_model(trained, world, bias):
         load_pretrained_model(folder)
     again = load_pretrained_model(folder, moved)[1]
     torch.testing.assert_close(logits(again, pixels), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_adapter_and_base_can_be_moved_together(world, tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    shutil.copytree(world.student_lm, tree / "models/base")
+    monkeypatch.chdir(tree)
+    model = LlavaQwen2ForCausalLM.from_pretrained("models/base")
+    model.initialize_vision_modules(str(world.tower), mm_projector_type="linear", mm_vision_select_layer=-1)
+    add_lora(model, str(Path("models/base").resolve()), r=2, alpha=4, dropout=0.0, bias="none")
+    save_lora(model, tree / "runs/adapter")
+    recorded = json.loads((tree / "runs/adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert recorded == base_of(tree / "runs/adapter", None) == "./models/base"
+    monkeypatch.chdir("/")
+    moved = tree.rename(tmp_path / "moved")
+    assert base_of(moved / "runs/adapter", None) == str(moved / "models/base")
+    load_pretrained_model(moved / "runs/adapter")
+    shutil.rmtree(moved / "models")
+    with pytest.raises(InputError, match="adapter of './models/base'.*model_base"):
+        load_pretrained_model(moved / "runs/adapter")
 
 
 def test_peft_itself_reads_the_adapter(trained, world):
