@@ -24,6 +24,8 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from tests.runs import COMMON
+
 # A shell's background job ignores Ctrl-C, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -176,3 +178,21 @@ def world(tmp_path_factory, qwen_tokenizer) -> World:
         root / "data.json",
         root / "captions.json",
     )
+
+
+@pytest.fixture(scope="session")
+def tuned_teacher(world, tmp_path_factory) -> Path:
+    """A teacher tuned for a few steps on the tiny world."""
+    from llava.train import train as supervised  # here, since few tests need it
+
+    folder = tmp_path_factory.mktemp("teacher") / "teacher"
+    patch = pytest.MonkeyPatch()
+    flags = [
+        "--model_name_or_path", str(world.teacher_lm), "--vision_tower", str(world.tower),
+        "--data_path", str(world.data), "--image_folder", str(world.images), "--output_dir", str(folder),
+        "--per_device_train_batch_size", "8", "--num_train_epochs", "4",
+    ]  # fmt: skip
+    patch.setattr("sys.argv", ["train", *COMMON, *flags])
+    supervised.main()
+    patch.undo()
+    return folder

@@ -1,5 +1,6 @@
 """Tiny language models of every family, and batches with all the shapes that matter."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from transformers import (
 
 from align_ti.attention.interface import NAME
 from align_ti.losses.forward_kl import check_compiler
+from align_ti.training import train as distill
 from llava.errors import InputError
 from llava.model import language_model_class
-from llava.train import train as supervised
+from tests.runs import COMMON
 
 FAMILIES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
@@ -159,25 +161,36 @@ def make_batch() -> Callable[..., Batch]:
     return build
 
 
-COMMON = (
-    "--mm_projector_type", "mlp2x_gelu", "--version", "qwen", "--use_cpu", "True", "--report_to", "none",
-    "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "True", "--learning_rate", "2e-3",
-    "--dataloader_pin_memory", "False",
-)  # fmt: skip
-"""Flags of every run on the tiny world."""
+@pytest.fixture
+def run(world, tuned_teacher, monkeypatch):
+    """Run ``align_ti.training.train`` in this process: flags in, log out."""
 
+    def run(output: Path, *flags: str) -> list[dict]:
+        monkeypatch.setattr(
+            "sys.argv",
+            [
+                "train",
+                "--teacher_path",
+                str(tuned_teacher),
+                "--model_name_or_path",
+                str(world.student_lm),
+                "--vision_tower",
+                str(world.tower),
+                *COMMON,
+                "--data_path",
+                str(world.data),
+                "--image_folder",
+                str(world.images),
+                "--output_dir",
+                str(output),
+                "--irs_inputs",
+                "8",
+                "--irs_pairs",
+                "20",
+                *flags,
+            ],
+        )
+        distill.main()
+        return json.loads((output / "trainer_state.json").read_text())["log_history"]
 
-@pytest.fixture(scope="session")
-def tuned_teacher(world, tmp_path_factory) -> Path:
-    """A teacher tuned for a few steps on the tiny world."""
-    folder = tmp_path_factory.mktemp("teacher") / "teacher"
-    patch = pytest.MonkeyPatch()
-    flags = [
-        "--model_name_or_path", str(world.teacher_lm), "--vision_tower", str(world.tower),
-        "--data_path", str(world.data), "--image_folder", str(world.images), "--output_dir", str(folder),
-        "--per_device_train_batch_size", "8", "--num_train_epochs", "4",
-    ]  # fmt: skip
-    patch.setattr("sys.argv", ["train", *COMMON, *flags])
-    supervised.main()
-    patch.undo()
-    return folder
+    return run

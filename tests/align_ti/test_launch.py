@@ -13,7 +13,7 @@ import pytest
 from align_ti.launch import Job, batch_flags, build_command, count_gpus
 from align_ti.machine import Machine, check_hostfile
 from llava.errors import InputError
-from tests.align_ti.conftest import COMMON
+from tests.runs import COMMON
 
 ROOT = Path(__file__).resolve().parents[2]
 

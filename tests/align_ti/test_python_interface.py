@@ -16,7 +16,7 @@ from align_ti import KDConfig, ObjectiveConfig, SFTConfig, TPAConfig, distill, l
 from align_ti.losses.registry import LOSSES
 from align_ti.training import train
 from llava.errors import InputError
-from tests.align_ti.conftest import COMMON
+from tests.runs import COMMON
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/python.md")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from align_ti import objective
 from align_ti.candidates.noise import draw_noise
-from tests.align_ti.training.test_train import run, steps  # noqa: F401  (a fixture)
+from tests.runs import steps
 
 WIDTH, DRAWS, SEED, STEP = 6, 3, 5, 7
 
@@ -81,7 +81,7 @@ def twins(world, tmp_path):
     return file
 
 
-def test_twins_in_training(run, twins, tmp_path, monkeypatch):  # noqa: F811
+def test_twins_in_training(run, twins, tmp_path, monkeypatch):
     """Draws of a real run differ between equal samples, and not between splits of the batch."""
     seen = {}
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from align_ti.losses.policy_gradient import log_probabilities, policy_gradient, returns_after
-from tests.align_ti.training.test_train import run  # noqa: F401  (a fixture)
 from tests.align_ti.training.whole_objective import HIDDEN, TEACHER_HIDDEN, add, assert_same, settings, total, visual_of
 
 COUNTS = (11.0, 3.0, 3.0)
@@ -142,7 +141,7 @@ def test_packing_and_accumulation(losses, side, models, make_batch):
     assert_same(add([total(*models, batch, chosen, COUNTS, rows=[row], on_policy=True) for row in rows]), expected)
 
 
-def test_it_brings_the_student_to_the_teacher(run, tmp_path):  # noqa: F811
+def test_it_brings_the_student_to_the_teacher(run, tmp_path):
     """And another split of the batch gives the same steps."""
     flags = (
         "--losses", "pg", "--on_policy_fraction", "1", "--on_policy_max_new_tokens", "6", "--learning_rate", "1e-2",

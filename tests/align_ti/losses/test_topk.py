@@ -9,7 +9,6 @@ from align_ti.training.arguments import DistillArguments
 from align_ti.training.plan_facts import planned_method
 from llava.errors import InputError
 from llava.train.plan import PlanArguments
-from tests.align_ti.training.test_train import run  # noqa: F401  (a fixture)
 from tests.align_ti.training.whole_objective import TEACHER_HIDDEN, assert_same, settings, total
 
 COUNTS = (11.0, 3.0, 5.0)
@@ -93,7 +92,7 @@ def test_its_flags():
         DistillArguments("teacher", losses="sft,topk", topk_k=1)
 
 
-def test_a_run_lowers_it_and_logs_it(run, tmp_path):  # noqa: F811
+def test_a_run_lowers_it_and_logs_it(run, tmp_path):
     flags = ("--losses", "sft,topk", "--topk_k", "8", "--per_device_train_batch_size", "8", "--max_steps", "6")
     log = [entry for entry in run(tmp_path, *flags) if "topk" in entry]
     assert len(log) == 6 and log[-1]["topk"] < 0.9 * log[0]["topk"]

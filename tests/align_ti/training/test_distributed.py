@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from align_ti.training import train as distill
 from llava.model.builder import load_pretrained_model
 from llava.train import train as supervised
-from tests.align_ti.conftest import COMMON
+from tests.runs import COMMON
 from tests.two_processes import ROOT, two_processes
 
 TERMS = ("loss", "sft", "kd", "iva", "tpa", "candidate_rows")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.align_ti.conftest import COMMON
+from tests.runs import COMMON
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = int(os.environ.get("ALIGN_TI_KILLS", "2"))

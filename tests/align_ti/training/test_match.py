@@ -15,8 +15,7 @@ from llava.data.images import preprocess_image
 from llava.errors import InputError
 from llava.export.from_hf import import_from_hf
 from llava.export.to_hf import export_to_hf
-from tests.align_ti.conftest import COMMON
-from tests.align_ti.training.test_train import run, steps  # noqa: F401  (a fixture)
+from tests.runs import COMMON, steps
 from tests.two_processes import two_processes
 
 FLAGS = ("--per_device_train_batch_size", "8", "--max_steps", "1", "--iva_layer", "1")
@@ -35,7 +34,7 @@ def edit(folder: Path, **changes) -> None:
     (folder / "config.json").write_text(json.dumps(settings))
 
 
-def check(run, teacher: Path, out: Path, message: str, caplog, *flags: str) -> None:  # noqa: F811
+def check(run, teacher: Path, out: Path, message: str, caplog, *flags: str) -> None:
     """Refused without the weights; with them and the flag, trained with a warning."""
     flags = ("--teacher_path", str(teacher), *FLAGS, *flags)
     weights = teacher / "model.safetensors"
@@ -50,7 +49,7 @@ def check(run, teacher: Path, out: Path, message: str, caplog, *flags: str) -> N
     assert warning.levelno == logging.WARNING and str(teacher) in warning.message
 
 
-def test_another_prompt(run, teacher, tmp_path, caplog):  # noqa: F811
+def test_another_prompt(run, teacher, tmp_path, caplog):
     message = "its prompt template is 'qwen', this run's --version is 'v1' \\(give --version qwen\\)"
     check(run, teacher, tmp_path / "a", message, caplog, "--version", "v1")
     edit(teacher, mm_template="of my own")
@@ -64,7 +63,7 @@ def test_another_prompt(run, teacher, tmp_path, caplog):  # noqa: F811
     assert run(tmp_path / "c", "--teacher_path", str(teacher), *again)
 
 
-def test_another_aspect_ratio(run, teacher, tmp_path, caplog):  # noqa: F811
+def test_another_aspect_ratio(run, teacher, tmp_path, caplog):
     message = "its image_aspect_ratio is 'square', this run's 'pad' \\(give --image_aspect_ratio square\\)"
     check(run, teacher, tmp_path / "a", message, caplog, "--image_aspect_ratio", "pad")
     edit(teacher, image_aspect_ratio="anyres")
@@ -80,14 +79,14 @@ def test_another_aspect_ratio(run, teacher, tmp_path, caplog):  # noqa: F811
         ({"do_rescale": False}, "do_rescale False in the teacher's and True in this run's"),
     ],
 )
-def test_another_image_processor(run, teacher, world, tmp_path, caplog, settings, message):  # noqa: F811
+def test_another_image_processor(run, teacher, world, tmp_path, caplog, settings, message):
     """The teacher has its tower's processor in its own folder; the student's batches are made with another."""
     SiglipImageProcessorPil(**{"size": SIZE, **settings}).save_pretrained(teacher / "vision_tower")
     both = f"vision tower '{teacher}/vision_tower'.*this run's \\('{world.tower}'\\).*{message}"
     check(run, teacher, tmp_path / "run", f"{both}.*give --vision_tower {teacher}/vision_tower", caplog)
 
 
-def test_images_of_another_size_cannot_be_allowed(run, teacher, tmp_path):  # noqa: F811
+def test_images_of_another_size_cannot_be_allowed(run, teacher, tmp_path):
     SiglipImageProcessorPil(size={"height": 48, "width": 48}).save_pretrained(teacher / "vision_tower")
     flags = ("--teacher_path", str(teacher), *FLAGS, "--allow_teacher_mismatch", "True")
     with pytest.raises(InputError, match="\\[3, 32, 32\\] here, \\[3, 48, 48\\] there.*cannot read images of another"):
@@ -141,7 +140,7 @@ def test_what_the_teacher_does_not_say_is_warned_of_once(world, teacher, tmp_pat
     assert "assumed to be this run's, --image_aspect_ratio square" in log
 
 
-def test_an_imported_teacher(run, teacher, world, tmp_path, caplog):  # noqa: F811
+def test_an_imported_teacher(run, teacher, world, tmp_path, caplog):
     """From transformers' form, which the command refuses with the way to import it."""
     export_to_hf(str(teacher), tmp_path / "hf")
     command = f"python -m llava.export --from hf --model_path {tmp_path}/hf --output FOLDER"

@@ -15,8 +15,8 @@ from llava.errors import InputError
 from llava.inference.end_of_turn import EndOfTurn
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
-from tests.align_ti.training.test_train import as_if_killed_after, run, steps  # noqa: F401  (a fixture)
 from tests.align_ti.training.whole_objective import TEACHER_HIDDEN, settings, total
+from tests.runs import as_if_killed_after, steps
 
 LONGEST = 7
 
@@ -208,7 +208,7 @@ GKD = (
 LOGGED = ("loss", "sft", "kd", "on_policy")
 
 
-def test_gkd_trains_on_both_and_accumulation_changes_nothing(run, tmp_path):  # noqa: F811
+def test_gkd_trains_on_both_and_accumulation_changes_nothing(run, tmp_path):
     two = ("--per_device_train_batch_size", "8", "--num_train_epochs", "2")
     whole = run(tmp_path / "a", *GKD, *two)
     split = run(
@@ -230,7 +230,7 @@ def test_gkd_trains_on_both_and_accumulation_changes_nothing(run, tmp_path):  # 
         assert torch.allclose(one[name], other[name], atol=2e-4), name
 
 
-def test_a_killed_run_resumes_to_the_same_responses(run, tmp_path):  # noqa: F811
+def test_a_killed_run_resumes_to_the_same_responses(run, tmp_path):
     flags = (*GKD, "--on_policy_fraction", "1", "--per_device_train_batch_size", "8", "--packing", "True",
              "--save_strategy", "steps", "--save_steps", "1")  # fmt: skip
     out = tmp_path / "run"

@@ -1,7 +1,6 @@
 """The distillation stage end to end on a tiny world: terms, batch splits, resumption, refusals."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,48 +15,7 @@ from align_ti.training import train as distill
 from align_ti.training.arguments import DistillArguments
 from llava.errors import InputError
 from llava.model.vision_tower import VisionTower
-from tests.align_ti.conftest import COMMON
-
-
-@pytest.fixture
-def run(world, tuned_teacher, monkeypatch):
-    """Run ``align_ti.training.train`` in this process: flags in, log out."""
-
-    def run(output: Path, *flags: str) -> list[dict]:
-        monkeypatch.setattr(
-            "sys.argv",
-            [
-                "train",
-                "--teacher_path",
-                str(tuned_teacher),
-                "--model_name_or_path",
-                str(world.student_lm),
-                "--vision_tower",
-                str(world.tower),
-                *COMMON,
-                "--data_path",
-                str(world.data),
-                "--image_folder",
-                str(world.images),
-                "--output_dir",
-                str(output),
-                "--irs_inputs",
-                "8",
-                "--irs_pairs",
-                "20",
-                *flags,
-            ],
-        )
-        distill.main()
-        return json.loads((output / "trainer_state.json").read_text())["log_history"]
-
-    return run
-
-
-def steps(log: list[dict], *names: str) -> list[list[float]]:
-    """What was logged step by step; NaN where a step has no such term."""
-    return [[entry.get(name, math.nan) for name in names] for entry in log if "sft" in entry or "kd" in entry]
-
+from tests.runs import as_if_killed_after, steps
 
 TERMS = ("loss", "sft", "kd", "iva", "tpa")
 
@@ -158,14 +116,6 @@ def test_gradient_checkpointing_does_not_change_the_training(run, tmp_path):
     checkpointed = steps(run(tmp_path / "b", *flags, "--gradient_checkpointing", "True"), *TERMS)
     for ours, theirs in zip(plain, checkpointed, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5)
-
-
-def as_if_killed_after(out, step):
-    """Leave of a finished run what a kill after the checkpoint of ``step`` leaves."""
-    for folder in out.glob("checkpoint-*"):
-        if folder.name != f"checkpoint-{step}":
-            shutil.rmtree(folder)
-    (out / "model.safetensors").unlink()
 
 
 def test_a_killed_run_resumes_to_the_same_losses(run, tmp_path):

@@ -33,6 +33,7 @@ from transformers import (
 
 from llava.export.to_hf import export_to_hf
 from llava.model import language_model_class
+from tests.llava.export.run_folders import run
 
 SIDE = 32
 VISION = {
@@ -277,3 +278,31 @@ def exported(tmp_path_factory, tokenizers, pictures) -> World:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
     return World(runs, exports, torch.load(root / "results.pt"))
+
+
+@pytest.fixture
+def student(tmp_path) -> Path:
+    """A student distilled on a projector pretrained before, the language model a Hub name."""
+    run(
+        tmp_path / "projector",
+        "Qwen/Qwen2-0.5B",
+        "/data/share-captioner_coco_lcs_sam_1246k_1107.json",
+        steps=3,
+        model={"tune_mm_mlp_adapter": True, "version": "plain"},
+    )
+    distill = {
+        "teacher_path": "/secret/place/teacher-7b",
+        "losses": "sft,kd,iva,tpa",
+        **{f"{key}_weight": 1.0 for key in ("sft", "kd", "iva")},
+        "tpa_weight": 0.5,
+        "divergence": "forward_kl",
+        "tpa_d": 4,
+    }
+    return run(
+        tmp_path / "student-align-ti",
+        "Qwen/Qwen2-0.5B",
+        "/data/MobileVLM_V2_FT_Mix2M.json,/data/own.json",
+        distill=distill,
+        iva={"layer": 17},
+        model={"pretrain_mm_mlp_adapter": str(tmp_path / "projector" / "mm_projector.bin")},
+    )

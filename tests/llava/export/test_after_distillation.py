@@ -7,10 +7,10 @@ from transformers import AutoModelForImageTextToText
 
 from align_ti.training import train as distill
 from llava.export.__main__ import main
-from tests.align_ti.conftest import COMMON, tuned_teacher  # noqa: F401
+from tests.runs import COMMON
 
 
-def test_a_finished_student_has_a_card_and_can_be_exported(world, tuned_teacher, tmp_path, monkeypatch):  # noqa: F811
+def test_a_finished_student_has_a_card_and_can_be_exported(world, tuned_teacher, tmp_path, monkeypatch):
     student = tmp_path / "student"
     flags = {
         "teacher_path": tuned_teacher,

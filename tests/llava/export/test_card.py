@@ -1,7 +1,6 @@
 """Model cards from run folders."""
 
 import json
-from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -10,45 +9,7 @@ from llava.errors import InputError
 from llava.export.card import MARK, write_card, write_student_card
 from llava.export.history import read_history
 from llava.files import model_fingerprint
-from llava.train.run_record import describe_run, write_record
-
-
-def run(folder: Path, base: str, data: str, steps: int = 7, **more) -> Path:
-    """A run folder as the training entry points leave it."""
-    model = {"model_name_or_path": base, "vision_tower": "google/siglip-so400m-patch14-384", "version": "qwen"}
-    model |= more.pop("model", {})
-    training = {"learning_rate": 2e-5, "num_train_epochs": 1.0, "seed": 42, "per_device_train_batch_size": 4}
-    write_record(folder, describe_run(1, model=model, data={"data_path": data}, training=training, **more))
-    (folder / "trainer_state.json").write_text(json.dumps({"global_step": steps}))
-    return folder
-
-
-@pytest.fixture
-def student(tmp_path) -> Path:
-    """A student distilled on a projector pretrained before, the language model a Hub name."""
-    run(
-        tmp_path / "projector",
-        "Qwen/Qwen2-0.5B",
-        "/data/share-captioner_coco_lcs_sam_1246k_1107.json",
-        steps=3,
-        model={"tune_mm_mlp_adapter": True, "version": "plain"},
-    )
-    distill = {
-        "teacher_path": "/secret/place/teacher-7b",
-        "losses": "sft,kd,iva,tpa",
-        **{f"{key}_weight": 1.0 for key in ("sft", "kd", "iva")},
-        "tpa_weight": 0.5,
-        "divergence": "forward_kl",
-        "tpa_d": 4,
-    }
-    return run(
-        tmp_path / "student-align-ti",
-        "Qwen/Qwen2-0.5B",
-        "/data/MobileVLM_V2_FT_Mix2M.json,/data/own.json",
-        distill=distill,
-        iva={"layer": 17},
-        model={"pretrain_mm_mlp_adapter": str(tmp_path / "projector" / "mm_projector.bin")},
-    )
+from tests.llava.export.run_folders import run
 
 
 def test_card_of_a_distilled_student(student):

@@ -10,7 +10,7 @@ import llava.export.hub as hub
 from llava.errors import InputError, run_cli
 from llava.export.__main__ import main
 from llava.model.builder import load_pretrained_model
-from tests.llava.export.test_card import run, student  # noqa: F401
+from tests.llava.export.run_folders import run
 
 
 class FakeHub:
@@ -86,7 +86,7 @@ def test_projector_only_folder_with_its_base(checkpoint, tmp_path):
     assert (tmp_path / "hf" / "config.json").exists()
 
 
-def test_card_alone(student, tmp_path, capsys):  # noqa: F811
+def test_card_alone(student, tmp_path, capsys):
     main(["--to", "card", "--model_path", str(student)])
     assert capsys.readouterr().out.strip() == str(student / "README.md")
     with pytest.raises(InputError, match="holds no run_config.json"):

@@ -16,8 +16,8 @@ from align_ti.training import train as distillation
 from llava.inference.checkpoint import ChatModel
 from llava.model import language_model_class
 from llava.model.builder import load_pretrained_model
-from tests.align_ti.conftest import COMMON
 from tests.llava.serve.pages import Visitors
+from tests.runs import COMMON
 
 SIDE = 3
 """Visual tokens along a side: the tower reads 26 pixels with patches of 8, so two pixels are never seen."""

@@ -1,0 +1,25 @@
+"""Runs on the tiny world of ``tests/conftest.py``: their flags, and what they leave."""
+
+import math
+import shutil
+from pathlib import Path
+
+COMMON = (
+    "--mm_projector_type", "mlp2x_gelu", "--version", "qwen", "--use_cpu", "True", "--report_to", "none",
+    "--logging_steps", "1", "--save_strategy", "no", "--disable_tqdm", "True", "--learning_rate", "2e-3",
+    "--dataloader_pin_memory", "False",
+)  # fmt: skip
+"""Flags of every run on the tiny world."""
+
+
+def steps(log: list[dict], *names: str) -> list[list[float]]:
+    """What was logged step by step; NaN where a step has no such term."""
+    return [[entry.get(name, math.nan) for name in names] for entry in log if "sft" in entry or "kd" in entry]
+
+
+def as_if_killed_after(out: Path, step: int) -> None:
+    """Leave of a finished run what a kill after the checkpoint of ``step`` leaves."""
+    for folder in out.glob("checkpoint-*"):
+        if folder.name != f"checkpoint-{step}":
+            shutil.rmtree(folder)
+    (out / "model.safetensors").unlink()
