@@ -26,7 +26,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+def write_json(path: Path, content: object, indent: int | None = 1) -> None:
     """:func:`write_text` of JSON and a newline; ``indent=None`` puts all on one line."""
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 

@@ -1,6 +1,6 @@
 """The trainer of the distillation stage: the LLaVA trainer with Eq. 8 in the place of its loss."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,7 +34,9 @@ class AlignTITrainer(LlavaTrainer):
         self.objective = objective
         self.responses = responses
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Mapping[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
         """The micro-batches of one optimizer step; in an on-policy step the student answers them here, before the
         supervised tokens of the global batch are counted."""
         if self.responses is not None and self.responses.settings.chosen(self.state.global_step):

@@ -93,7 +93,7 @@ class Page:
         assert button.icon is not None
         served = button.icon["path"]  # the copy that the server delivers
 
-        def chosen(request: gr.Request, *layers: Any) -> Update:
+        def chosen(request: gr.Request, *layers: object) -> Update:
             session = self._session(request, layers)
             session.show(example.picture())
             return {
@@ -105,13 +105,13 @@ class Page:
         button.click(chosen, self.widgets.layers, [self.widgets.upload, *columns, *controls], **now)
 
     def _connect_column(self, number: int, columns: list[Any], controls: list[Any], now: dict[str, Any]) -> None:
-        def layer_changed(request: gr.Request, layer: Any) -> Update:
+        def layer_changed(request: gr.Request, layer: object) -> Update:
             session = self.sessions.of(request.session_hash)
             session.layers[number] = shown = self._layer(number, layer)
             label = elements.layer_label(shown, self.models[number].layers, self.openings[number])
             return {**self._shown(session, number), self.widgets.layers[number]: gr.update(label=label)}
 
-        def selected(request: gr.Request, event: gr.SelectData, *layers: Any) -> Update:
+        def selected(request: gr.Request, event: gr.SelectData, *layers: object) -> Update:
             session = self._session(request, layers)
             index = event.index[0] if isinstance(event.index, list | tuple) else event.index
             session.select(number, int(index) // 2)
@@ -133,13 +133,13 @@ class Page:
     def _asked(
         self,
         request: gr.Request,
-        upload: Any,
-        question: Any,
-        pictureless: Any,
-        temperature: Any,
-        top_p: Any,
-        limit: Any,
-        *layers: Any,
+        upload: object,
+        question: object,
+        pictureless: object,
+        temperature: object,
+        top_p: object,
+        limit: object,
+        *layers: object,
     ) -> Iterator[Update]:
         try:
             session = self._session(request, layers)
@@ -179,7 +179,7 @@ class Page:
         except InputError as error:
             yield {**self._busy(False), self.widgets.notice: elements.notice(str(error))}
 
-    def _uploaded(self, request: gr.Request, upload: Any, *layers: Any) -> Update:
+    def _uploaded(self, request: gr.Request, upload: object, *layers: object) -> Update:
         session = self._session(request, layers)
         try:
             path = upload.get("path") if isinstance(upload, dict) else None
@@ -194,7 +194,7 @@ class Page:
         session.show(picture)
         return self._fresh(session)
 
-    def _begun(self, request: gr.Request, *layers: Any) -> Update:
+    def _begun(self, request: gr.Request, *layers: object) -> Update:
         session = self._session(request, layers)
         session.begin()
         return self._fresh(session)
@@ -205,13 +205,13 @@ class Page:
     def _left(self, request: gr.Request) -> None:
         self.sessions.forget(request.session_hash)
 
-    def _session(self, request: gr.Request, layers: Sequence[Any]) -> Session:
+    def _session(self, request: gr.Request, layers: Sequence[object]) -> Session:
         """The visitor's session, with the layers set on the sliders."""
         session = self.sessions.of(request.session_hash)
         session.layers = [self._layer(number, layer) for number, layer in enumerate(layers)]
         return session
 
-    def _layer(self, number: int, layer: Any) -> int:
+    def _layer(self, number: int, layer: object) -> int:
         return min(max(int(_number(layer)), 0), self.models[number].layers - 1)
 
     # Updates of the widgets
@@ -267,7 +267,7 @@ def _messages(exchanges: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """A number sent by the page.
 
     Raises:

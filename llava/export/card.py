@@ -171,7 +171,7 @@ def _table(rows: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _shown(name: Any) -> str:
+def _shown(name: object) -> str:
     """A model's name for readers: a Hub name as it is, of a local path the last part only."""
     if not name:
         return "(not recorded)"

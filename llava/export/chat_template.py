@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from transformers import ProcessorMixin
+
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import ASSISTANT, HUMAN, TEMPLATES, SeparatorStyle, Template
 
@@ -102,7 +104,7 @@ def messages_of(turns: Sequence[tuple[str, str]], system: str | None = None) -> 
     return messages
 
 
-def recognise(processor: Any) -> str | None:
+def recognise(processor: ProcessorMixin) -> str | None:
     """The name of the prompt template that a processor's chat template renders, or None."""
     turns = [(HUMAN, f"{DEFAULT_IMAGE_TOKEN}\nOne?"), (ASSISTANT, "Two."), (HUMAN, "Three?")]
     try:

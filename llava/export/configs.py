@@ -11,6 +11,7 @@ from llava.errors import InputError
 from llava.model.builder import CARRIED_KEYS
 from llava.model.config import OPTIONAL_TOWERS, TOWER_FOLDER, VisionSettings
 from llava.model.language import LANGUAGE_MODELS, language_model_class
+from llava.model.vision_tower.hf import HFVisionTower
 
 PROJECTOR = "mlp2x_gelu"
 TOWERS = {"siglip_vision_model": False, "clip_vision_model": True}
@@ -56,7 +57,7 @@ def plain_language_config(config: PreTrainedConfig) -> PreTrainedConfig:
     return AutoConfig.for_model(kind, **{key: value for key, value in config.to_dict().items() if key in known})
 
 
-def to_hf_config(config: PreTrainedConfig, tower: Any, image_token_id: int, rows: int) -> LlavaConfig:
+def to_hf_config(config: PreTrainedConfig, tower: HFVisionTower, image_token_id: int, rows: int) -> LlavaConfig:
     """transformers' configuration of a model of this package.
 
     Args:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from transformers import AddedToken, AutoTokenizer, LlavaProcessor
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    LlavaProcessor,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers import BaseImageProcessor as ImageProcessor
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import ASSISTANT, HUMAN, Template
@@ -25,7 +32,7 @@ PROBES: tuple[list[tuple[str, str]], ...] = (
 """Conversations on which the two tokenizations are compared."""
 
 
-def with_image_token(tokenizer: Any) -> tuple[Any, int]:
+def with_image_token(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, int]:
     """A copy of a tokenizer that reads ``<image>`` as one token, and the token's id.
 
     A token that is there already keeps its id; a new one follows the last.
@@ -33,10 +40,18 @@ def with_image_token(tokenizer: Any) -> tuple[Any, int]:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     tokenizer.padding_side = "left"  # what generation in batches needs
-    return tokenizer, tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
+    index = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
+    assert isinstance(index, int)
+    return tokenizer, index
 
 
-def build_processor(tokenizer: Any, tower: Any, image_processor: Any, template: Template, config: Any) -> Any:
+def build_processor(
+    tokenizer: PreTrainedTokenizerBase,
+    tower: Any,
+    image_processor: ImageProcessor,
+    template: Template,
+    config: PreTrainedConfig,
+) -> Any:
     """transformers' processor: pictures, ``<image>`` widened to the tower's number of tokens, chat template.
 
     Args:
@@ -77,7 +92,11 @@ def build_processor(tokenizer: Any, tower: Any, image_processor: Any, template: 
 
 
 def first_difference(
-    processor: Any, tokenizer: Any, template: Template, visual_tokens: int, around: tuple[str, str] = ("", "")
+    processor: LlavaProcessor,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    visual_tokens: int,
+    around: tuple[str, str] = ("", ""),
 ) -> str | None:
     """Compare the ids of prompts, ``<image>`` widened, with this package's; None if they are the same.
 
@@ -99,7 +118,7 @@ def first_difference(
     return None
 
 
-def save_without_image_token(tokenizer: Any, image_token_id: int, folder: Path) -> Any:
+def save_without_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int, folder: Path) -> Any:
     """Save a tokenizer without the ``<image>`` that transformers' form needs, and read it back.
 
     Only tokens at the very end are taken away (``<image>``, and a ``<pad>`` added after it), so that all other ids

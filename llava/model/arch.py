@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache, PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
@@ -34,9 +36,9 @@ logger = logging.getLogger(__name__)
 class LlavaModelMixin:
     """Goes before a transformers decoder: adds ``vision_tower`` (weights come later), ``mm_projector``."""
 
-    config: Any
+    config: PreTrainedConfig
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)  # type: ignore[call-arg]
         if VisionSettings.from_config(config).tower:
             anchor_tower(config, config.name_or_path)
@@ -66,13 +68,13 @@ class LlavaForCausalLMMixin(VisionMixin):
         input_ids: Tensor | None = None,
         attention_mask: Any = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         images: Tensor | Sequence[Tensor] | None = None,
-        image_sizes: Any = None,
+        image_sizes: object = None,
         instruction_mask: Tensor | None = None,
         vision_features: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -158,10 +160,12 @@ class LlavaForCausalLMMixin(VisionMixin):
             attentions=outputs.attentions,
         )
 
-    def _must_splice(self, input_ids: Any, images: Any, features: Any) -> bool:
+    def _must_splice(
+        self, input_ids: Tensor | None, images: Tensor | Sequence[Tensor] | None, features: Tensor | None
+    ) -> bool:
         if images is not None or features is not None or self.needs_vision_every_step():
             return True
-        return bool((input_ids == IMAGE_TOKEN_INDEX).any())
+        return input_ids is not None and bool((input_ids == IMAGE_TOKEN_INDEX).any())
 
     def _warn_nothing_supervised(self) -> None:
         if not getattr(self, "_warned_nothing_supervised", False):
@@ -173,7 +177,7 @@ class LlavaForCausalLMMixin(VisionMixin):
         self,
         inputs: Tensor | None = None,
         images: Tensor | Sequence[Tensor] | None = None,
-        image_sizes: Any = None,
+        image_sizes: object = None,
         attention_mask: Tensor | None = None,
         input_ids: Tensor | None = None,
         vision_features: Tensor | None = None,
@@ -216,7 +220,7 @@ class LlavaForCausalLMMixin(VisionMixin):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, load_tower: bool = True, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | Path, *args: Any, load_tower: bool = True, **kwargs: Any
     ) -> Any:
         """Load a checkpoint of this family, or the plain language model, in LLaVA's or the authors' spelling.
 
@@ -241,7 +245,7 @@ class LlavaForCausalLMMixin(VisionMixin):
             tower.load_carried(str(pretrained_model_name_or_path))
         return loaded
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save in LLaVA's spelling, without the vision tower's weights (the config names the tower)."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]

@@ -63,7 +63,7 @@ def is_hub_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and not Path(name).exists()
 
 
-def movable_tower(tower: str | None, folder: str | Path) -> str | None:
+def movable_tower(tower: str | None, folder: str | os.PathLike) -> str | None:
     """How a ``config.json`` names a tower, so that a checkpoint and its own tower can be moved together.
 
     Args:
@@ -103,7 +103,7 @@ class VisionSettings:
     select_feature: str = "patch"
 
     @classmethod
-    def from_config(cls, config: Any) -> VisionSettings:
+    def from_config(cls, config: object) -> VisionSettings:
         """Read the ``mm_*`` attributes of a transformers config; absent ones take LLaVA's defaults.
 
         Raises:
@@ -141,7 +141,7 @@ class LlavaConfigMixin:
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**to_llava_spelling(kwargs))  # type: ignore[misc]
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Write ``config.json``; a tower that moves with the checkpoint is named by its relative path there."""
         written: Any = copy.copy(self)
         tower = getattr(self, "mm_vision_tower", None)
@@ -150,7 +150,7 @@ class LlavaConfigMixin:
         super(LlavaConfigMixin, written).save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
+    def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> tuple[dict, dict]:
         """Read ``config.json``, as transformers does, and check that it belongs to this family.
 
         Raises:

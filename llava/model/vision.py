@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from llava.errors import InputError
 from llava.model.checkpoint import load_projector
@@ -23,7 +24,7 @@ from llava.model.zero import is_partitioned
 class VisionMixin:
     """Methods of a language model whose decoder ``.model`` may have ``vision_tower`` and ``mm_projector``."""
 
-    config: Any
+    config: PreTrainedConfig
     model: Any
     training: bool
     _keys_to_ignore_on_save: Any

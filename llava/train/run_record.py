@@ -70,8 +70,8 @@ class Difference:
     """A setting that has changed."""
 
     name: str
-    found: Any
-    asked: Any
+    found: object
+    asked: object
 
     def __str__(self) -> str:
         return f"{self.name} was {self.found}, now it is {self.asked}"
@@ -219,7 +219,7 @@ def _settings(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from found.items()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """A value converted to plain JSON types."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value

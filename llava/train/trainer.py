@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ class LlavaTrainer(Trainer):
         self.add_callback(SetEpoch(sampler))
         return sampler
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Mapping[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
         """The micro-batches of one optimizer step, and the loss denominators over all of them on all ranks."""
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
@@ -252,7 +254,7 @@ class LlavaTrainer(Trainer):
 
     # ---- checkpoints ----
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         for name, value in self._terms.items():  # a checkpoint must not replace a good one when training has blown up
             self.check_finite(name, float(value))
         with checkpoint_writing(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.data.annotations.json_stream import split_paths
-from llava.data.annotations.table import open_annotations
+from llava.data.annotations.table import Annotations, open_annotations
 from llava.prepare.sources import MIXES, Expected
 from llava.train.plan.arguments import PlanArguments
 from llava.train.plan.batch import ASKED
@@ -57,7 +57,7 @@ def published_rows(file: Path) -> Expected | None:
     return None
 
 
-def _some(data: Any) -> Iterator[dict[str, Any]]:
+def _some(data: Annotations) -> Iterator[dict[str, Any]]:
     """A limited number of well-formed entries, evenly spread."""
     broken = {index for index, _ in data.problems()}
     for index in range(0, len(data), max(1, len(data) // ASKED)):

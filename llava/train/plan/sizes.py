@@ -42,7 +42,7 @@ class DecoderShape:
     norms_queries: bool = False
 
     @classmethod
-    def of(cls, config: Any) -> "DecoderShape":
+    def of(cls, config: PreTrainedConfig) -> "DecoderShape":
         """Read a transformers configuration."""
         heads = config.num_attention_heads
         return cls(

@@ -136,7 +136,7 @@ def save_pictures(pictures: dict[Path, Scene], size: int) -> None:
         render(scene, size).save(path, compress_level=1)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write one JSON document, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
