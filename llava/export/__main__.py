@@ -20,7 +20,9 @@ from llava.flags import DTYPES, add_flag
 if TYPE_CHECKING:
     import torch
 
-TARGETS = "hf: transformers' form; llava: a whole checkpoint of this package, LoRA merged; card: only a run's README.md"
+TARGETS = (
+    "hf: transformers' format; llava: a full checkpoint of this package, LoRA merged; card: only a run's README.md"
+)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,13 +38,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     flag = partial(add_flag, parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--to", choices=("hf", "llava", "card"), help=TARGETS)
-    what.add_argument("--from", dest="source", choices=("hf",), help="hf: from transformers' form to this package's")
+    what.add_argument("--from", dest="source", choices=("hf",), help="hf: from transformers' format to this package's")
     flag("--model_path", required=True, help="checkpoint: folder or hub name")
     flag("--model_base", help="language model that a projector-only checkpoint belongs to")
-    flag("--output", type=Path, help="folder to write; must be new or empty")
-    flag("--version", help="prompt template, where the checkpoint does not name it or names a wrong one")
+    flag("--output", type=Path, help="output folder; must be new or empty")
+    flag("--version", help="prompt template, if the checkpoint names none or a wrong one")
     flag("--dtype", choices=DTYPES, default="auto", help="dtype of the written weights (auto: the checkpoint's own)")
-    flag("--scores", type=Path, help="scores for the card: a folder that llava.eval.run wrote, or a scores.json")
+    flag("--scores", type=Path, help="scores for the card: an output folder of llava.eval.run, or a scores.json")
     flag("--push_to_hub", metavar="USER/NAME", help="upload the export to this repository of the Hugging Face Hub")
     flag("--private", action="store_true", help="make a new repository of the Hub private")
     return parser.parse_args(argv)
@@ -59,9 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         from llava.export.hub import check_can_push
 
         if arguments.to != "hf":
-            raise InputError("--push_to_hub goes with --to hf: only that form is of use to others on the Hub")
+            raise InputError("--push_to_hub needs --to hf: only that format is useful to others on the Hub")
         check_can_push(arguments.push_to_hub)
-    import torch  # heavy modules are imported when the input is known to be right
+    import torch  # heavy modules are imported only after the input has been checked
 
     dtype = None if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
     if arguments.source:
@@ -96,10 +98,10 @@ def export(arguments: argparse.Namespace, output: Path, dtype: torch.dtype | Non
 
 
 def write_card_only(arguments: argparse.Namespace) -> None:
-    """``--to card``: write the card of a run anew, for example after its evaluation.
+    """``--to card``: rewrite the card of a run, for example after its evaluation.
 
     Raises:
-        InputError: not a run folder.
+        InputError: The path is not a run folder.
     """
     from llava.export.card import write_card
     from llava.export.history import read_history
@@ -107,7 +109,7 @@ def write_card_only(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.model_path)
     history = read_history(folder, arguments.scores)
     if history.last is None:
-        raise InputError(f"{folder} holds no run_config.json; expected the output folder of a training run")
+        raise InputError(f"{folder} has no run_config.json; expected the output folder of a training run")
     written = write_card(folder, history)
     if written is None:
         raise InputError(
@@ -120,7 +122,7 @@ def checked_output(output: Path | None) -> Path:
     """The folder to write.
 
     Raises:
-        InputError: none was given, or it holds something.
+        InputError: No folder was given, or it is not empty.
     """
     if output is None:
         raise InputError("--output is missing: name the folder to write")

@@ -25,50 +25,50 @@ HUB_DATA = {
     "sharegpt4v_mix665k_cap23k_coco-ap9k_lcs3k_sam9k_div2k.json": "Lin-Chen/ShareGPT4V",
     "MobileVLM_V2_FT_Mix2M.json": "mtgv/MobileVLM_V2_FT_Mix2M",
 }
-"""Well-known annotation files and the Hub data sets they come from."""
+"""Well-known annotation files and their datasets on the Hub."""
 
 METRICS = {"pope": "f1", "mme": "perception / 20"}
-"""What a benchmark's score is, where it is no accuracy."""
+"""Metrics of benchmarks whose score is not an accuracy."""
 
 SHOWN = {
     "learning_rate": "learning rate",
-    "mm_projector_lr": "projector's learning rate",
+    "mm_projector_lr": "projector learning rate",
     "num_train_epochs": "epochs",
-    "per_device_train_batch_size": "batch size a device",
+    "per_device_train_batch_size": "batch size per device",
     "gradient_accumulation_steps": "gradient accumulation",
     "lr_scheduler_type": "schedule",
     "weight_decay": "weight decay",
-    "model_max_length": "longest sample, tokens",
+    "model_max_length": "maximum sample length, tokens",
     "seed": "seed",
 }
 """Training arguments that the card lists."""
 
 
 def write_student_card(output_dir: str | Path) -> None:
-    """Write the card beside a finished student; on the main process only, and never the reason for a failed run."""
+    """Write the card of a finished student, on the main process only; errors never fail the run."""
     if not is_main_process():
         return
     try:
         write_card(Path(output_dir), read_history(Path(output_dir)))
-    except Exception:  # the training is done and saved: a card is not worth losing the exit status
+    except Exception:  # training is done and saved: a missing card must not change the exit status
         logger.warning("no model card was written", exc_info=True)
 
 
 def write_card(folder: Path, history: History, usage: str = "", name: str | None = None) -> Path | None:
-    """Write ``README.md`` into a folder.
+    """Write ``README.md`` to a folder.
 
     Args:
-        folder: where the model lies.
-        history: how it came about.
-        usage: Markdown on how to use it; with one, the model is said to be transformers' own.
-        name: Name of the model; the folder's if absent.
+        folder: Folder of the model.
+        history: Training history of the model.
+        usage: Markdown on how to use the model; if given, the card's library is transformers.
+        name: Name of the model; by default that of the folder.
 
     Returns:
-        The file, or None where a ``README.md`` of somebody else stands.
+        The file, or None if there is a ``README.md`` that this program did not write.
     """
     path = folder / "README.md"
     if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
-        logger.warning("%s is not of this program and stays as it is: no model card was written", path)
+        logger.warning("%s was not written by this program and is kept: no model card was written", path)
         return None
     name = name or folder.resolve().name
     data = metadata(history, name, "transformers" if usage else "align-ti")
@@ -78,7 +78,7 @@ def write_card(folder: Path, history: History, usage: str = "", name: str | None
 
 
 def metadata(history: History, name: str, library: str) -> ModelCardData:
-    """The card's YAML head. The Hub takes its own names only there, so local folders are left out."""
+    """The card's YAML header. The Hub accepts only its own names there, so local folders are left out."""
     files = [file for stage in history.stages for file in stage.data]
     base = [found for found in (history.base_model, history.vision_tower) if found and is_hub_name(found)]
     datasets = list(dict.fromkeys(HUB_DATA[file] for file in files if file in HUB_DATA))
@@ -106,14 +106,14 @@ def metadata(history: History, name: str, library: str) -> ModelCardData:
 
 
 def sections(history: History, usage: str) -> list[str]:
-    """The card's body, part by part."""
+    """The sections of the card's body."""
     return [_summary(history), usage, *_training(history), _scores(history), _licence()]
 
 
 def _summary(history: History) -> str:
     last = history.last
     if last is None:
-        return "A vision-language model in the LLaVA family; how it was trained is not recorded beside its weights."
+        return "A vision-language model in the LLaVA family; its training is not recorded with the weights."
     base, tower = _shown(history.base_model), _shown(history.vision_tower)
     text = f"A vision-language model in the LLaVA family: language model {base}, vision tower {tower}."
     if last.kind == "distillation":
@@ -132,7 +132,7 @@ def _training(history: History) -> list[str]:
 
 
 def _facts(stage: Stage) -> dict[str, Any]:
-    """What one stage's table says."""
+    """The rows of one stage's table."""
     facts: dict[str, Any] = {"data": ", ".join(stage.data), "prompt template": stage.get("model", "version")}
     if stage.kind == "distillation":
         facts["teacher"] = _shown(stage.get("distill", "teacher_path"))
@@ -172,7 +172,7 @@ def _table(rows: dict[str, Any]) -> str:
 
 
 def _shown(name: object) -> str:
-    """A model's name for readers: a Hub name as it is, of a local path the last part only."""
+    """A model's name for display: a Hub name unchanged, or the last part of a local path."""
     if not name:
         return "(not recorded)"
     return f"`{name}`" if is_hub_name(str(name)) else f"`{Path(str(name)).name}`"

@@ -51,23 +51,23 @@ _SPACED = "((ns.text + @after_user) | replace(@image, @image + ' ') | replace(@i
 
 
 def system_frame(template: Template) -> tuple[str, str]:
-    """What stands before and after a system text in a template's layout."""
+    """The text before and after the system text in a template."""
     if template.style is SeparatorStyle.CHATML:
         return "<|im_start|>system" + template.role_end, template.after_user
     return "", template.after_user
 
 
 def chat_template(template: Template, marker: str = DEFAULT_IMAGE_TOKEN, spaced: bool = False) -> str:
-    """Jinja that renders what ``template.prompt`` renders, with a system message in place of the template's own.
+    """Jinja that renders the same as ``template.prompt``; a system message replaces the template's own.
 
-    A message's content is a string (``<image>`` for a picture) or a list of ``{"type": "image"}`` and
-    ``{"type": "text", "text": ...}``, whose texts are joined as they are. Pictures come first in their turn, each
-    followed by a newline.
+    A message's content is a string (``<image>`` for an image) or a list of ``{"type": "image"}`` and
+    ``{"type": "text", "text": ...}``, whose texts are concatenated. Images come first in their turn, each followed by a
+    newline.
 
     Args:
-        template: a prompt template.
-        marker: what is written for a picture; it contains ``<image>``.
-        spaced: write plain ``<image>`` and see that a space follows each.
+        template: Prompt template.
+        marker: Text written for an image; it contains ``<image>``.
+        spaced: Write plain ``<image>``, always followed by a space.
     """
     before_system, after_system = system_frame(template)
     strings = {
@@ -92,7 +92,7 @@ def chat_template(template: Template, marker: str = DEFAULT_IMAGE_TOKEN, spaced:
 
 
 def messages_of(turns: Sequence[tuple[str, str]], system: str | None = None) -> list[dict[str, Any]]:
-    """LLaVA's turns as the messages that chat templates take."""
+    """LLaVA's turns as messages for a chat template."""
     roles = {HUMAN: "user", ASSISTANT: "assistant"}
     messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system is not None else []
     for who, text in turns:
@@ -109,6 +109,6 @@ def recognise(processor: ProcessorMixin) -> str | None:
     turns = [(HUMAN, f"{DEFAULT_IMAGE_TOKEN}\nOne?"), (ASSISTANT, "Two."), (HUMAN, "Three?")]
     try:
         found = processor.apply_chat_template(messages_of(turns), add_generation_prompt=True)
-    except Exception:  # whatever a stranger's template raises, it is not one of ours
+    except Exception:  # an unknown template may raise anything; it is not one of ours
         return None
     return next((name for name, template in TEMPLATES.items() if template.prompt(turns) == found), None)

@@ -1,4 +1,4 @@
-"""The configuration of a model in this package's form and in transformers'."""
+"""Conversion of a model's configuration between this package's format and transformers'."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from llava.model.vision_tower.hf import HFVisionTower
 
 PROJECTOR = "mlp2x_gelu"
 TOWERS = {"siglip_vision_model": False, "clip_vision_model": True}
-"""``model_type`` of the towers that both forms have -> whether it has a class token."""
+"""``model_type`` of the towers that both formats support -> whether they have a class token."""
 OWN_BLOCK = "align_ti"
-"""Key of config.json under which an export keeps what transformers' form has no place for."""
+"""Key of config.json under which an export keeps settings that transformers' format lacks."""
 DERIVED = (
     *("mm_vision_tower", "mm_image_tower", "mm_video_tower", "mm_hidden_size", "mm_projector_type"),
     *("mm_vision_select_layer", "mm_vision_select_feature", "mm_patch_merge_type", "image_aspect_ratio"),
     "tokenizer_padding_side",
 )
-"""Keys that need no place there: transformers' own keys say the same, or they name a folder of this machine."""
+"""Keys not kept there: transformers' own keys contain the same, or they name a local folder."""
 
 
 def check_exportable(settings: VisionSettings, path: str) -> None:
-    """Refuse what transformers' LLaVA has no form for.
+    """Reject what transformers' LLaVA does not support.
 
     Raises:
-        InputError: a tower of timm or open_clip, or another projector than ``mlp2x_gelu``.
+        InputError: The tower is from timm or open_clip, or the projector is not ``mlp2x_gelu``.
     """
     if settings.tower and settings.tower.startswith(OPTIONAL_TOWERS):
         raise InputError(
@@ -46,7 +46,7 @@ def check_exportable(settings: VisionSettings, path: str) -> None:
 
 
 def plain_language_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The language model's own configuration, LLaVA's keys left out."""
+    """The language model's own configuration, without LLaVA's keys."""
     kind = config.model_type.removeprefix("llava_")
     known = set(AutoConfig.for_model(kind).to_dict()) - {
         "model_type",
@@ -61,19 +61,19 @@ def to_hf_config(config: PreTrainedConfig, tower: HFVisionTower, image_token_id:
     """transformers' configuration of a model of this package.
 
     Args:
-        config: this package's configuration.
-        tower: the loaded tower.
-        image_token_id: id of ``<image>`` in the exported tokenizer.
-        rows: rows of the exported embedding.
+        config: This package's configuration.
+        tower: The loaded tower.
+        image_token_id: Id of ``<image>`` in the exported tokenizer.
+        rows: Number of rows of the exported embedding.
     """
     settings = VisionSettings.from_config(config)
     text = plain_language_config(config)
     text.vocab_size = rows
     drops_class_token = tower.has_class_token and settings.select_feature == "patch"
-    # 0, the patch embedding, is spelled from the end: transformers takes a plain 0 for "no hidden states".
+    # 0, the patch embedding, is written as an index from the end: transformers takes a plain 0 for "no hidden states".
     layer = settings.select_layer or -1 - tower.vision_tower.config.num_hidden_layers
     vision = copy.deepcopy(tower.vision_tower.config)
-    vision.name_or_path = text.name_or_path = ""  # folders of this machine mean nothing elsewhere
+    vision.name_or_path = text.name_or_path = ""  # local folders are meaningless on other machines
     made = LlavaConfig(
         vision_config=vision,
         text_config=text,
@@ -91,10 +91,10 @@ def to_hf_config(config: PreTrainedConfig, tower: HFVisionTower, image_token_id:
 
 
 def check_importable(config: PreTrainedConfig, path: str) -> None:
-    """Refuse what this package has no form for.
+    """Reject what this package does not support.
 
     Raises:
-        InputError: the message names what was found and what is supported.
+        InputError: The message names what was found and what is supported.
     """
     if config.model_type != "llava":
         raise InputError(f"{path} is of model type {config.model_type!r}; expected transformers' 'llava'")
@@ -120,7 +120,7 @@ def check_importable(config: PreTrainedConfig, path: str) -> None:
 
 
 def from_hf_config(config: PreTrainedConfig, image_aspect_ratio: str, template: str | None) -> Any:
-    """This package's configuration of a model in transformers' form."""
+    """This package's configuration of a model in transformers' format."""
     text = config.text_config.to_dict()
     for key in ("model_type", "architectures", "transformers_version", "_name_or_path"):
         text.pop(key, None)
@@ -147,5 +147,5 @@ def from_hf_config(config: PreTrainedConfig, image_aspect_ratio: str, template: 
 
 
 def own_block(config: PreTrainedConfig) -> dict[str, Any]:
-    """What an export of this package added to config.json; empty for others' checkpoints."""
+    """The settings that an export of this package added to config.json; empty for other checkpoints."""
     return getattr(config, OWN_BLOCK, None) or {}

@@ -24,21 +24,21 @@ logger = logging.getLogger(__name__)
 
 
 def import_from_hf(model_path: str, output: Path, version: str | None = None, dtype: torch.dtype | None = None) -> Any:
-    """Write a checkpoint that this package loads, as teacher or as start of a student.
+    """Write a checkpoint that this package can load, as a teacher or as the start of a student.
 
-    The tower goes into ``vision_tower`` beside the weights, which ``config.json`` names by that relative path.
+    The tower is written to ``vision_tower`` next to the weights; ``config.json`` refers to it by that relative path.
 
     Args:
-        model_path: a LLaVA in transformers' form, folder or hub name.
-        output: the folder to write.
-        version: name of the prompt template; found out from the chat template if absent.
-        dtype: Data type of the written weights; the checkpoint's own if absent.
+        model_path: LLaVA in transformers' format, folder or hub name.
+        output: Output folder.
+        version: Name of the prompt template; by default derived from the chat template.
+        dtype: Data type of the written weights; by default the checkpoint's own.
 
     Returns:
-        The configuration written.
+        The written configuration.
 
     Raises:
-        InputError: not such a checkpoint, or one that this package has no form for.
+        InputError: The path is not such a checkpoint, or the checkpoint is not supported by this package.
     """
     if version is not None:
         get_template(version)
@@ -54,7 +54,9 @@ def import_from_hf(model_path: str, output: Path, version: str | None = None, dt
         raise InputError(f"{model_path}: no readable processor (tokenizer, processor_config.json): {error}") from error
     template = version or own_block(config).get("mm_template") or recognise(processor)
     if template is None:
-        logger.warning("the chat template is none of this package's: give --version with the nearest, or in training")
+        logger.warning(
+            "the chat template matches none of this package's: give the closest with --version, here or in training"
+        )
     check_weight_files(model_path)
     loaded: Any = LlavaForConditionalGeneration.from_pretrained(
         model_path, dtype=dtype or "auto", output_loading_info=True
@@ -77,19 +79,20 @@ def import_from_hf(model_path: str, output: Path, version: str | None = None, dt
 
 
 def original_rows(config: PreTrainedConfig, tokens: int) -> int:
-    """Rows of the embedding before an export of this package added one for ``<image>``; all of them for others'."""
+    """Rows of the embedding before an export of this package added one for ``<image>``; all rows for other
+    checkpoints."""
     rows = config.text_config.vocab_size
     recorded = own_block(config).get("vocabulary_rows", rows)
     return recorded if tokens <= recorded <= config.image_token_index else rows
 
 
 def convert(theirs: LlavaForConditionalGeneration, config: PreTrainedConfig, rows: int) -> Any:
-    """The same model as this package's class, without its tower; weights are shared, not copied.
+    """The model converted to this package's class, without its tower; weights are shared, not copied.
 
     Args:
         theirs: transformers' model.
-        config: this package's configuration; gets ``rows`` as its vocabulary.
-        rows: how many rows of embedding and head are kept.
+        config: This package's configuration; its vocabulary size is set to ``rows``.
+        rows: Number of rows of embedding and head to keep.
     """
     weights = from_hf_names(theirs.state_dict())
     for name in (EMBEDDING, HEAD):

@@ -1,4 +1,4 @@
-"""What a run folder tells about how its model came about: stages, base models, data, losses, scores."""
+"""The training history of a model, read from run folders: stages, base models, data, losses, scores."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from llava.files import model_fingerprint
 logger = logging.getLogger(__name__)
 
 LONGEST = 8
-"""A chain of this many stages is followed back to its base model, no further."""
+"""Maximum number of stages to follow back to a base model."""
 
 SCORES = ("scores.json", "eval/scores.json")
-"""Where scores of a run lie, in its folder."""
+"""Locations of scores in a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class LossFacts:
 
 @dataclass(frozen=True)
 class Stage:
-    """One run, as its ``run_config.json`` describes it; ``groups`` is that file."""
+    """One run, described by its ``run_config.json``; ``groups`` is the content of that file."""
 
     groups: dict[str, Any]
     steps: int | None = None
 
     @property
     def kind(self) -> str:
-        """What was done."""
+        """The kind of training."""
         if "distill" in self.groups:
             return "distillation"
         return "projector pretraining" if self.get("model", "tune_mm_mlp_adapter") else "supervised fine-tuning"
@@ -74,14 +74,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class History:
-    """A model's stages, the first one first.
+    """A model's stages, in order.
 
     Attributes:
-        stages: The training stages whose run folders are there.
-        base_model: the language model that the first of them began with (name or path).
-        vision_tower: its tower (name or path).
+        stages: Training stages whose run folders exist.
+        base_model: Language model that the first of them started from (name or path).
+        vision_tower: Vision tower (name or path).
         scores: Scores by benchmark name.
-        limits: how many questions were asked, for the benchmarks that were not asked whole.
+        limits: Number of questions, for benchmarks that were not run in full.
     """
 
     stages: list[Stage] = field(default_factory=list)
@@ -92,7 +92,7 @@ class History:
 
     @property
     def last(self) -> Stage | None:
-        """The stage that made the model."""
+        """The last stage."""
         return self.stages[-1] if self.stages else None
 
 
@@ -100,8 +100,8 @@ def read_history(folder: Path, scores: Path | None = None) -> History:
     """Follow a run back to its base model.
 
     Args:
-        folder: a run folder; a folder of another kind has an empty history.
-        scores: a ``scores.json`` or the folder of an evaluation; the run's own if absent.
+        folder: Run folder; other folders have an empty history.
+        scores: A ``scores.json`` or an evaluation folder; by default the run's own.
     """
     stages: list[Stage] = []
     base, tower, current = None, None, folder
@@ -120,7 +120,7 @@ def read_history(folder: Path, scores: Path | None = None) -> History:
 
 
 def read_stage(folder: Path) -> Stage | None:
-    """A run folder's own stage, or None where there is no readable ``run_config.json``."""
+    """The stage of a run folder, or None if there is no readable ``run_config.json``."""
     groups = _read(folder / "run_config.json")
     if not groups:
         return None
@@ -129,12 +129,12 @@ def read_stage(folder: Path) -> Stage | None:
 
 
 def read_scores(folder: Path, scores: Path | None = None) -> tuple[dict[str, float], dict[str, int]]:
-    """Scores by benchmark, and the limits under which some were made; empty where there are none.
+    """Scores by benchmark, and the question limits of some of them; empty if there are none.
 
-    Scores that say they were made with other weights than the folder's (it was trained again) are left out.
+    Scores recorded for other weights than the folder's (because it was trained again) are left out.
 
     Raises:
-        InputError: ``scores`` was given and holds none.
+        InputError: ``scores`` was given but contains no scores.
     """
     if scores is None:
         places = [folder / name for name in SCORES]
@@ -149,19 +149,19 @@ def read_scores(folder: Path, scores: Path | None = None) -> tuple[dict[str, flo
         if found:
             return _checked(folder, found, {key: _read(place.parent / f"{key}.json") for key in found})
     if scores is not None:
-        raise InputError(f"{places[0]} holds no scores; expected what llava.eval.run writes ({', '.join(BENCHMARKS)})")
+        raise InputError(f"{places[0]} has no scores; expected the output of llava.eval.run ({', '.join(BENCHMARKS)})")
     return {}, {}
 
 
 def _checked(
     folder: Path, scores: dict[str, float], details: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Leave out scores of other weights than the folder's, and find the limits of the rest."""
+    """Drop scores of other weights than the folder's, and find the question limits of the rest."""
     made_with = {key: (detail.get("settings") or {}).get("weights") for key, detail in details.items()}
     own = model_fingerprint(str(folder)) if any(made_with.values()) else None
     stale = [key for key, weights in made_with.items() if weights is not None and weights != own]
     if stale:
-        logger.warning("scores of other weights than those in %s are left out: %s", folder, ", ".join(stale))
+        logger.warning("skipped scores of other weights than those in %s: %s", folder, ", ".join(stale))
         stale.append("avg")
     kept = {key: value for key, value in scores.items() if key not in stale}
     limits = {key: details[key].get("limit") for key in kept}
@@ -169,7 +169,7 @@ def _checked(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object, or nothing: a card must not fail because of an odd file."""
+    """A JSON object, or an empty one: an unreadable file must not make the card fail."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -10,20 +10,20 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 
 from llava.errors import InputError
 
-# The base of the Hub's errors is that of its HTTP client: httpx in huggingface_hub 1, httpx2 in 2.
+# The Hub's errors derive from those of its HTTP client: httpx in huggingface_hub 1, httpx2 in 2.
 _ClientError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
 
 
 def check_can_push(repository: str) -> None:
-    """See that an upload is possible before the work that leads to it.
+    """Check that an upload is possible before the export starts.
 
     Args:
         repository: ``user/name``.
 
     Raises:
-        InputError: a malformed name, no login, a refused token, or no connection.
+        InputError: The name is malformed, there is no login or no connection, or the token is rejected.
     """
     if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) is None:
         raise InputError(f"--push_to_hub {repository!r}: expected USER/NAME, for example jane/llava-qwen2-align-ti")
@@ -32,7 +32,7 @@ def check_can_push(repository: str) -> None:
     except LocalTokenNotFoundError as error:
         raise InputError(f"--push_to_hub {repository}: you are not logged in to the Hub; {LOGIN}") from error
     except HfHubHTTPError as error:
-        raise InputError(f"--push_to_hub {repository}: the Hub refused the login ({error}); {LOGIN}") from error
+        raise InputError(f"--push_to_hub {repository}: the Hub rejected the login ({error}); {LOGIN}") from error
     except (OfflineModeIsEnabled, _ClientError, OSError) as error:
         raise InputError(f"--push_to_hub {repository}: the Hub cannot be reached ({error})") from error
 
@@ -41,10 +41,10 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
     """Create the repository if needed and upload a folder to it.
 
     Returns:
-        The address of the upload's commit.
+        URL of the upload's commit.
 
     Raises:
-        InputError: the Hub refuses it or cannot be reached; the folder is complete all the same.
+        InputError: The Hub rejects the upload or cannot be reached; the local folder is complete anyway.
     """
     try:
         api = HfApi()
@@ -52,7 +52,7 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload LLaVA model")
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, _ClientError, OSError) as error:
         raise InputError(
-            f"the upload of {folder} to {repository} failed ({error}); the folder is complete: check that you may "
-            "write to that repository, and push it with the same command or with `hf upload`"
+            f"the upload of {folder} to {repository} failed ({error}); the folder is complete: check that you have "
+            "write access to that repository, and upload it with the same command or with `hf upload`"
         ) from error
     return str(commit)

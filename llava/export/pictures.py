@@ -1,4 +1,4 @@
-"""Image processors: LLaVA's padding to a square in transformers' own classes, and back."""
+"""Conversion of image processors to transformers' own classes, including LLaVA's padding to a square, and back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def to_hf_image_processor(
     """transformers' LLaVA image processor with a tower's settings; it pads to a square itself (``do_pad``).
 
     Args:
-        processor: the tower's image processor.
+        processor: The tower's image processor.
         image_aspect_ratio: ``pad``, ``square`` or None.
-        side: Width and height of the tower's pictures, in pixels.
+        side: Width and height of the tower's images, in pixels.
 
     Raises:
-        InputError: the result differs from this package's on some picture.
+        InputError: The result differs from this package's on some image.
     """
     settings = {"do_center_crop": False, "crop_size": {"height": side, "width": side}, **processor_settings(processor)}
     made = LlavaImageProcessorPil(**settings, do_pad=image_aspect_ratio == "pad")
@@ -33,10 +33,10 @@ def to_hf_image_processor(
 
 
 def from_hf_image_processor(path: str, tower_type: str) -> tuple[Any, str]:
-    """A tower's own image processor, and ``image_aspect_ratio``, from a checkpoint in transformers' form.
+    """A tower's own image processor, and ``image_aspect_ratio``, from a checkpoint in transformers' format.
 
     Raises:
-        InputError: there is none, or it does to pictures what this package cannot do.
+        InputError: There is none, or its preprocessing is not supported by this package.
     """
     theirs = pil_processor(path)
     pads = bool(getattr(theirs, "do_pad", False)) and hasattr(theirs, "pad_to_square")
@@ -53,10 +53,10 @@ def from_hf_image_processor(path: str, tower_type: str) -> tuple[Any, str]:
 
 
 def pil_processor(path: str) -> Any:
-    """A checkpoint's image processor in its Pillow form, so that machines with and without torchvision agree.
+    """The Pillow version of a checkpoint's image processor, so that machines with and without torchvision agree.
 
     Raises:
-        InputError: there is none, or its kind has no such form.
+        InputError: There is none, or its type has no Pillow version.
     """
     try:
         settings, _ = BaseImageProcessor.get_image_processor_dict(path)
@@ -70,10 +70,10 @@ def pil_processor(path: str) -> Any:
 
 
 def check_same_pixels(theirs: BaseImageProcessor, ours: ImageProcessor, image_aspect_ratio: str | None) -> None:
-    """Compare transformers' processor with this package's preprocessing on pictures of several shapes.
+    """Compare transformers' processor with this package's preprocessing on images of several shapes.
 
     Raises:
-        InputError: the pixel values differ; the message says by how much.
+        InputError: The pixel values differ; the message says by how much.
     """
     difference = pixel_difference(
         lambda picture: preprocess_image(picture, ours, image_aspect_ratio),

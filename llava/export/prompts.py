@@ -1,4 +1,4 @@
-"""Tokenizers and processors: the ``<image>`` token, and prompts that are the same ids on both sides."""
+"""Tokenizers and processors: the ``<image>`` token, and a check that prompts have the same ids in both formats."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ PROBES: tuple[list[tuple[str, str]], ...] = (
     [(HUMAN, "<image><image>"), (ASSISTANT, "Two.")],
     [(HUMAN, "Hello.")],
 )
-"""Conversations on which the two tokenizations are compared."""
+"""Conversations used to compare the two tokenizations."""
 
 
 def with_image_token(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, int]:
     """A copy of a tokenizer that reads ``<image>`` as one token, and the token's id.
 
-    A token that is there already keeps its id; a new one follows the last.
+    An existing token keeps its id; a new one is added at the end.
     """
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
-    tokenizer.padding_side = "left"  # what generation in batches needs
+    tokenizer.padding_side = "left"  # needed for batched generation
     index = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
     assert isinstance(index, int)
     return tokenizer, index
@@ -52,14 +52,14 @@ def build_processor(
     template: Template,
     config: PreTrainedConfig,
 ) -> Any:
-    """transformers' processor: pictures, ``<image>`` widened to the tower's number of tokens, chat template.
+    """transformers' processor: images, ``<image>`` expanded to the tower's number of tokens, chat template.
 
     Args:
-        tokenizer: this package's tokenizer, as loaded.
-        tower: the loaded tower.
-        image_processor: from ``llava.export.pictures``.
-        template: the prompt template that the model was trained with.
-        config: this package's configuration (``mm_use_im_start_end``).
+        tokenizer: This package's tokenizer, as loaded.
+        tower: The loaded tower.
+        image_processor: Image processor from ``llava.export.pictures``.
+        template: Prompt template that the model was trained with.
+        config: This package's configuration (``mm_use_im_start_end``).
 
     Raises:
         InputError: transformers' tokenization of a prompt differs from this package's.
@@ -70,8 +70,8 @@ def build_processor(
     if getattr(config, "mm_use_im_start_end", False):
         around = (DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN)
     marker = DEFAULT_IMAGE_TOKEN.join(around)
-    # Tokenizers that put a space in front of the first word of a text only (Llama's) do not do so behind <image>, where
-    # this package begins a new text: for them the chat template writes the space.
+    # Llama's tokenizer adds a space only before the first word of a text, and not after <image>, where this package
+    # starts a new text: for such tokenizers the chat template writes the space.
     for spaced in (False, True):
         processor = LlavaProcessor(
             image_processor=image_processor,
@@ -98,7 +98,7 @@ def first_difference(
     visual_tokens: int,
     around: tuple[str, str] = ("", ""),
 ) -> str | None:
-    """Compare the ids of prompts, ``<image>`` widened, with this package's; None if they are the same.
+    """Compare prompt ids, with ``<image>`` expanded, with this package's; None if they are the same.
 
     Returns:
         The first prompt that differs, and both lists of ids from there on.
@@ -119,15 +119,15 @@ def first_difference(
 
 
 def save_without_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int, folder: Path) -> Any:
-    """Save a tokenizer without the ``<image>`` that transformers' form needs, and read it back.
+    """Save a tokenizer without the ``<image>`` that transformers' format needs, and read it back.
 
-    Only tokens at the very end are taken away (``<image>``, and a ``<pad>`` added after it), so that all other ids
-    stay: the tokenizer is then the language model's own again, which distillation compares.
+    Only tokens at the end are removed (``<image>``, and a ``<pad>`` added after it), so that all other ids stay the
+    same and the tokenizer equals the language model's own, which distillation compares.
 
     Args:
         tokenizer: Tokenizer of a checkpoint in transformers' format.
-        image_token_id: id of its image token.
-        folder: where it goes.
+        image_token_id: Id of its image token.
+        folder: Output folder.
     """
     tokenizer.padding_side = "right"
     tokenizer.chat_template = None
@@ -147,7 +147,7 @@ def save_without_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id:
 
 
 def _drop_from_settings(file: Path, gone: set[str]) -> None:
-    """Take tokens out of tokenizer_config.json wherever they stand, alone, in a list, or in the table by id."""
+    """Remove tokens from tokenizer_config.json: single values, list entries, and entries of the table by id."""
     settings = json.loads(file.read_text(encoding="utf-8"))
     for key, value in list(settings.items()):
         if value in [*gone]:

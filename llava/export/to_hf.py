@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export was made of, for the log and the card.
+    """Facts about an export, for the log and the card.
 
     Attributes:
-        template: name of the prompt template.
-        stop_string: end of a turn, where it is no single token and servers have to be told; otherwise None.
-        starts_with_bos: the tokenizer puts its BOS token in front, which servers have to be told.
+        template: Name of the prompt template.
+        stop_string: End-of-turn string if it is not a single token, which servers need to know; otherwise None.
+        starts_with_bos: Whether the tokenizer adds a BOS token, which servers need to know.
     """
 
     template: str
@@ -53,17 +53,17 @@ def export_to_hf(
     model_base: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Exported:
-    """Write a checkpoint in transformers' form: model, processor, chat template, generation settings.
+    """Write a checkpoint in transformers' format: model, processor, chat template, generation settings.
 
     Args:
-        model_path: a finished checkpoint (folder or hub name), or a projector-only folder.
-        output: the folder to write.
-        version: name of the prompt template; the checkpoint's own (``mm_template``) if absent.
-        model_base: the language model of a projector-only folder.
-        dtype: Data type of the written weights; the checkpoint's own if absent.
+        model_path: Finished checkpoint (folder or hub name), or a projector-only folder.
+        output: Output folder.
+        version: Name of the prompt template; by default the checkpoint's own (``mm_template``).
+        model_base: Language model of a projector-only folder.
+        dtype: Data type of the written weights; by default the checkpoint's own.
 
     Raises:
-        InputError: a checkpoint that transformers has no form for, or an unknown template.
+        InputError: The checkpoint is not supported by transformers, or the template is unknown.
     """
     check_early(model_path)
     loaded = load(model_path, model_base, device="cpu", dtype=dtype)
@@ -87,25 +87,25 @@ def export_to_hf(
 
 
 def check_early(model_path: str) -> None:
-    """Refuse what cannot be exported before anything large is read.
+    """Reject what cannot be exported before anything large is read.
 
     Raises:
-        InputError: a tower or projector that transformers' LLaVA lacks.
+        InputError: transformers' LLaVA does not support the tower or projector.
     """
     try:
         settings, _ = PreTrainedConfig.get_config_dict(model_path)
     except (OSError, ValueError):
-        return  # the loader says what is wrong
+        return  # the loader reports what is wrong
     if settings.get("mm_vision_tower") or settings.get("mm_image_tower"):
         namespace = type("Settings", (), to_llava_spelling(settings))
         check_exportable(VisionSettings.from_config(namespace), model_path)
 
 
 def template_of(config: PreTrainedConfig, model_path: str) -> str:
-    """The prompt template that a checkpoint names.
+    """The prompt template named by a checkpoint.
 
     Raises:
-        InputError: it names none.
+        InputError: It names none.
     """
     name = getattr(config, "mm_template", None)
     if name is None:
@@ -117,9 +117,9 @@ def template_of(config: PreTrainedConfig, model_path: str) -> str:
 
 
 def whole_tower(tower: VisionTower) -> HFVisionTower:
-    """A model's loaded tower with all its layers; the model itself runs it only up to the selected one."""
+    """A model's tower loaded with all its layers; the model itself only runs it up to the selected layer."""
     if not isinstance(tower, HFVisionTower):
-        raise InputError(f"the vision tower {tower.name!r} is no SigLIP or CLIP model of transformers")
+        raise InputError(f"the vision tower {tower.name!r} is not a SigLIP or CLIP model of transformers")
     whole = HFVisionTower(tower.name, replace(tower.settings, select_layer=-1), tower.checkpoint_folder)
     whole.load_model(dtype=tower.dtype)
     if tower.carried_by is not None:
@@ -130,12 +130,12 @@ def whole_tower(tower: VisionTower) -> HFVisionTower:
 def convert(
     model: PreTrainedModel, tower: HFVisionTower, tokenizer: PreTrainedTokenizerBase, image_token_id: int
 ) -> LlavaForConditionalGeneration:
-    """The same model as transformers' class; weights are shared, not copied.
+    """The model converted to transformers' class; weights are shared, not copied.
 
     Args:
         model: Model of this package.
-        tower: its tower with all layers.
-        tokenizer: before ``<image>`` was added.
+        tower: Its tower with all layers.
+        tokenizer: Tokenizer before ``<image>`` was added.
         image_token_id: Id in the exported tokenizer. The embedding grows if it has no row for it.
     """
     weights = model.state_dict()
@@ -154,10 +154,10 @@ def convert(
 def generation_settings(
     template: Template, tokenizer: PreTrainedTokenizerBase, model: VisionLanguageModel
 ) -> tuple[GenerationConfig, str | None]:
-    """Greedy decoding up to the end of a turn, as the evaluation of this package does it.
+    """Greedy decoding up to the end of a turn, as in this package's evaluation.
 
     Returns:
-        The settings, and the string that ends a turn where that is no single token.
+        The settings, and the end-of-turn string if it is not a single token.
     """
     stop = EndOfTurn.of(template, tokenizer, model)
     settings = GenerationConfig(
@@ -169,7 +169,7 @@ def generation_settings(
     if stop.is_token or not stop.text:
         return settings, None
     logger.warning(
-        "the prompt template ends a turn with %r, which is no single token of this tokenizer: pass "
+        "the prompt template ends a turn with %r, which is not a single token of this tokenizer: pass "
         "stop_strings=[%r], tokenizer=... to generate(), and the stop string to servers",
         stop.text,
         stop.text,

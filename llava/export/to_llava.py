@@ -1,4 +1,4 @@
-"""A checkpoint in parts (a LoRA adapter, a projector) as one whole checkpoint in LLaVA's layout."""
+"""Merging a checkpoint in parts (LoRA adapter, projector) into one full checkpoint in LLaVA's layout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from llava.model.vision_tower.keep import keep_tower
 def merge_to_llava(
     model_path: str, output: Path, model_base: str | None = None, dtype: torch.dtype | None = None
 ) -> None:
-    """Write weights, configuration, tokenizer and a tower that is a local folder; an adapter is merged into its base
-    model.
+    """Write weights, configuration, tokenizer and, if it is a local folder, the tower; an adapter is merged into its
+    base model.
 
     Args:
-        model_path: any checkpoint that the loader takes.
-        output: folder to write.
-        model_base: the base model, where the checkpoint does not name it.
-        dtype: Data type of the written weights; the base model's own if None.
+        model_path: Any checkpoint that the loader accepts.
+        output: Output folder.
+        model_base: Base model, if the checkpoint does not name it.
+        dtype: Data type of the written weights; by default the base model's own.
     """
     loaded = load(model_path, model_base, device="cpu", dtype=dtype)
     model = loaded.model

@@ -9,8 +9,8 @@ def usage(exported: Exported, name: str) -> str:
     """The section of an exported model's card.
 
     Args:
-        exported: what the export found out.
-        name: the model's name or address.
+        exported: Facts about the export.
+        name: Name or address of the model.
     """
     stop = f', stop_strings=["{exported.stop_string}"], tokenizer=processor.tokenizer' if exported.stop_string else ""
     code = f'''```python
@@ -27,15 +27,16 @@ output = model.generate(**inputs, max_new_tokens=128{stop})
 print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 ```'''
     notes = [
-        f"The prompt template is `{exported.template}`, pictures first in their turn.",
+        f"The prompt template is `{exported.template}`, with images first in their turn.",
         f"To serve it: `vllm serve {name}`, with `temperature` 0 in the requests for greedy answers.",
-        "Pictures are resized with Pillow in training; where torchvision is installed transformers uses that instead, "
-        'and pixel values differ slightly: `AutoProcessor.from_pretrained(..., backend="pil")` gives the same. '
-        "Pictures of 16-bit grey are to be scaled to 8 bits first.",
+        "Images are resized with Pillow in training; if torchvision is installed, transformers uses it instead, and "
+        'pixel values differ slightly: `AutoProcessor.from_pretrained(..., backend="pil")` gives the same values. '
+        "Scale 16-bit greyscale images to 8 bits first.",
     ]
     if exported.stop_string:
         notes.append(
-            f"A turn ends with `{exported.stop_string}`, no single token here: servers need it as stop string."
+            f"A turn ends with `{exported.stop_string}`, which is not a single token: pass it to servers as a stop "
+            "string."
         )
     if exported.starts_with_bos:
         notes.append(

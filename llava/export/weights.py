@@ -1,4 +1,4 @@
-"""Names of the same weights in this package and in transformers' LLaVA, and the rows of the vocabulary."""
+"""Weight names in this package and in transformers' LLaVA, and added vocabulary rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PREFIXES = {
     "model.mm_projector.2.": "model.multi_modal_projector.linear_2.",
     "model.": "model.language_model.",
 }
-"""Beginning of a name here -> there; the first that fits counts. ``lm_head.weight`` is the same."""
+"""Name prefix here -> there; the first match counts. ``lm_head.weight`` is the same in both."""
 
 OUR_TOWER = "model.vision_tower."
 THEIR_TOWER = "model.vision_tower."
@@ -21,19 +21,20 @@ def to_hf_names(weights: dict[str, Tensor], tower: dict[str, Tensor]) -> dict[st
     """Rename a whole model's weights.
 
     Args:
-        weights: the model's state; a tower among them is left out.
-        tower: the tower's own state, which goes in its place.
+        weights: The model's state; a tower in it is left out.
+        tower: The tower's own state, which replaces it.
     """
     return {THEIR_TOWER + key: value for key, value in tower.items()} | _renamed(weights, PREFIXES, OUR_TOWER)
 
 
 def from_hf_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse, the tower left out."""
+    """The inverse, without the tower."""
     return _renamed(weights, {theirs: ours for ours, theirs in PREFIXES.items()}, THEIR_TOWER)
 
 
 def _renamed(weights: dict[str, Tensor], prefixes: dict[str, str], left_out: str) -> dict[str, Tensor]:
-    """Every weight under its new prefix, or its own name where none fits; none that begins with ``left_out``."""
+    """Every weight with its new prefix, or unchanged if none matches; weights starting with ``left_out`` are
+    dropped."""
     renamed = {}
     for key, value in weights.items():
         if not key.startswith(left_out):
@@ -43,15 +44,15 @@ def _renamed(weights: dict[str, Tensor], prefixes: dict[str, str], left_out: str
 
 
 def grow(table: Tensor, rows: int, real: int) -> Tensor:
-    """Add rows to an embedding or a head ``[V, D]`` without changing what is there.
+    """Add rows to an embedding or a head ``[V, D]`` without changing the existing ones.
 
-    A new row is the mean of the real ones. In the head its logit is then the mean of theirs, so that greedy decoding
+    A new row is the mean of the real rows. In the head its logit is then the mean of their logits, so greedy decoding
     never picks it.
 
     Args:
         table: ``[V, D]``.
-        rows: wanted number of rows; a larger table stays as it is.
-        real: how many of the first rows belong to tokens.
+        rows: New number of rows; a larger table is left unchanged.
+        real: Number of leading rows that belong to tokens.
     """
     missing = rows - len(table)
     if missing <= 0:

@@ -1,4 +1,4 @@
-"""Vision-language models in LLaVA's format on transformers' language models."""
+"""Vision-language models in LLaVA's format, built on transformers' language models."""
 
 from llava.model.language import (
     LlavaLlamaConfig,

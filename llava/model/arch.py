@@ -1,8 +1,8 @@
-"""What turns a transformers language model into a vision-language model.
+"""Mixins that turn a transformers language model into a vision-language model.
 
-Two mixins: ``LlavaModelMixin`` gives the decoder a vision tower and a projector, ``LlavaForCausalLMMixin``
-gives the model with a head the splice (from ``VisionMixin``), the loss, generation and loading. A new
-language model is a short file that combines them with transformers' classes; see ``llava/model/language``.
+``LlavaModelMixin`` adds a vision tower and a projector to the decoder, ``LlavaForCausalLMMixin`` adds the splice (from
+``VisionMixin``), the loss, generation and loading to the model with a head. A new language model is a short file that
+combines them with transformers' classes; see ``llava/model/language``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 class LlavaModelMixin:
-    """Goes before a transformers decoder: adds ``vision_tower`` (weights come later), ``mm_projector``."""
+    """Mixin placed before a transformers decoder: adds ``vision_tower`` (its weights are loaded later) and
+    ``mm_projector``."""
 
     config: PreTrainedConfig
 
@@ -51,7 +52,7 @@ class LlavaModelMixin:
 
 
 class LlavaForCausalLMMixin(VisionMixin):
-    """Goes before a transformers causal language model whose ``.model`` has ``LlavaModelMixin``."""
+    """Mixin placed before a transformers causal language model whose ``.model`` has ``LlavaModelMixin``."""
 
     lm_head: LanguageHead
     _keys_to_ignore_on_load_unexpected: Any = [TOWER_KEYS]
@@ -81,36 +82,32 @@ class LlavaForCausalLMMixin(VisionMixin):
         step: Callable[[Any], Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """One pass of the language model over text and pictures.
+        """One pass of the language model over text and images.
 
         Args:
             input_ids: ``[B, T]`` with -200 for each picture.
-            attention_mask: ``[B, T]`` padding mask, or whatever the language model accepts with
-                ``inputs_embeds``.
-            position_ids: ``[B, S]``; counted from the padding mask if absent, and always so where pictures
-                are spliced in.
-            past_key_values: a cache, as in transformers.
+            attention_mask: ``[B, T]`` padding mask, or any mask that the language model accepts with ``inputs_embeds``.
+            position_ids: ``[B, S]``; by default, and always if images are spliced in, computed from the padding mask.
+            past_key_values: KV cache, as in transformers.
             use_cache: As in transformers, but off by default while training.
-            inputs_embeds: ``[B, S, D]``, instead of ``input_ids``: nothing is spliced then.
-            labels: aligned with the input, -100 where there is no target; not shifted.
-            logits_to_keep: how many of the last positions get logits (0: all), or the positions ``[n]``.
-            images: pictures in reading order.
-            image_sizes: accepted for LLaVA's callers; one view of a picture does not need it.
-            instruction_mask: accepted so that a collated batch can be passed as it is; the language model's
-                own pass does not need it.
-            vision_features: features of the pictures, when already known.
-            num_items_in_batch: supervised tokens of the global batch; the loss is their mean when given.
-            step: run inside this forward as ``step(model)``, its result returned as it is. DDP and DeepSpeed
+            inputs_embeds: ``[B, S, D]``, instead of ``input_ids``; nothing is spliced in this case.
+            labels: Aligned with the input (not shifted), -100 where there is no target.
+            logits_to_keep: Number of last positions that get logits (0: all), or the positions ``[n]``.
+            images: Images in reading order.
+            image_sizes: Accepted for compatibility with LLaVA; not needed for one view per image.
+            instruction_mask: Accepted so that a collated batch can be passed unchanged; not used.
+            vision_features: Features of the images, if already computed.
+            num_items_in_batch: Number of supervised tokens in the global batch, used as the loss denominator if given.
+            step: Called inside this forward as ``step(model)``; its result is returned unchanged. DDP and DeepSpeed
                 then see one forward of the engine while a training objective runs several passes.
-            kwargs: passed to the decoder, down to the attention function.
+            kwargs: Passed to the decoder, down to the attention function.
 
         Returns:
-            ``CausalLMOutputWithPast``. While training with labels ``logits`` is ``None``: they are computed
-            at supervised positions only. In evaluation they are complete, and the loss is there as well.
+            ``CausalLMOutputWithPast``. When training with labels, ``logits`` is ``None``: they are computed only at
+                supervised positions. In evaluation they are complete, and the loss is returned as well.
 
         Raises:
-            InputError: markers and pictures do not match, or pictures come with ``inputs_embeds`` or a 4D
-                mask.
+            InputError: Markers and images do not match, or images are given with ``inputs_embeds`` or a 4D mask.
         """
         if step is not None:
             return step(self)
@@ -183,24 +180,24 @@ class LlavaForCausalLMMixin(VisionMixin):
         vision_features: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Continue prompts, with or without pictures, of different lengths in one batch.
+        """Continue a batch of prompts of different lengths, with or without images.
 
-        The batch is padded on the left and positions are counted from the padding mask, so that an answer
-        does not depend on what else is in the batch.
+        The batch is padded on the left and positions are counted from the padding mask, so an answer does not depend on
+        the rest of the batch.
 
         Args:
-            inputs: prompt ids ``[B, T]`` with -200 for each picture; ``input_ids`` is the same.
-            images: pictures in reading order.
-            image_sizes: accepted for LLaVA's callers, not needed.
+            inputs: Prompt ids ``[B, T]`` with -200 for each image; ``input_ids`` is the same.
+            images: Images in reading order.
+            image_sizes: Accepted for compatibility with LLaVA, not needed.
             attention_mask: ``[B, T]``, non-zero at tokens, its zeros on either side.
-            vision_features: features of the pictures, when already known.
+            vision_features: Features of the images, if already computed.
             kwargs: As in transformers' ``generate``.
 
         Returns:
-            The new tokens only, ``[B, new]``, or what ``return_dict_in_generate`` asks for.
+            Only the new tokens, ``[B, new]``, or a dictionary with ``return_dict_in_generate``.
 
         Raises:
-            InputError: both or none of the ids' names are given, or markers and pictures do not match.
+            InputError: Both or neither of ``inputs`` and ``input_ids`` are given, or markers and images do not match.
         """
         if "inputs_embeds" in kwargs:
             return super().generate(attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
@@ -222,18 +219,18 @@ class LlavaForCausalLMMixin(VisionMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, *args: Any, load_tower: bool = True, **kwargs: Any
     ) -> Any:
-        """Load a checkpoint of this family, or the plain language model, in LLaVA's or the authors' spelling.
+        """Load a checkpoint of this family, or the plain language model, with LLaVA's or the authors' weight names.
 
-        The vision tower is loaded afterwards by its name in the config; weights that the checkpoint carries
-        for it (LLaVA's ``model.vision_tower.*``) then replace the tower's own.
+        The vision tower is loaded afterwards by its name in the config; if the checkpoint contains weights for it
+        (LLaVA's ``model.vision_tower.*``), they replace the tower's own.
 
         Args:
-            pretrained_model_name_or_path: folder or hub name.
-            load_tower: set to False when another model's tower will be shared.
+            pretrained_model_name_or_path: Folder or hub name.
+            load_tower: Set to False if another model's tower will be shared.
             args, kwargs: As in transformers.
 
         Raises:
-            InputError: a checkpoint of another kind, weights that are cut short, or a tower that cannot be found.
+            InputError: The checkpoint is of another kind, weights are truncated, or the tower cannot be found.
         """
         check_weight_files(str(pretrained_model_name_or_path))
         kwargs.setdefault("key_mapping", KEY_MAPPING)
@@ -246,6 +243,6 @@ class LlavaForCausalLMMixin(VisionMixin):
         return loaded
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save in LLaVA's spelling, without the vision tower's weights (the config names the tower)."""
+        """Save with LLaVA's weight names, without the vision tower's weights (the config names the tower)."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """Load a checkpoint for use: tokenizer, model, image processor, context length.
 
-What a folder is, is decided by its ``config.json`` and its files, never by its name.
+The kind of a folder is determined by its ``config.json`` and its files, never by its name.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from llava.model.weight_files import PROJECTOR_FILE
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048
-"""Context length of a checkpoint whose config names none, as in LLaVA."""
+"""Default context length, as in LLaVA."""
 
 
 CARRIED_KEYS = ("mm_", "image_aspect_ratio", "tokenizer_", "max_sequence_length")
-"""What a projector's config.json says beyond the language model itself (beginnings of keys)."""
+"""Key prefixes of a projector's config.json that are not part of the language model's."""
 
 
 def load_pretrained_model(
@@ -47,27 +47,26 @@ def load_pretrained_model(
     attn_implementation: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaForCausalLM, ImageProcessor, int]:
-    """Load a vision-language model in LLaVA's or the Align-TI authors' spelling.
+    """Load a vision-language model with LLaVA's or the Align-TI authors' weight names.
 
     Args:
-        model_path: a full checkpoint (folder or hub name), a folder with ``mm_projector.bin`` and ``config.json``, or
+        model_path: Full checkpoint (folder or hub name), a folder with ``mm_projector.bin`` and ``config.json``, or
             one with a LoRA adapter, which is merged into its base model.
-        model_base: the language model that goes with a projector-only folder or an adapter (which usually names its
-            own); not used otherwise.
-        model_name: accepted for LLaVA's callers; nothing depends on it.
-        load_8bit, load_4bit: quantise the language model's weights with bitsandbytes.
-        device_map: As in transformers; the CPU if absent.
-        torch_dtype: dtype of all weights; the checkpoint's own if absent.
-        multimodal: accepted for LLaVA's callers; the checkpoint says what it is.
+        model_base: Language model of a projector-only folder or an adapter (which usually names its own); not used
+            otherwise.
+        model_name: Accepted for compatibility with LLaVA; not used.
+        load_8bit, load_4bit: Quantise the language model's weights with bitsandbytes.
+        device_map: As in transformers; the CPU by default.
+        torch_dtype: dtype of all weights; by default the checkpoint's own.
+        multimodal: Accepted for compatibility with LLaVA; not used.
         attn_implementation: As in transformers.
-        kwargs: passed to ``from_pretrained``.
+        kwargs: Passed to ``from_pretrained``.
 
     Returns:
         Tokenizer, model in evaluation mode, image processor, context length in tokens.
 
     Raises:
-        InputError: the path is not a LLaVA checkpoint, lacks something, or is of a kind that is not
-            supported.
+        InputError: The path is not a LLaVA checkpoint, is incomplete, or is not supported.
     """
     path = str(model_path)
     folder = Path(path)
@@ -103,7 +102,7 @@ def load_pretrained_model(
 
 
 def context_length(config: PreTrainedConfig) -> int:
-    """Tokens a checkpoint was made for: the first of LLaVA's keys that is set."""
+    """Context length of a checkpoint: the first of LLaVA's keys that is set."""
     for key in ("max_sequence_length", "tokenizer_model_max_length", "max_position_embeddings"):
         value = getattr(config, key, None)
         if value:
@@ -112,13 +111,13 @@ def context_length(config: PreTrainedConfig) -> int:
 
 
 def read_checkpoint_config(path: str) -> dict[str, Any]:
-    """A checkpoint's config.json in LLaVA's spelling, checked to be a vision-language model's.
+    """A checkpoint's config.json with LLaVA's keys, checked to be that of a vision-language model.
 
     Args:
         path: folder or hub name.
 
     Raises:
-        InputError: no readable config.json, or one of another kind of model.
+        InputError: There is no readable config.json, or it is of another kind of model.
     """
     try:
         settings, _ = PreTrainedConfig.get_config_dict(path)
@@ -140,7 +139,7 @@ def read_checkpoint_config(path: str) -> dict[str, Any]:
 
 
 def _load_full(path: str, model_class: Any, options: dict[str, Any]) -> LlavaForCausalLM:
-    """A complete checkpoint; transformers would only warn of missing weights and draw them at random."""
+    """A full checkpoint; transformers would only warn about missing weights and initialise them randomly."""
     model, report = model_class.from_pretrained(path, output_loading_info=True, **options)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -154,7 +153,7 @@ def _load_full(path: str, model_class: Any, options: dict[str, Any]) -> LlavaFor
 def _load_on_base(
     folder: Path, model_base: str | Path | None, model_class: Any, options: dict[str, Any]
 ) -> tuple[str, LlavaForCausalLM]:
-    """A projector of the first training stage on the language model it was trained with."""
+    """A projector of the first training stage, attached to the language model it was trained with."""
     if not (folder / PROJECTOR_FILE).is_file():
         raise InputError(f"{folder} has a config.json but neither weights nor {PROJECTOR_FILE}; is it complete?")
     if model_base is None:
@@ -187,7 +186,8 @@ def _load_adapter(
 
 
 def _attach_vision(model: LlavaForCausalLM, folder: Path, model_class: Any) -> None:
-    """Tower and projector as the configuration in a folder says, and what else it adds to the base model's."""
+    """Attach tower and projector according to the configuration in a folder, with its other additions to the base
+    model's configuration."""
     config = model_class.config_class.from_pretrained(folder)
     anchor_tower(config, folder)
     if not config.mm_vision_tower.startswith(OPTIONAL_TOWERS):
@@ -208,9 +208,9 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: LlavaForCausalLM) -> None:
-    """Add the image tokens that the config asks for and the tokenizer lacks.
+    """Add the image tokens that the config requires and the tokenizer lacks.
 
-    A table that already has rows for them stays as it is (Qwen's has spare rows); it is never cut.
+    An embedding that already has rows for them is left unchanged (Qwen's has spare rows); it is never shrunk.
     """
     wanted = [DEFAULT_IMAGE_PATCH_TOKEN] if getattr(model.config, "mm_use_im_patch_token", False) else []
     if getattr(model.config, "mm_use_im_start_end", False):

@@ -1,4 +1,4 @@
-"""Projector files, tower weights inside checkpoints, and the spellings of their keys."""
+"""Projector files, tower weights inside checkpoints, and their weight names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from llava.model.zero import gathered, is_main_process
 KEY_MAPPING = {r"^model\.mm_projector\.image_spatial_proj\.": "model.mm_projector."}
 """Weight names of the Align-TI authors' released checkpoints -> LLaVA's."""
 TOWER_KEYS = r"^model\.(vision_tower|image_tower)\."
-"""A vision tower's weights inside a checkpoint; the authors' ``image_tower`` is left, as by their loader."""
+"""Prefix of a vision tower's weights inside a checkpoint; the authors' ``image_tower`` is ignored, as in their
+loader."""
 TOWER_PREFIX = "model.vision_tower.vision_tower."
 
 
@@ -27,8 +28,8 @@ def save_projector(model: Any, folder: str | Path) -> None:
     Under ZeRO-3 every rank must call it; rank 0 writes.
 
     Args:
-        model: a model of this package.
-        folder: created if needed.
+        model: Model of this package.
+        folder: Output folder; created if needed.
     """
     folder = Path(folder)
     projector = model.model.mm_projector
@@ -43,16 +44,16 @@ def save_projector(model: Any, folder: str | Path) -> None:
 
 
 def load_projector(model: Any, file: str | Path) -> None:
-    """Read projector weights into a model, in LLaVA's or the authors' spelling.
+    """Load projector weights into a model, with LLaVA's or the authors' names.
 
     Under ZeRO-3 every rank must call it.
 
     Args:
-        model: a model of this package, its projector built.
-        file: ``mm_projector.bin``, or a folder that holds one.
+        model: Model of this package with a projector.
+        file: ``mm_projector.bin``, or a folder that contains one.
 
     Raises:
-        InputError: no such file, one that is cut short, weights missing or left over, or another shape than the
+        InputError: The file is missing or truncated, weights are missing or unexpected, or shapes differ from the
             model's projector.
     """
     file = Path(file)
@@ -85,7 +86,7 @@ def load_projector(model: Any, file: str | Path) -> None:
 
 
 def tower_weights(folder: Path) -> dict[str, Tensor]:
-    """The vision tower's weights that a local checkpoint in LLaVA's spelling carries.
+    """The vision tower's weights contained in a local checkpoint with LLaVA's names.
 
     Args:
         folder: the checkpoint; a hub name simply is no folder.
@@ -98,5 +99,5 @@ def tower_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds a language model's weights."""
+    """Whether a folder contains a language model's weights."""
     return bool(model_files(folder))

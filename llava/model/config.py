@@ -1,4 +1,4 @@
-"""What a checkpoint's ``config.json`` says about vision, whichever spelling it uses."""
+"""Vision settings of a checkpoint's ``config.json``, with LLaVA's or the authors' keys."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from typing import Any, ClassVar
 from llava.errors import InputError
 
 AUTHORS_KEYS = {"mm_image_tower": "mm_vision_tower", "image_projector_type": "mm_projector_type"}
-"""Config keys of the Align-TI authors' released checkpoints, and LLaVA's name for the same thing."""
+"""Config keys of the Align-TI authors' released checkpoints -> LLaVA's names."""
 
 OPTIONAL_TOWERS = ("timm:", "open_clip:")
-"""Beginnings of the names of towers that other packages load."""
+"""Name prefixes of towers that other packages load."""
 
 SELECT_FEATURES = ("patch", "cls_patch")
 
 TOWER_FOLDER = "vision_tower"
-"""A checkpoint's own copy of its tower: in its folder, or beside it where several checkpoints of a run share one."""
+"""Folder of a checkpoint's own copy of its tower: in the checkpoint, or next to it if several checkpoints of a run
+share one."""
 
 
 def to_llava_spelling(settings: dict[str, Any]) -> dict[str, Any]:
     """Rename the authors' config keys to LLaVA's.
 
     Args:
-        settings: keys and values of a ``config.json``; not modified.
+        settings: Keys and values of a ``config.json``; not modified.
 
     Returns:
-        The same settings with LLaVA's key wherever only the authors' key was given.
+        The settings with LLaVA's key wherever only the authors' key was given.
     """
     renamed = dict(settings)
     for theirs, ours in AUTHORS_KEYS.items():
@@ -42,14 +43,14 @@ def to_llava_spelling(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_own_form(model_type: str | None, path: str) -> None:
-    """Refuse a LLaVA in transformers' own form, which has other names for everything.
+    """Reject a LLaVA in transformers' own format, which uses different names.
 
     Args:
         model_type: The model type in its config.json.
         path: folder or hub name.
 
     Raises:
-        InputError: The checkpoint has to be imported first; the message has the command.
+        InputError: The checkpoint must be imported first; the message has the command.
     """
     if model_type == "llava":
         raise InputError(
@@ -59,19 +60,19 @@ def check_own_form(model_type: str | None, path: str) -> None:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a model's or data set's name can only be meant as one of the Hub: ``owner/name``, and no such folder."""
+    """Whether a name of a model or dataset can only be a Hub name: ``owner/name``, and no such folder exists."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and not Path(name).exists()
 
 
 def movable_tower(tower: str | None, folder: str | os.PathLike) -> str | None:
-    """How a ``config.json`` names a tower, so that a checkpoint and its own tower can be moved together.
+    """The tower path to write to ``config.json``, so that a checkpoint and its own tower can be moved together.
 
     Args:
-        tower: the value of ``mm_vision_tower``.
-        folder: the checkpoint's.
+        tower: Value of ``mm_vision_tower``.
+        folder: Folder of the checkpoint.
 
     Returns:
-        A path relative to the folder if the tower lies in it, or beside it as ``vision_tower``; otherwise ``tower``.
+        A path relative to the folder if the tower is in it, or next to it as ``vision_tower``; otherwise ``tower``.
     """
     if not tower or not Path(tower).is_absolute():
         return tower
@@ -87,11 +88,11 @@ class VisionSettings:
     """The vision part of a model's config.
 
     Attributes:
-        tower: hub name, local folder, ``timm:NAME`` or ``open_clip:NAME[@PRETRAINED]``; ``None`` without
+        tower: Hub name, local folder, ``timm:NAME`` or ``open_clip:NAME[@PRETRAINED]``; ``None`` without
             vision.
         projector_type: ``linear``, ``mlpNx_gelu`` or ``identity``.
-        hidden_size: width of the tower's features, the projector's input.
-        select_layer: which hidden state of the tower is used; 0 is the patch embedding, -1 the last layer's
+        hidden_size: Width of the tower's features, the projector's input.
+        select_layer: Hidden state of the tower to use; 0 is the patch embedding, -1 the last layer's
             output before the final norm, -2 the one before it.
         select_feature: ``patch`` drops the class token (SigLIP has none), ``cls_patch`` keeps it.
     """
@@ -104,11 +105,10 @@ class VisionSettings:
 
     @classmethod
     def from_config(cls, config: object) -> VisionSettings:
-        """Read the ``mm_*`` attributes of a transformers config; absent ones take LLaVA's defaults.
+        """Read the ``mm_*`` attributes of a transformers config; missing ones get LLaVA's defaults.
 
         Raises:
-            InputError: an unknown ``mm_vision_select_feature``, or a way of merging patches other than
-                ``flat``.
+            InputError: ``mm_vision_select_feature`` is unknown, or the patch merge type is not ``flat``.
         """
         feature = getattr(config, "mm_vision_select_feature", None) or "patch"
         if feature not in SELECT_FEATURES:
@@ -130,10 +130,10 @@ class VisionSettings:
 
 
 class LlavaConfigMixin:
-    """Goes before a transformers config class: ``class LlavaQwen2Config(LlavaConfigMixin, Qwen2Config)``.
+    """Mixin placed before a transformers config class: ``class LlavaQwen2Config(LlavaConfigMixin, Qwen2Config)``.
 
-    Reads both spellings of the vision keys, and accepts the plain language model's ``config.json`` so that
-    the first training stage can start from it.
+    Reads LLaVA's and the authors' vision keys, and accepts the plain language model's ``config.json`` so that the first
+    training stage can start from it.
     """
 
     model_type: ClassVar[str]
@@ -142,7 +142,7 @@ class LlavaConfigMixin:
         super().__post_init__(**to_llava_spelling(kwargs))  # type: ignore[misc]
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Write ``config.json``; a tower that moves with the checkpoint is named by its relative path there."""
+        """Write ``config.json``; a tower that moves with the checkpoint is written as a relative path."""
         written: Any = copy.copy(self)
         tower = getattr(self, "mm_vision_tower", None)
         if tower is not None:
@@ -154,7 +154,7 @@ class LlavaConfigMixin:
         """Read ``config.json``, as transformers does, and check that it belongs to this family.
 
         Raises:
-            InputError: the checkpoint is of another model type.
+            InputError: The checkpoint has another model type.
         """
         settings, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
         plain = cls.model_type.removeprefix("llava_")

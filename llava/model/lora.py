@@ -1,7 +1,7 @@
-"""LoRA (Hu et al., 2021) through peft: adapters on the language model's linear layers, and LLaVA's files of them.
+"""LoRA (Hu et al., 2021) through peft: adapters on the language model's linear layers, and LLaVA's file format.
 
-A folder holds ``adapter_config.json`` and ``adapter_model.safetensors`` as peft writes them, the model's
-``config.json``, and ``non_lora_trainables.bin`` with what else was trained (the projector).
+A folder contains ``adapter_config.json`` and ``adapter_model.safetensors`` in peft's format, the model's
+``config.json``, and ``non_lora_trainables.bin`` with the other trained weights (the projector).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from llava.model.zero import gathered, is_main_process
 
 ADAPTER_CONFIG = "adapter_config.json"
 TARGETS = r"model\.layers\.\d+\.(self_attn|mlp)\.[a-z]+_proj"
-"""The layers that get adapters, by their whole names: the tower's are called alike and stay as they are."""
+"""The layers that get adapters, by their full names: the tower has layers of the same short names, which get none."""
 PEFT_PREFIX = "base_model.model."
-"""What peft puts before a wrapped model's weight names."""
+"""Prefix of a wrapped model's weight names in peft."""
 
 
 def _peft() -> Any:
@@ -35,16 +35,16 @@ def _peft() -> Any:
 
 
 def add_lora(model: Any, base: str, *, r: int, alpha: int, dropout: float, bias: str, weights: str = "") -> None:
-    """Put fresh adapters into a model, in place; afterwards they alone are trainable.
+    """Add new adapters to a model, in place; afterwards only they are trainable.
 
     Args:
-        model: a model of this package.
-        base: where its weights came from; recorded, so that the adapter can be loaded without saying it again.
-        r: rank.
-        alpha: the update is scaled by ``alpha / r``.
-        dropout: on the adapters' inputs while training.
-        bias: ``none``, ``all`` or ``lora_only``: which biases are trained as well.
-        weights: folder of an adapter to start from; fresh (no change at first) if empty.
+        model: Model of this package.
+        base: Source of its weights; recorded, so that the adapter can be loaded without naming it again.
+        r: Rank.
+        alpha: The update is scaled by ``alpha / r``.
+        dropout: Dropout on the adapters' inputs during training.
+        bias: Biases to train as well: ``none``, ``all`` or ``lora_only``.
+        weights: Folder of an adapter to start from; if empty, new adapters that initially change nothing.
 
     Raises:
         InputError: peft is missing, a setting is out of range, or ``weights`` does not fit.
@@ -71,7 +71,7 @@ def add_lora(model: Any, base: str, *, r: int, alpha: int, dropout: float, bias:
 
 
 def has_lora(model: Any) -> bool:
-    """Whether ``add_lora`` put adapters into this model."""
+    """Whether this model has adapters from ``add_lora``."""
     return bool(getattr(model, "peft_config", None))
 
 
@@ -105,10 +105,10 @@ def save_lora(model: Any, folder: str | Path) -> None:
 
 
 def load_lora(model: Any, folder: str | Path) -> None:
-    """Read an adapter's weights, and the others beside it, into a model that has such adapters.
+    """Load an adapter's weights, and the other trained weights next to it, into a model with such adapters.
 
     Raises:
-        InputError: no adapter there, one that is cut short, or its weights do not fit the model.
+        InputError: There is no adapter, it is truncated, or its weights do not fit the model.
     """
     folder = Path(folder)
     check_weight_files(folder)
@@ -126,10 +126,10 @@ def load_lora(model: Any, folder: str | Path) -> None:
 
 
 def load_others(model: Any, folder: Path) -> None:
-    """Read ``non_lora_trainables.bin``, if there is one: the projector and whatever else was trained.
+    """Load ``non_lora_trainables.bin``, if there is one: the projector and any other trained weights.
 
     Raises:
-        InputError: it holds a weight that the model does not have.
+        InputError: It contains a weight that the model does not have.
     """
     file = folder / OTHER_WEIGHTS
     if not file.is_file():
@@ -151,14 +151,14 @@ def load_others(model: Any, folder: Path) -> None:
 
 
 def merge_lora(model: Any, folder: Path) -> None:
-    """Add a trained adapter to the weights of its base model, in place; no trace of LoRA stays.
+    """Merge a trained adapter into the weights of its base model, in place.
 
     Args:
-        model: the base model, with the projector's place prepared.
+        model: Base model, with a projector.
         folder: Folder of the adapter.
 
     Raises:
-        InputError: peft is missing, or the adapter is cut short or does not fit.
+        InputError: peft is missing, or the adapter is truncated or does not fit.
     """
     check_weight_files(folder)
     peft = _peft()
@@ -177,7 +177,7 @@ def base_of(folder: Path, model_base: str | Path | None) -> str:
     A path that does not exist from here is looked up in the folders above the adapter as well.
 
     Raises:
-        InputError: neither is known.
+        InputError: Neither is known.
     """
     if model_base:
         return str(model_base)
@@ -204,7 +204,7 @@ def _recorded(base: str) -> str:
 
 
 def _adapter_weights(folder: Path) -> dict[str, Tensor]:
-    """An adapter's weights, by peft's names."""
+    """An adapter's weights, with peft's names."""
     for name in ADAPTER_FILES:
         file = folder / name
         if file.is_file():

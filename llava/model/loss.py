@@ -1,4 +1,4 @@
-"""Next-token cross-entropy that touches only the supervised positions."""
+"""Next-token cross-entropy computed only at the supervised positions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from llava.constants import IGNORE_INDEX
 
 CHUNK = 2048
-"""Supervised positions whose logits exist at once; more are recomputed by chunks in the backward pass."""
+"""Maximum number of supervised positions whose logits are held at once; more are processed in chunks, recomputed in the
+backward pass."""
 
 
 def _cross_entropy_sum(lm_head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -23,15 +24,14 @@ def next_token_loss(
 ) -> tuple[Tensor, int]:
     """Cross-entropy of the hidden state at ``p`` against the label at ``p + 1``.
 
-    The head runs on supervised rows only; ``[B, S, vocabulary]`` is never built. Without any supervised row
-    the loss is zero and still connected to the hidden states and the head, so that distributed backward
-    passes agree.
+    The head runs only on supervised rows; ``[B, S, vocabulary]`` is never built. Without supervised rows the loss is
+    zero but still connected to the hidden states and the head, so that distributed backward passes match.
 
     Args:
-        hidden: last hidden states ``[B, S, D]``.
+        hidden: Last hidden states ``[B, S, D]``.
         labels: ``[B, S]``, -100 where there is no target; not shifted.
-        lm_head: from ``[..., D]`` to logits.
-        num_items: what the sum is divided by (the supervised tokens of the global batch); the mean if absent.
+        lm_head: Module from ``[..., D]`` to logits.
+        num_items: Denominator of the sum (the supervised tokens of the global batch); by default this batch's.
 
     Returns:
         The scalar loss and the number of supervised tokens of this batch.

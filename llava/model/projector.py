@@ -14,20 +14,19 @@ CHOICES = "'linear', 'identity' or 'mlpNx_gelu' with N >= 1 (for example 'mlp2x_
 
 
 def build_projector(config: PreTrainedConfig) -> nn.Module:
-    """Build the projector a config names, randomly initialised.
+    """Build the projector named in a config, randomly initialised.
 
     ``mlpNx_gelu`` is N linear layers with GELU between them, in an ``nn.Sequential`` whose weights are called
     ``0.weight, 2.weight, ...`` as in LLaVA's checkpoints.
 
     Args:
-        config: a language model's config with ``mm_projector_type``, ``mm_hidden_size`` and ``hidden_size``.
+        config: Language model config with ``mm_projector_type``, ``mm_hidden_size`` and ``hidden_size``.
 
     Returns:
         A module from ``[..., mm_hidden_size]`` to ``[..., hidden_size]``.
 
     Raises:
-        InputError: the type is unknown, the vision width is missing, or ``identity`` meets two different
-            widths.
+        InputError: The type is unknown, the vision width is missing, or ``identity`` is used with different widths.
     """
     settings = VisionSettings.from_config(config)
     kind, width, hidden = settings.projector_type, settings.hidden_size, config.hidden_size

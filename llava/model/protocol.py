@@ -1,7 +1,7 @@
-"""What the rest of the project asks of a vision-language model: the seam for families of models beside LLaVA's.
+"""The interface of a vision-language model that the rest of the project relies on: the seam for other model families.
 
-Losses, inference, evaluation and the web page use nothing else of a model, so a class of another family that offers
-this works with them as it is. The classes of ``llava.model.language`` do.
+Losses, inference, evaluation and the web page use nothing else of a model, so a class of another family that implements
+this interface works with them unchanged. The classes in ``llava.model.language`` implement it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llava.model.vision_tower import VisionTower
 
 @runtime_checkable
 class VisionLanguageModel(Protocol):
-    """A causal language model that reads pictures as visual tokens among the text's tokens."""
+    """A causal language model that reads images as visual tokens among the text tokens."""
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -28,41 +28,41 @@ class VisionLanguageModel(Protocol):
 
     @property
     def generation_config(self) -> GenerationConfig:
-        """How ``generate`` chooses and ends, unless told otherwise."""
+        """The default sampling and stopping settings of ``generate``."""
 
     @property
     def training(self) -> bool:
-        """Whether it is in training mode."""
+        """Whether the model is in training mode."""
 
     @property
     def device(self) -> torch.device:
-        """Where it is; the token embedding's device if it is spread over several."""
+        """The model's device; the token embedding's device if the model is spread over several."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of its weights."""
+        """Data type of the weights."""
 
     @property
     def model(self) -> PreTrainedModel:
         """The decoder. Called with ``inputs_embeds`` ``[B, S, D]``, ``attention_mask``, ``position_ids`` and
         ``use_cache``, it returns an object whose ``last_hidden_state`` is ``[B, S, D]`` after the final norm. Further
-        keywords reach the attention function of every layer."""
+        keywords are passed to the attention function of every layer."""
 
     @property
     def lm_head(self) -> nn.Linear:
         """The head: logits ``[..., V]`` of hidden states ``[..., D]``."""
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding; its weight tells where the model is and in which type it computes."""
+        """The token embedding; its weight has the model's device and dtype."""
 
     def get_vision_tower(self) -> VisionTower | None:
-        """What encodes pictures, and with it their preprocessing and number of visual tokens; None without vision."""
+        """The image encoder, with its preprocessing and number of visual tokens; None without vision."""
 
     def vision_features(self, images: Tensor | Sequence[Tensor] | None) -> Tensor:
-        """Features ``[N, Nv, Dv]`` of N pictures in reading order, without gradient, before they become visual tokens.
+        """Features ``[N, Nv, Dv]`` of N images in reading order, without gradient, before the projector.
 
         Raises:
-            InputError: pictures of a wrong size.
+            InputError: Images have the wrong size.
         """
 
     def splice_inputs(
@@ -75,33 +75,33 @@ class VisionLanguageModel(Protocol):
         vision_features: Tensor | None = None,
         padding_side: str | None = None,
     ) -> SplicedBatch:
-        """The decoder's inputs for ids ``[B, T]`` with -200 for each picture; see ``SplicedBatch``.
+        """The decoder's inputs for ids ``[B, T]`` with -200 for each image; see ``SplicedBatch``.
 
         Args:
-            input_ids: Token ids, -200 for each picture.
+            input_ids: Token ids, -200 for each image.
             attention_mask: ``[B, T]``, non-zero at tokens.
             labels: ``[B, T]``, -100 where there is no target.
-            instruction_mask: ``[B, T]`` bool, True at the human's own words.
-            images: Pictures in reading order.
-            vision_features: Their features, where these are known already.
-            padding_side: ``right`` or ``left``; the model's own choice if None.
+            instruction_mask: ``[B, T]`` bool, True at the user's own words.
+            images: Images in reading order.
+            vision_features: Features of the images, if already computed.
+            padding_side: ``right`` or ``left``; by default the model's own setting.
 
         Raises:
-            InputError: markers and pictures do not match.
+            InputError: Markers and images do not match.
         """
 
     def generate(self, **kwargs: Any) -> Any:
         """New tokens ``[B, new]`` after prompts; takes ``input_ids``, ``attention_mask``, ``images`` or
-        ``vision_features``, and what transformers' ``generate`` does."""
+        ``vision_features``, and the arguments of transformers' ``generate``."""
 
     def set_attn_implementation(self, attn_implementation: str) -> None:
-        """Choose the attention function of the decoder's layers, by its name in transformers' registry."""
+        """Set the attention function of the decoder's layers, by its name in transformers' registry."""
 
     def num_parameters(self) -> int:
-        """Number of weights, shared ones counted once."""
+        """Number of weights; shared ones count once."""
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """All weights, the vision tower's included."""
+        """All weights, including the vision tower's."""
 
     def train(self, mode: bool = True) -> Any:
         """Switch training mode on or off."""
@@ -114,7 +114,7 @@ def vision_tower_of(model: VisionLanguageModel) -> VisionTower:
     """A model's vision tower.
 
     Raises:
-        InputError: it has none.
+        InputError: It has none.
     """
     tower = model.get_vision_tower()
     if tower is None:

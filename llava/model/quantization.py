@@ -1,4 +1,4 @@
-"""Weights in 8 or 4 bits through bitsandbytes, for use; training takes whole weights."""
+"""Weights in 8 or 4 bits with bitsandbytes, for inference; training uses full weights."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ WHOLE = ["lm_head", "mm_projector", "vision_tower"]
 """Parts that keep their precision: small, or sensitive."""
 
 _SKIPPED = [f".*{part}" for part in WHOLE]
-"""The same as transformers matches them: regular expressions from the start of a module's full name."""
+"""The same as regular expressions, which transformers matches from the start of a module's full name."""
 
 
 def quantization_config(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str | None) -> BitsAndBytesConfig | None:
-    """transformers' settings for a quantised language model; None when neither is asked for.
+    """transformers' settings for a quantised language model; None if neither is requested.
 
     Args:
         load_8bit: LLM.int8 (Dettmers et al., 2022).
         load_4bit: NF4 with double quantisation (Dettmers et al., 2023).
-        dtype: Data type of the products with 4-bit weights; bfloat16 if it is not a torch dtype.
+        dtype: Data type of the matrix products with 4-bit weights; bfloat16 if it is not a torch dtype.
 
     Raises:
-        InputError: both are asked for, or bitsandbytes is not installed.
+        InputError: Both are requested, or bitsandbytes is not installed.
     """
     if not load_8bit and not load_4bit:
         return None

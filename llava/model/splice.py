@@ -1,9 +1,8 @@
-"""Puts the visual tokens where ``<image>`` stands.
+"""Inserts the visual tokens at the ``<image>`` markers.
 
-A row of ``input_ids`` holds one id of -200 for each picture. Here every such id widens to the picture's Nv
-projected features, and all that is aligned with the ids (labels, instruction mask) widens with it. Padding
-columns of the input are dropped first, so the result is only as long as its longest row, padded on the side
-asked for.
+A row of ``input_ids`` has one id of -200 for each image. Every such id expands to the image's Nv projected features,
+and everything aligned with the ids (labels, instruction mask) expands with it. Padding columns of the input are dropped
+first, so the result is only as long as its longest row, padded on the requested side.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from llava.errors import InputError
 
 @dataclass
 class SplicedBatch:
-    """A batch the language model can read, all of it aligned on ``[B, S]``.
+    """Inputs of the language model, all aligned on ``[B, S]``.
 
     Attributes:
         inputs_embeds: ``[B, S, D]``; zero at padding.
         attention_mask: ``[B, S]`` bool; False at padding.
-        position_ids: ``[B, S]`` long; counts the tokens of a row from 0, padding left out.
-        labels: ``[B, S]`` long; -100 at visual tokens, padding and whatever was -100 before.
+        position_ids: ``[B, S]`` long; counts the tokens of a row from 0, without padding.
+        labels: ``[B, S]`` long; -100 at visual tokens, at padding and where it was -100 before.
         instruction_mask: ``[B, S]`` bool; False at visual tokens and padding.
         visual_mask: ``[B, S]`` bool; True at visual tokens.
     """
@@ -40,7 +39,7 @@ class SplicedBatch:
 
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
-    """Positions ``[B, S]`` that count a row's own tokens from 0, whichever side is padded.
+    """Positions ``[B, S]`` that count a row's own tokens from 0, for padding on either side.
 
     Args:
         attention_mask: ``[B, S]``; non-zero at tokens.
@@ -49,17 +48,17 @@ def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
 
 
 def flatten_images(images: Tensor | Sequence[Tensor] | None) -> Tensor | None:
-    """Bring pictures into reading order.
+    """Flatten images to one batch in reading order.
 
     Args:
         images: ``[N, 3, H, W]``, ``[3, H, W]``, ``[B, n, 3, H, W]``, a list of ``[3, H, W]`` or ``[n, 3, H,
             W]``, or nothing.
 
     Returns:
-        ``[N, 3, H, W]``, or ``None`` when there is no picture.
+        ``[N, 3, H, W]``, or ``None`` if there is no image.
 
     Raises:
-        InputError: a shape that is none of these, or pictures of different sizes.
+        InputError: The shape is none of these, or the images have different sizes.
     """
     if images is None or len(images) == 0:
         return None
@@ -90,22 +89,20 @@ def splice(
     """Build the language model's inputs from ids and visual tokens.
 
     Args:
-        embed: the token embedding, ids ``[B, S]`` to ``[B, S, D]``.
-        input_ids: ``[B, T]`` with -200 for each picture.
-        visual: projected features ``[N, Nv, D]`` of the N pictures in reading order, or nothing.
+        embed: Token embedding, ids ``[B, S]`` to ``[B, S, D]``.
+        input_ids: ``[B, T]`` with -200 for each image.
+        visual: Projected features ``[N, Nv, D]`` of the N images in reading order, or None.
         attention_mask: ``[B, T]``, non-zero at tokens; all are tokens if absent. Its zeros may be on either
             side.
         labels: ``[B, T]``; all -100 if absent.
         instruction_mask: ``[B, T]`` bool; all False if absent.
-        padding_side: where the result is padded, ``right`` or ``left``.
-        blank: without pictures, projected features of a blank one that go through the same operations and
-            leave no trace but a zero gradient. Distributed ranks with and without pictures then have the same
-            graph and finish gradients in the same order; DeepSpeed's ZeRO-1 and 2 add up whatever is finished
-            at the same time.
+        padding_side: Side on which the result is padded, ``right`` or ``left``.
+        blank: If there are no images, projected features of a blank image, which go through the same operations and
+            only contribute a zero gradient. Distributed ranks with and without images then have the same graph and
+            finish gradients in the same order; DeepSpeed's ZeRO-1 and 2 sum whatever is finished at the same time.
 
     Raises:
-        InputError: the number of pictures differs from the number of markers, a shape does not fit, or an
-            unknown padding side.
+        InputError: The numbers of images and markers differ, a shape does not fit, or the padding side is unknown.
     """
     if padding_side not in ("right", "left"):
         raise InputError(f"padding side is {padding_side!r}; expected 'right' or 'left'")
@@ -127,7 +124,7 @@ def splice(
     per_picture = 0 if visual is None else visual.shape[1]
 
     # Every position of the result looks up the input column that it comes from, for all rows at once: a loop over
-    # pictures would wait for the device at each. With Nv = 3:
+    # images would synchronise with the device for each. With Nv = 3:
     #     input_ids   a   <image>   b   padding
     #     width       1      3      1      0        positions that a column becomes
     #     ends        1      4      5      5
@@ -141,15 +138,15 @@ def splice(
     if padding_side == "left":
         place = place - (longest - lengths)
     mask = (place >= 0) & (place < lengths)
-    # The column a position comes from is the first whose end lies beyond it.
+    # A position comes from the first column whose end is greater than the position.
     column = torch.searchsorted(ends, place.clamp_min(0).contiguous(), right=True).clamp_max(input_ids.shape[1] - 1)
 
     visual_mask = is_image.gather(1, column) & mask
     text_mask = mask & ~visual_mask
-    # The embedding has no row -200: where there is no text it reads row 0, and zeros take its place.
+    # The embedding has no row -200: positions without text read row 0, which is then replaced by zeros.
     embeds = embed(input_ids.gather(1, column).masked_fill(~text_mask, 0))
     embeds = embeds.masked_fill(~text_mask.unsqueeze(-1), 0)
-    # masked_scatter fills row by row, which is the reading order of the pictures. For a blank one the mask is empty:
+    # masked_scatter fills row by row, which is the reading order of the images. For a blank image the mask is empty:
     # nothing is written, but the vision part is in the graph.
     source = blank if visual is None else visual
     if source is not None:

@@ -45,21 +45,19 @@ class VisionMixin:
         mm_vision_select_feature: str = "patch",
         pretrain_mm_mlp_adapter: str | None = None,
     ) -> None:
-        """Give a model its eyes before training, and write the choice into its config.
+        """Attach vision tower and projector before training, and record them in the model's config.
 
-        A projector that is already there is kept if its type and widths still fit; otherwise a new one is
-        drawn.
+        An existing projector is kept if its type and widths still fit; otherwise a new one is initialised.
 
         Args:
-            vision_tower: hub name, folder, ``timm:NAME`` or ``open_clip:NAME[@PRETRAINED]``.
+            vision_tower: Hub name, folder, ``timm:NAME`` or ``open_clip:NAME[@PRETRAINED]``.
             mm_projector_type: ``linear``, ``mlpNx_gelu`` or ``identity``.
-            mm_vision_select_layer: the tower's hidden state to use.
+            mm_vision_select_layer: Hidden state of the tower to use.
             mm_vision_select_feature: ``patch`` or ``cls_patch``.
             pretrain_mm_mlp_adapter: ``mm_projector.bin`` of an earlier stage.
 
         Raises:
-            InputError: an unknown choice, a tower that cannot be loaded, or projector weights that do not
-                fit.
+            InputError: A setting is unknown, the tower cannot be loaded, or the projector weights do not fit.
         """
         config, decoder = self.config, self.model
         before = VisionSettings.from_config(config)
@@ -83,14 +81,14 @@ class VisionMixin:
             load_projector(self, pretrain_mm_mlp_adapter)
 
     def vision_home(self) -> Tensor:
-        """The token embedding's weight: tower and projector live where it does, in its dtype."""
+        """The token embedding's weight; tower and projector have its device and dtype."""
         return self.model.embed_tokens.weight
 
     def load_vision_tower(self) -> None:
-        """Load the tower's weights onto the model's device and in its dtype; does nothing the second time.
+        """Load the tower's weights to the model's device and dtype; does nothing if they are loaded.
 
         Raises:
-            InputError: the tower cannot be found, or its width is not the one the projector was made for.
+            InputError: The tower cannot be found, or its width does not match the projector.
         """
         tower = self.get_vision_tower()
         if tower is None:
@@ -100,10 +98,10 @@ class VisionMixin:
         self.adopt_vision_tower(tower)
 
     def adopt_vision_tower(self, tower: VisionTower) -> None:
-        """Use a loaded tower, and leave its weights out of what ``save_pretrained`` writes.
+        """Use a loaded tower, and exclude its weights from ``save_pretrained``.
 
         Raises:
-            InputError: the tower's features are not as wide as the projector's input.
+            InputError: The width of the tower's features differs from the projector's input.
         """
         width = getattr(self.config, "mm_hidden_size", None)
         if width is not None and width != tower.hidden_size:
@@ -119,7 +117,7 @@ class VisionMixin:
         self._keys_to_ignore_on_save = names | set(getattr(self, "all_tied_weights_keys", {}))
 
     def needs_vision_every_step(self) -> bool:
-        """Whether a batch without pictures must still run tower and projector.
+        """Whether a batch without images must still run tower and projector.
 
         In distributed training every rank has to take part in the same collectives. Those are the projector's
         gradients while training, and the gathering of weights that ZeRO-3 has partitioned at any time.
@@ -135,14 +133,14 @@ class VisionMixin:
         """The tower's features, before the projector and without gradient.
 
         Args:
-            images: pictures in any form that ``flatten_images`` reads; without any, the tower still runs once
-                on a black picture where distributed training needs that, and the result is empty.
+            images: Images in any form that ``flatten_images`` accepts. Without images, the tower still runs once on a
+                black image if distributed training requires it, and the result is empty.
 
         Returns:
-            ``[N, Nv, Dv]`` with N = 0 for no picture; models that share a tower can share these.
+            ``[N, Nv, Dv]``, with N = 0 without images; models that share a tower can share the features.
 
         Raises:
-            InputError: pictures for a model without a tower, or of a wrong size.
+            InputError: The model has no tower, or images have the wrong size.
         """
         pictures = flatten_images(images)
         tower = self.get_vision_tower()
@@ -160,7 +158,7 @@ class VisionMixin:
         return projector(features.to(next(projector.parameters(), self.vision_home())))
 
     def encode_images(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Visual tokens ``[N, Nv, D]`` of pictures."""
+        """Visual tokens ``[N, Nv, D]`` of images."""
         return self.project(self.vision_features(images))
 
     def splice_inputs(
@@ -173,19 +171,19 @@ class VisionMixin:
         vision_features: Tensor | None = None,
         padding_side: str | None = None,
     ) -> SplicedBatch:
-        """Ids and pictures to embeddings, everything aligned; see ``llava.model.splice``.
+        """Embeddings of ids and images, with everything aligned; see ``llava.model.splice``.
 
         Args:
-            input_ids: ``[B, T]`` with -200 for each picture.
+            input_ids: ``[B, T]`` with -200 for each image.
             attention_mask: ``[B, T]``, non-zero at tokens.
             labels: ``[B, T]``, -100 where there is no target.
             instruction_mask: ``[B, T]`` bool.
-            images: pictures in reading order.
-            vision_features: the same pictures' features ``[N, Nv, Dv]``, when they are already known.
-            padding_side: ``right`` or ``left``; ``config.tokenizer_padding_side`` or ``right`` if absent.
+            images: Images in reading order.
+            vision_features: Features of the images ``[N, Nv, Dv]``, if already computed.
+            padding_side: ``right`` or ``left``; by default ``config.tokenizer_padding_side`` or ``right``.
 
         Raises:
-            InputError: markers and pictures do not match, or pictures for a model without a tower.
+            InputError: Markers and images do not match, or there are images but the model has no tower.
         """
         pictures = flatten_images(images)
         if vision_features is None and (pictures is not None or self.needs_vision_every_step()):
@@ -209,7 +207,7 @@ class VisionMixin:
 
 
 def same_tower(one: VisionSettings, other: VisionSettings) -> bool:
-    """Whether two configs name the same features of the same tower, perhaps by different paths."""
+    """Whether two configs name the same features of the same tower, possibly by different paths."""
     if (one.select_layer, one.select_feature) != (other.select_layer, other.select_feature):
         return False
     if one.tower is None or other.tower is None:
@@ -218,14 +216,14 @@ def same_tower(one: VisionSettings, other: VisionSettings) -> bool:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names or paths mean the same tower; copies of a tower have different ones."""
+    """Whether two names or paths refer to the same tower; copies of a tower have different ones."""
     return one == other or (os.path.isdir(one) and os.path.isdir(other) and os.path.samefile(one, other))
 
 
 def share_vision_tower(
     student: VisionMixin, teacher: VisionLanguageModel, names: tuple[str, str] = ("student", "teacher")
 ) -> None:
-    """Let the student use the teacher's tower object, so that it is in memory, and run, once.
+    """Let the student use the teacher's tower object, so that the tower is held in memory, and run, only once.
 
     Under ZeRO-3 every rank must call it.
 
@@ -236,7 +234,7 @@ def share_vision_tower(
         names: Names of the two models, in this order, for the message.
 
     Raises:
-        InputError: the towers differ; the message names both and says in what.
+        InputError: The towers differ; the message names both and the difference.
     """
     mine, theirs = VisionSettings.from_config(student.config), VisionSettings.from_config(teacher.config)
     own, tower = student.get_vision_tower(), teacher.get_vision_tower()

@@ -1,7 +1,7 @@
-"""Which files hold a folder's weights, and whether they are there and whole.
+"""Weight files of a folder, and checks that they exist and are complete.
 
-A copy, a download or a save that broke off leaves a file that is cut short. Libraries report it late, and not by its
-name. Only the beginning and the end of each file are read here, so that large models take no time.
+An interrupted copy, download or save leaves a truncated file. Libraries report that late, and without the file's name.
+Only the beginning and the end of each file are read here, so that large models take no time.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from llava.errors import InputError
 PROJECTOR_FILE = "mm_projector.bin"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 OTHER_WEIGHTS = "non_lora_trainables.bin"
-"""What a LoRA run trains beside its adapters: the projector."""
+"""Weights that a LoRA run trains in addition to its adapters: the projector."""
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
-"""A model's weights in one file; the index of several is called the same with ``.index.json`` after it."""
+"""A model's weights in one file; the index of several files has the same name followed by ``.index.json``."""
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 STATE_FOLDERS = "global_step*"
-"""Where DeepSpeed keeps its part of a checkpoint; the file ``latest`` names the folder in use."""
+"""DeepSpeed's part of a checkpoint; the file ``latest`` names the folder in use."""
 POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
 class BrokenFile:
-    """A file of weights that cannot be read.
+    """A weight file that cannot be read.
 
     Attributes:
-        path: where it is, or should be.
-        problem: what is wrong with it, with its size; the end of a sentence that begins with the path.
+        path: Path of the file, which may be missing.
+        problem: What is wrong, with the size; the end of a sentence that starts with the path.
     """
 
     path: Path
@@ -47,16 +47,16 @@ class BrokenFile:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model's weights, in the order in which transformers looks for them.
+    """A model's weight files, in the order in which transformers searches for them.
 
     Args:
-        folder: Folder of a model or a tower; a hub name, which is no folder, passes.
+        folder: Folder of a model or a tower; hub names are skipped.
 
     Returns:
-        The single file, or those that the index names, there or not; empty if there is neither.
+        The single file, or the files named in the index, whether they exist or not; empty if there is neither.
 
     Raises:
-        InputError: an index that cannot be read.
+        InputError: An index cannot be read.
     """
     for name in MODEL_FILES:
         if (folder / name).is_file():
@@ -74,8 +74,8 @@ def read_weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tenso
     """Some of a model's weights, in the dtype of their files.
 
     Args:
-        folder: Folder of a model or a tower; a hub name, which is no folder, passes.
-        wanted: whether a weight of this name is read.
+        folder: Folder of a model or a tower; hub names are skipped.
+        wanted: Whether to read a weight of this name.
 
     Returns:
         Tensors by name; empty if there are none.
@@ -92,15 +92,15 @@ def read_weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tenso
 
 
 def check_weight_files(folder: str | Path) -> None:
-    """Refuse a folder whose weights are incomplete, before they are loaded.
+    """Reject a folder with incomplete weights before they are loaded.
 
-    Only what would be loaded is checked: the model's own files, an adapter, a projector.
+    Only files that would be loaded are checked: the model's own files, an adapter, a projector.
 
     Args:
-        folder: Folder of a model, a tower, an adapter or a projector; a hub name passes.
+        folder: Folder of a model, a tower, an adapter or a projector; hub names are skipped.
 
     Raises:
-        InputError: naming the file, its size, and what to do.
+        InputError: A file is missing or truncated; the message has the file, its size, and what to do.
     """
     folder = Path(folder)
     others = [folder / name for name in (*ADAPTER_FILES, PROJECTOR_FILE, OTHER_WEIGHTS)]
@@ -108,25 +108,25 @@ def check_weight_files(folder: str | Path) -> None:
 
 
 def check_weight_file(file: str | Path) -> None:
-    """Refuse one file of weights that is missing or cut short.
+    """Reject a weight file that is missing or truncated.
 
     Raises:
-        InputError: naming the file, its size, and what to do.
+        InputError: A file is missing or truncated; the message has the file, its size, and what to do.
     """
     _refuse([Path(file)])
 
 
 def broken_weight_files(folder: str | Path) -> list[BrokenFile]:
-    """All files of weights and training state in a folder that are missing or cut short.
+    """All weight and training state files in a folder that are missing or truncated.
 
-    Checked are files that an index names, every ``.safetensors``, ``.bin``, ``.pt`` and ``.pth`` file in the folder
+    This checks files named in an index, every ``.safetensors``, ``.bin``, ``.pt`` and ``.pth`` file in the folder
     (also of the optimizer, the scheduler and the random states), and DeepSpeed's ``global_step*`` folders.
 
     Args:
-        folder: a model's, or a ``checkpoint-STEP`` folder.
+        folder: Folder of a model, or a ``checkpoint-STEP`` folder.
 
     Returns:
-        The broken files, sorted by path; empty if all are whole, or if there is no such folder.
+        The broken files, sorted by path; empty if all are complete, or if there is no such folder.
     """
     folder = Path(folder)
     files = {file for file in folder.glob("*") if file.suffix in SUFFIXES}
@@ -158,7 +158,7 @@ def _refuse(files: list[Path]) -> None:
 
 
 def _named_by(index: Path) -> list[str] | None:
-    """The files that an index names, sorted; None if it cannot be read."""
+    """The files named in an index, sorted; None if it cannot be read."""
     try:
         return sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -170,7 +170,7 @@ def _unreadable_index(index: Path) -> str:
 
 
 def _problem(file: Path) -> str | None:
-    """What is wrong with a file of weights; None if it is whole."""
+    """What is wrong with a weight file; None if it is complete."""
     if not file.is_file():
         return "is missing"
     size = file.stat().st_size
@@ -186,7 +186,7 @@ def _problem(file: Path) -> str | None:
         except (zipfile.BadZipFile, OSError) as error:
             return f"({size:,} bytes) is cut short ({error})"
         return None
-    # Before version 1.6 PyTorch wrote pickles, whose length is written nowhere.
+    # Before version 1.6 PyTorch wrote pickles, which do not record their length.
     return None if start.startswith(b"\x80") else f"({size:,} bytes) is not a file that PyTorch wrote"
 
 

@@ -1,4 +1,4 @@
-"""Reading and writing parameters that DeepSpeed ZeRO-3 keeps in pieces on several ranks."""
+"""Reading and writing parameters that DeepSpeed ZeRO-3 shards over the ranks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def is_partitioned(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 def whole_size(parameter: nn.Parameter) -> int:
-    """Elements of a parameter, also of one that ZeRO-3 keeps in pieces (which reports 0)."""
+    """Number of elements of a parameter, also if ZeRO-3 has sharded it (its own count is then 0)."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def gathered(parameters: Iterable[Tensor], write: bool = False) -> AbstractContextManager:
-    """A context in which the parameters are whole, on every rank; all ranks must enter it.
+    """A context in which the full parameters are available on every rank; all ranks must enter it.
 
     Args:
-        parameters: partitioned or ordinary parameters; for ordinary ones the context does nothing.
-        write: keep what rank 0 changes inside the context.
+        parameters: Partitioned or ordinary parameters; for ordinary ones the context does nothing.
+        write: Keep changes that rank 0 makes inside the context.
     """
     parameters = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     if not parameters:
@@ -35,5 +35,5 @@ def gathered(parameters: Iterable[Tensor], write: bool = False) -> AbstractConte
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this is the process that writes files."""
     return not dist.is_initialized() or dist.get_rank() == 0

@@ -1,4 +1,4 @@
-"""The language models, and how to find the class for a config's ``model_type``."""
+"""The language models, and the lookup of the class for a config's ``model_type``."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ LANGUAGE_MODELS: dict[str, type[LlavaForCausalLM]] = {
     "llava_qwen3": LlavaQwen3ForCausalLM,
     "llava_llama": LlavaLlamaForCausalLM,
 }
-"""``model_type`` -> class; a new language model is one file, and a line here and in ``LlavaForCausalLM``."""
+"""``model_type`` -> class; to add a language model, write one file and add a line here and in ``LlavaForCausalLM``."""
 
 
 def language_model_class(model_type: str) -> Any:
     """The class for ``llava_qwen2`` or for the plain ``qwen2``, and likewise for the others.
 
     Raises:
-        InputError: an unknown model type; the message lists the known ones.
+        InputError: The model type is unknown; the message lists the known ones.
     """
     name = model_type if model_type.startswith("llava_") else f"llava_{model_type}"
     if name not in LANGUAGE_MODELS:

@@ -27,7 +27,7 @@ class LlavaLlamaModel(LlavaModelMixin, LlamaModel):
 
 
 class LlavaLlamaForCausalLM(LlavaForCausalLMMixin, LlamaForCausalLM):  # type: ignore[misc]
-    """Llama that sees pictures."""
+    """Llama with image input."""
 
     config: LlavaLlamaConfig
 

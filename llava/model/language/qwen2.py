@@ -27,7 +27,7 @@ class LlavaQwen2Model(LlavaModelMixin, Qwen2Model):
 
 
 class LlavaQwen2ForCausalLM(LlavaForCausalLMMixin, Qwen2ForCausalLM):  # type: ignore[misc]
-    """Qwen2 that sees pictures."""
+    """Qwen2 with image input."""
 
     config: LlavaQwen2Config
 

@@ -27,7 +27,7 @@ class LlavaQwen3Model(LlavaModelMixin, Qwen3Model):
 
 
 class LlavaQwen3ForCausalLM(LlavaForCausalLMMixin, Qwen3ForCausalLM):  # type: ignore[misc]
-    """Qwen3 that sees pictures."""
+    """Qwen3 with image input."""
 
     config: LlavaQwen3Config
 

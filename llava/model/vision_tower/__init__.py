@@ -1,4 +1,4 @@
-"""Vision towers by name: SigLIP and CLIP of transformers, timm and open_clip behind an optional extra."""
+"""Vision towers by name: SigLIP and CLIP from transformers; timm and open_clip as an optional extra."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["VisionTower", "anchor_tower", "build_vision_tower"]
 
 
 def anchor_tower(config: PreTrainedConfig, folder: str | Path | None) -> None:
-    """Turn a tower's path that is relative to a checkpoint's folder into an absolute one, in the config.
+    """Make a tower path in the config absolute if it is relative to the checkpoint's folder.
 
     Args:
-        config: a language model's config; a tower named in any other way stays as it is.
-        folder: the checkpoint; a hub name or nothing simply is no folder.
+        config: Language model config; other tower names are left unchanged.
+        folder: Checkpoint folder; ignored if it is a hub name or None.
     """
     name = getattr(config, "mm_vision_tower", None)
     if not name or not folder or not Path(folder).is_dir() or Path(name).is_absolute():
@@ -29,14 +29,14 @@ def anchor_tower(config: PreTrainedConfig, folder: str | Path | None) -> None:
 
 
 def build_vision_tower(config: PreTrainedConfig, delay_load: bool = False) -> VisionTower:
-    """Build the tower that ``config.mm_vision_tower`` names.
+    """Build the tower named by ``config.mm_vision_tower``.
 
     Args:
-        config: a language model's config with the ``mm_*`` keys.
-        delay_load: leave the weights for a later ``load_model()``.
+        config: Language model config with the ``mm_*`` keys.
+        delay_load: Leave loading the weights to a later ``load_model()``.
 
     Raises:
-        InputError: no tower is named, or (unless delayed) it cannot be loaded.
+        InputError: No tower is named, or (unless delayed) it cannot be loaded.
     """
     settings = VisionSettings.from_config(config)
     name = settings.tower

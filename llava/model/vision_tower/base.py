@@ -1,4 +1,4 @@
-"""What every vision tower has in common: frozen weights, lazy loading, features of one layer."""
+"""The base class of vision towers: frozen weights, lazy loading, features of one layer."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from llava.model.vision_tower.processors import ImageProcessor
 
 
 class VisionTower(nn.Module, ABC):
-    """A frozen picture encoder.
+    """A frozen image encoder.
 
-    It is built without weights, because a language model is created on the meta device by ``from_pretrained``
-    and whatever is loaded inside is lost; ``load_model`` fetches the weights afterwards. Once loaded it stays
-    in evaluation mode and needs no gradient.
+    It is built without weights, because ``from_pretrained`` creates a language model on the meta device, where loaded
+    weights would be lost; ``load_model`` loads the weights afterwards. Once loaded it stays in evaluation mode and
+    needs no gradient.
 
     Args:
-        name: what the user wrote in ``mm_vision_tower``.
-        settings: layer and features to take.
+        name: Value of ``mm_vision_tower``.
+        settings: Layer and features to use.
     """
 
     hidden_size: int
     """Width Dv of the features (set once loaded)."""
     num_patches: int
-    """Visual tokens Nv per picture (set once loaded)."""
+    """Visual tokens Nv per image (set once loaded)."""
     image_size: int
-    """Side of the square picture the tower expects, in pixels (set once loaded)."""
+    """Side of the tower's square input, in pixels (set once loaded)."""
     image_processor: ImageProcessor
-    """Turns PIL pictures into normalised pixels (set once loaded)."""
+    """Converts PIL images to normalised pixels (set once loaded)."""
     carried_by: str | None
-    """The checkpoint that brought its own weights for the tower; None if they are the tower's."""
+    """The checkpoint that replaced the tower's weights; None if they are the tower's own."""
 
     def __init__(self, name: str, settings: VisionSettings) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class VisionTower(nn.Module, ABC):
         """Load weights and image processor; a second call only moves the weights.
 
         Raises:
-            InputError: the tower cannot be found or is of an unsupported kind.
+            InputError: The tower cannot be found or is not supported.
         """
         if not self.is_loaded:
             self._load(dtype)
@@ -58,27 +58,27 @@ class VisionTower(nn.Module, ABC):
         self.to(device=device, dtype=dtype)
 
     def load_carried(self, checkpoint: str | Path) -> None:
-        """Take the weights that a language model's checkpoint carries for this tower, where it carries any.
+        """Load the weights for this tower contained in a language model's checkpoint, if there are any.
 
         Args:
-            checkpoint: its folder; a hub name carries none.
+            checkpoint: Checkpoint folder; nothing is loaded for a hub name.
 
         Raises:
-            InputError: a weight has another shape than the tower's.
+            InputError: A weight differs in shape from the tower's.
         """
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            images: normalised pixels ``[N, 3, H, W]``; moved to the tower's device and dtype.
+            images: Normalised pixels ``[N, 3, H, W]``; moved to the tower's device and dtype.
 
         Returns:
             Features ``[N, Nv, Dv]`` without gradient, in the dtype of the tower's weights.
 
         Raises:
-            InputError: the tower is not loaded, or the pictures have another size than the tower expects.
+            InputError: The tower is not loaded, or the images have the wrong size.
         """
         if not self.is_loaded:
             raise InputError(f"the vision tower {self.name!r} has no weights yet: call load_vision_tower() first")
@@ -91,7 +91,7 @@ class VisionTower(nn.Module, ABC):
         return self._encode(images.to(device=self.device, dtype=self.dtype))
 
     def train(self, mode: bool = True) -> VisionTower:
-        """Stay in evaluation mode, whatever the model around does."""
+        """Stay in evaluation mode, whatever the mode of the surrounding model."""
         return super().train(False)
 
     @property
@@ -103,11 +103,11 @@ class VisionTower(nn.Module, ABC):
         return next(p.dtype for p in self.parameters() if p.is_floating_point())
 
     def blank(self, count: int = 1) -> Tensor:
-        """Black pictures ``[count, 3, H, W]`` in the tower's device and dtype."""
+        """Black images ``[count, 3, H, W]`` with the tower's device and dtype."""
         return torch.zeros(count, 3, self.image_size, self.image_size, device=self.device, dtype=self.dtype)
 
     def layers_to_run(self, depth: int) -> int:
-        """How many of the tower's ``depth`` layers the selected hidden state needs.
+        """Number of the tower's ``depth`` layers needed for the selected hidden state.
 
         Hidden state 0 is the embedding and hidden state ``depth`` the last layer's output; negative numbers
         count from the end, as in LLaVA.
@@ -124,11 +124,11 @@ class VisionTower(nn.Module, ABC):
         return layer if layer >= 0 else depth + 1 + layer
 
     def place(self) -> str:
-        """Where the loaded weights came from; the same for two towers means the same files."""
+        """Source of the loaded weights; equal for two towers if they were loaded from the same files."""
         return self.name
 
     def recipe(self) -> dict[str, Any]:
-        """What the features depend on besides weights and pixels; equal for copies of one tower."""
+        """Everything the features depend on besides weights and pixels; equal for copies of one tower."""
         return {
             "mm_vision_tower": self.name,
             "mm_vision_select_layer": self.settings.select_layer,
@@ -144,9 +144,9 @@ class VisionTower(nn.Module, ABC):
         """Load the weights and set ``hidden_size``, ``num_patches``, ``image_size`` and ``image_processor``.
 
         Args:
-            dtype: what the weights will be cast to; a tower that can, loads them so.
+            dtype: Data type that the weights will be cast to; towers load them in it if they can.
         """
 
     @abstractmethod
     def _encode(self, images: Tensor) -> Tensor:
-        """Features ``[N, Nv, Dv]`` of pictures that are already in place."""
+        """Features ``[N, Nv, Dv]`` of images that are already on the tower's device and in its dtype."""

@@ -1,4 +1,4 @@
-"""Whether two towers give the same features: told by what they are, since copies of one tower have different names."""
+"""Whether two towers give the same features, decided by content, because copies of a tower have different names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from llava.model.zero import gathered
 
 
 def tower_difference(one: VisionTower, other: VisionTower) -> str | None:
-    """What keeps two loaded towers from giving the same features for the same pictures.
+    """The first reason why two loaded towers would give different features for the same images.
 
-    What is cheap is compared first: names, configurations, image processors, and the weights last. Under ZeRO-3 every
-    rank must call it, since weights in pieces are gathered, one by one.
+    The comparison goes from cheap to expensive: names, configurations, image processors, weights. Under ZeRO-3 every
+    rank must call it, because sharded weights are gathered one by one.
 
     Args:
-        one, other: loaded towers, perhaps of different precision. Weights are compared in the lower one.
+        one, other: Loaded towers, possibly of different precision. Weights are compared in the lower one.
 
     Returns:
         The first difference as a phrase; None if there is none.
@@ -43,7 +43,7 @@ def tower_difference(one: VisionTower, other: VisionTower) -> str | None:
 
 
 def same_values(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, as far as the less precise dtype of the two tells them apart.
+    """Whether two tensors have the same values in the less precise of their dtypes.
 
     The dtypes are equal or one of them is float32; the devices may differ.
     """

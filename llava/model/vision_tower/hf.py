@@ -1,4 +1,4 @@
-"""SigLIP and CLIP vision towers through transformers."""
+"""SigLIP and CLIP vision towers from transformers."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from llava.model.weight_files import check_weight_files
 from llava.model.zero import gathered
 
 OTHER_HALF = [r"^text_model\.", r"^(text|visual)_projection\.", r"^logit_(scale|bias)$"]
-"""Weights of a two-tower (picture and text) checkpoint that a vision tower has no use for."""
+"""Weights of a two-tower (image and text) checkpoint that a vision tower does not use."""
 
 
 class SiglipTower(SiglipVisionModel):
-    """SigLIP's vision model; reads two-tower checkpoints without listing the other half's weights."""
+    """SigLIP's vision model; reads two-tower checkpoints without warnings about the text half's weights."""
 
     base_model_prefix = "vision_model"
     _keys_to_ignore_on_load_unexpected = OTHER_HALF
 
 
 class ClipTower(CLIPVisionModel):
-    """CLIP's vision model; reads two-tower checkpoints without listing the other half's weights."""
+    """CLIP's vision model; reads two-tower checkpoints without warnings about the text half's weights."""
 
     base_model_prefix = "vision_model"
     _keys_to_ignore_on_load_unexpected = OTHER_HALF
@@ -48,9 +48,10 @@ NOT_FEATURES = (
     *("_name_or_path", "architectures", "transformers_version", "dtype", "initializer_range", "initializer_factor"),
     *("num_hidden_layers", "projection_dim", "vision_use_head"),
 )
-"""Settings of a tower's config.json that its features do not depend on: the layers that run are counted instead."""
+"""Settings of a tower's config.json that its features do not depend on; the number of layers that run is used
+instead."""
 USED = ("embeddings.", "pre_layrnorm.", "encoder.")
-"""Beginnings of the names of weights that the features depend on."""
+"""Name prefixes of weights that the features depend on."""
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "siglip": (SiglipTower, SiglipImageProcessorPil),
@@ -62,15 +63,15 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
 
 
 def resolve_tower(name: str, checkpoint_folder: str | None = None) -> str:
-    """Find a tower: a folder beside the checkpoint, a folder from here, otherwise a hub name.
+    """Find a tower: a folder relative to the checkpoint, a folder relative to the working directory, or a hub name.
 
     Args:
-        name: the value of ``mm_vision_tower``.
-        checkpoint_folder: where the language model's checkpoint lies, if it is a folder.
+        name: Value of ``mm_vision_tower``.
+        checkpoint_folder: Folder of the language model's checkpoint, if it is local.
 
     Returns:
-        The folder's path (downloaded, if it is one of a checkpoint on the Hub), or ``name`` itself when it can only be
-        a hub name.
+        The folder's path (downloaded, if it is one of a checkpoint on the Hub), or ``name`` itself if it can only be a
+        hub name.
 
     Raises:
         InputError: ``name`` is a path and no such folder exists, here or in the checkpoint's repository of the Hub.
@@ -98,7 +99,7 @@ def _part_of_repository(repository: str, folder: str) -> str:
     """The local copy of a folder in a checkpoint's repository of the Hub.
 
     Raises:
-        InputError: it has no such folder, or cannot be reached.
+        InputError: There is no such folder, or the Hub cannot be reached.
     """
     try:
         found = Path(snapshot_download(repository, allow_patterns=[f"{folder}/*"])) / folder
@@ -115,14 +116,14 @@ def config_facts(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def tower_family(source: str, name: str) -> tuple[Any, Any]:
-    """The model class and the image processor's class of a tower.
+    """The model class and the image processor class of a tower.
 
     Args:
-        source: its folder or hub name.
-        name: what the user calls it, for the messages.
+        source: Folder or hub name of the tower.
+        name: Name given by the user, for error messages.
 
     Raises:
-        InputError: no readable config.json, or an unknown kind of tower.
+        InputError: There is no readable config.json, or the tower type is unknown.
     """
     try:
         kind = AutoConfig.from_pretrained(source).model_type
@@ -137,14 +138,14 @@ def tower_family(source: str, name: str) -> tuple[Any, Any]:
 
 
 def read_image_processor(name: str, checkpoint_folder: str | None = None) -> ImageProcessor:
-    """A tower's image processor, without its weights.
+    """A tower's image processor, without loading the tower's weights.
 
     Args:
         name: hub name or folder.
         checkpoint_folder: a relative ``name`` is also looked for here.
 
     Raises:
-        InputError: the tower cannot be found, or has no image processor.
+        InputError: The tower cannot be found, or has no image processor.
     """
     source = resolve_tower(name, checkpoint_folder)
     _, processor_class = tower_family(source, name)
@@ -155,14 +156,14 @@ def read_image_processor(name: str, checkpoint_folder: str | None = None) -> Ima
 
 
 class HFVisionTower(VisionTower):
-    """A SigLIP or CLIP tower from a vision-only or a two-tower (picture and text) checkpoint.
+    """A SigLIP or CLIP tower from a vision-only or a two-tower (image and text) checkpoint.
 
-    The family is told by the ``model_type`` in the tower's config.json, never by its path. Layers above the
+    The family is determined by the ``model_type`` in the tower's config.json, never by its path. Layers above the
     selected one are dropped.
 
     Args:
         name: hub name or folder.
-        settings: layer and features to take.
+        settings: Layer and features to use.
         checkpoint_folder: a relative ``name`` is also looked for here.
     """
 
@@ -197,11 +198,11 @@ class HFVisionTower(VisionTower):
         self.num_patches = (config.image_size // config.patch_size) ** 2 + int(keeps_class_token)
 
     def place(self) -> str:
-        """The folder or hub name that the tower was found at."""
+        """The folder or hub name that the tower was loaded from."""
         return str(Path(self.source).resolve()) if Path(self.source).is_dir() else self.source
 
     def recipe(self) -> dict[str, Any]:
-        """As in the base class; the name of a tower and the number of its unused layers do not matter."""
+        """As in the base class; independent of the tower's name and the number of its unused layers."""
         return {
             "model_type": self.vision_tower.config.model_type,
             **config_facts(self.vision_tower.config),
@@ -210,7 +211,7 @@ class HFVisionTower(VisionTower):
         }
 
     def used_weights(self) -> dict[str, Tensor]:
-        """As in the base class: neither the layers after the selected one nor the pooling head."""
+        """As in the base class, without the layers after the selected one and the pooling head."""
         return {name: weight for name, weight in self.core.named_parameters() if name.startswith(USED)}
 
     @property
@@ -229,7 +230,7 @@ class HFVisionTower(VisionTower):
         return hidden
 
     def load_carried(self, checkpoint: str | Path) -> None:
-        """As in the base class; layers above the selected one are left out."""
+        """As in the base class, without the layers above the selected one."""
         weights = tower_weights(Path(checkpoint))
         if not weights:
             return

@@ -32,31 +32,31 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 SAMPLE = 256
-"""Numbers that are hashed at the beginning, the middle and the end of a weight."""
+"""Number of values hashed at the beginning, the middle and the end of a weight."""
 PARTIAL = f".{TOWER_FOLDER}.partial"
-"""Where a copy is written before it takes its place, so that a kill leaves no half of one."""
+"""Temporary folder of a copy, so that a killed process leaves no incomplete copy."""
 
 
 def keep_tower(tower: VisionTower, run: str | Path) -> str:
-    """Copy a tower that is a local folder into a run's folder, as ``vision_tower``.
+    """Copy a tower that is a local folder to a run's folder, as ``vision_tower``.
 
-    The main process writes it. A copy that is already there is left alone if it equals the tower. Towers that a name
-    is enough for (hub, timm, open_clip) are not copied, unless a checkpoint brought other weights for one of the hub.
+    The main process writes it. An existing copy that equals the tower is kept. Towers that can be loaded by name (hub,
+    timm, open_clip) are not copied, unless a checkpoint replaced the weights of a hub tower.
 
     Args:
-        tower: the loaded tower.
-        run: the run's output folder; created if needed.
+        tower: The loaded tower.
+        run: Output folder of the run; created if needed.
 
     Returns:
-        What the config is to name as ``mm_vision_tower``: the copy's absolute path, or the tower's own name.
+        The value for ``mm_vision_tower``: the copy's absolute path, or the tower's own name.
 
     Raises:
-        InputError: the copy cannot be written, or the run's checkpoints were made with another tower.
+        InputError: The copy cannot be written, or the run's checkpoints were trained with another tower.
     """
     if not isinstance(tower, HFVisionTower):
         return tower.name
-    # A checkpoint can bring other weights for a tower than those its name stands for. The name alone would then lead a
-    # later stage to the wrong ones, so that such a tower is copied even if it comes from the hub.
+    # A checkpoint can contain other weights for a tower than those published under its name. A later stage that loads
+    # the tower by name would get the wrong weights, so such a tower is copied even if it comes from the hub.
     carried = tower_weights(Path(tower.carried_by)) if tower.carried_by else {}
     source = Path(tower.source)
     if not source.is_dir():
@@ -72,9 +72,9 @@ def keep_tower(tower: VisionTower, run: str | Path) -> str:
 
 
 def keep_copy(folder: Path, target: Path) -> None:
-    """Another name for a tower's files, for checkpoints that are moved away from it; takes no space where links can be.
+    """A second copy of a tower's files, for checkpoints that are moved away from it; hard links where possible.
 
-    Writing the tower anew leaves the files of this copy as they are.
+    Rewriting the tower does not change the files of this copy.
     """
 
     def link(source: str, name: str) -> None:
@@ -87,12 +87,12 @@ def keep_copy(folder: Path, target: Path) -> None:
 
 
 def tower_fingerprint(folder: str | Path) -> str:
-    """Tells towers in local folders apart; the same for a tower, for its vision half and for a copy of either.
+    """Fingerprint of a tower in a local folder; the same for a tower, its vision half and copies of either.
 
     Hashes the configuration, the image processor, and samples of every weight.
 
     Raises:
-        InputError: no tower there, or one that is cut short.
+        InputError: There is no tower, or it is truncated.
     """
     check_weight_files(folder)
     found = TowerFiles.read(Path(folder))
@@ -101,7 +101,7 @@ def tower_fingerprint(folder: str | Path) -> str:
     weights = {_plain(name): tensor for name, tensor in found.weights.items()}
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        # Samples are enough: training changes all of a weight, and a tower may have gigabytes.
+        # Samples are enough: training changes all values of a weight, and a tower may have gigabytes.
         values = tensor.reshape(-1)
         for start in (0, len(values) // 2, max(0, len(values) - SAMPLE)):
             digest.update(values[start : start + SAMPLE].view(torch.uint8).numpy().tobytes())
@@ -110,11 +110,11 @@ def tower_fingerprint(folder: str | Path) -> str:
 
 @dataclass(frozen=True)
 class TowerFiles:
-    """What the files of a tower hold: the vision half only, of one that reads text as well.
+    """The contents of a tower's files; only the vision half of a two-tower model.
 
     Attributes:
-        config: the vision model's configuration.
-        image_processor: the tower's.
+        config: Configuration of the vision model.
+        image_processor: Image processor of the tower.
         weights: Weights by name, in the data type of the files.
     """
 
@@ -124,7 +124,7 @@ class TowerFiles:
 
     @classmethod
     def read(cls, folder: Path, carried: Mapping[str, Tensor] | None = None) -> TowerFiles:
-        """Read a tower's folder; ``carried`` weights take the place of those of the same name."""
+        """Read a tower's folder; ``carried`` weights replace those of the same name."""
         model_class, _ = tower_family(str(folder), str(folder))
         weights = read_weights(folder, lambda name: not any(re.search(pattern, name) for pattern in OTHER_HALF))
         changed = {_plain(name): tensor for name, tensor in (carried or {}).items()}
@@ -135,14 +135,14 @@ class TowerFiles:
         )
 
     def write(self, folder: Path) -> None:
-        """Write a folder that loads as a tower."""
+        """Write a folder that can be loaded as a tower."""
         self.config.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
         weights = {name: tensor.contiguous() for name, tensor in self.weights.items()}
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
     def equals(self, other: TowerFiles) -> bool:
-        """Whether both hold the same tower, every number and its dtype."""
+        """Whether both contain the same tower, with equal values and dtypes."""
         return (
             config_facts(self.config) == config_facts(other.config)
             and processor_settings(self.image_processor) == processor_settings(other.image_processor)
@@ -167,7 +167,8 @@ def _write_unless_there(wanted: TowerFiles, target: Path, name: str) -> None:
             f"{target} is not the vision tower {name!r}, and {', '.join(trained)} beside it were trained with it: give "
             f"--vision_tower {target} to go on with them, or another --output_dir"
         )
-    # The old copy goes only when the new one is whole. A kill in between leaves none, and the next start writes it.
+    # The old copy is removed only when the new one is complete. A kill in between leaves none, and the next start
+    # writes it.
     partial = target.with_name(PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -184,7 +185,7 @@ def _write_unless_there(wanted: TowerFiles, target: Path, name: str) -> None:
 
 
 def _read_whole(folder: Path) -> TowerFiles | None:
-    """What a copy holds; None if there is none, or one that is broken."""
+    """The contents of a copy; None if it is missing or broken."""
     if not (folder / WEIGHTS).is_file() or broken_weight_files(folder):
         return None
     try:

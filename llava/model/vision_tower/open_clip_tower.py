@@ -1,4 +1,4 @@
-"""The picture half of open_clip's models (the ``towers`` extra)."""
+"""The image half of open_clip's models (extra ``towers``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OpenClipVisionTower(VisionTower):
     """An open_clip vision transformer, named ``open_clip:NAME@PRETRAINED``.
 
     PRETRAINED is one of open_clip's tags or a weight file. ``open_clip:hf-hub:OWNER/NAME`` and
-    ``open_clip:local-dir:FOLDER`` bring their own weights and need no PRETRAINED.
+    ``open_clip:local-dir:FOLDER`` include their own weights and need no PRETRAINED.
     """
 
     def _load(self, dtype: torch.dtype | None) -> None:

@@ -1,4 +1,4 @@
-"""What the towers of optional packages share."""
+"""Code shared by the towers of optional packages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from llava.model.vision_tower.base import VisionTower
 
 
 def import_package(package: str, tower: str) -> Any:
-    """Import a package of the ``towers`` extra.
+    """Import a package of the extra ``towers``.
 
     Args:
-        package: its import name.
-        tower: the tower that needs it, for the message.
+        package: Import name.
+        tower: Tower that needs it, for the error message.
 
     Raises:
-        InputError: it is not installed, or cannot be imported.
+        InputError: It is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(package)
@@ -37,7 +37,7 @@ def block_index(tower: VisionTower, depth: int) -> int:
     """The block whose output is the selected hidden state.
 
     Raises:
-        InputError: ``mm_vision_select_layer`` is out of range or asks for the embedding.
+        InputError: ``mm_vision_select_layer`` is out of range or selects the embedding.
     """
     layers = tower.layers_to_run(depth)
     if layers == 0:
@@ -51,10 +51,10 @@ def block_index(tower: VisionTower, depth: int) -> int:
 def square_processor(
     tower: str, size: Sequence[int], mean: Sequence[float], std: Sequence[float], interpolation: str
 ) -> SiglipImageProcessorPil:
-    """An image processor that resizes the whole picture to the tower's square, as SigLIP's does.
+    """An image processor that resizes the whole image to the tower's square, like SigLIP's.
 
     Raises:
-        InputError: the tower's pictures are not square.
+        InputError: The tower's input is not square.
     """
     height, width = size
     if height != width:
@@ -69,7 +69,7 @@ def square_processor(
 
 
 def learn_sizes(tower: VisionTower) -> None:
-    """Set ``image_size``, ``num_patches`` and ``hidden_size`` by encoding one black picture."""
+    """Set ``image_size``, ``num_patches`` and ``hidden_size`` by encoding one black image."""
     tower.eval()
     tower.image_size = tower.image_processor.size["height"]
     with torch.no_grad():

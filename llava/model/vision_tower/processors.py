@@ -1,4 +1,4 @@
-"""Image processors side by side: their settings, and whether they give the same pixels."""
+"""Comparing image processors: their settings, and the pixels they give."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,18 +9,18 @@ from PIL import Image
 
 
 class ImageProcessor(Protocol):
-    """What prepares pictures for a vision tower; transformers' image processors do."""
+    """The interface of an image processor; transformers' image processors implement it."""
 
     @property
     def image_mean(self) -> Any:
-        """Mean of each channel, 0 to 1, that normalising subtracts."""
+        """Mean of each channel, 0 to 1, subtracted when normalising."""
 
     @property
     def size(self) -> Any:
-        """What pictures are resized to: ``height`` and ``width``, or ``shortest_edge``."""
+        """Target size of images: ``height`` and ``width``, or ``shortest_edge``."""
 
     def preprocess(self, images: Any, **kwargs: Any) -> Any:
-        """``pixel_values`` and what goes with them."""
+        """A batch with ``pixel_values``."""
 
     def to_dict(self) -> dict[str, Any]:
         """All settings."""
@@ -33,17 +33,17 @@ SETTINGS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
     *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
 )
-"""What an image processor does to a picture, padding aside."""
+"""Settings that determine the preprocessing of an image, except padding."""
 
 SHAPES = ((64, 64), (97, 41), (40, 111), (23, 24))
-"""Widths and heights of the pictures on which two processors are compared."""
+"""Widths and heights of the images used to compare two processors."""
 
 TOLERANCE = 1e-5
-"""Of normalised pixels: rounding in another order, not another image."""
+"""Tolerance for normalised pixels: allows a different order of rounding, not a different image."""
 
 
 def processor_settings(processor: ImageProcessor) -> dict[str, Any]:
-    """The settings that an image processor has set; sequences as lists, so that equal settings are equal."""
+    """The settings of an image processor that are set; sequences as lists, so that equal settings compare equal."""
     found = processor.to_dict()
     settings = {key: found[key] for key in SETTINGS if found.get(key) is not None}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
@@ -52,14 +52,14 @@ def processor_settings(processor: ImageProcessor) -> dict[str, Any]:
 def pixel_difference(
     one: Callable[[Image.Image], torch.Tensor], other: Callable[[Image.Image], torch.Tensor]
 ) -> str | None:
-    """Compare two ways to prepare pictures on random ones of several shapes.
+    """Compare two ways of preprocessing on random images of several shapes.
 
     Args:
-        one, other: Functions from an RGB picture to its pixel values ``[3, H, W]``.
+        one, other: Functions from an RGB image to its pixel values ``[3, H, W]``.
 
     Returns:
-        Of the first picture that differs, its size and how much, such as ``64 x 64 (by up to 0.3)``; None if all are
-        the same.
+        Size and difference of the first image that differs, such as ``64 x 64 (by up to 0.3)``; None if all are the
+        same.
     """
     random = np.random.default_rng(0)
     for width, height in SHAPES:

@@ -1,4 +1,4 @@
-"""Vision transformers of timm (the ``towers`` extra)."""
+"""Vision transformers from timm (extra ``towers``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX = "timm:"
 class TimmVisionTower(VisionTower):
     """A timm vision transformer, named ``timm:NAME``.
 
-    NAME is whatever ``timm.create_model`` reads: ``vit_so400m_patch14_siglip_384``, ``hf-hub:OWNER/NAME`` or
+    NAME is any name that ``timm.create_model`` accepts: ``vit_so400m_patch14_siglip_384``, ``hf-hub:OWNER/NAME`` or
     ``local-dir:FOLDER``.
     """
 

@@ -50,7 +50,7 @@ def test_scores(student, tmp_path):
     other.mkdir()
     (other / "scores.json").write_text(json.dumps({"sqa": 1.0}))
     assert read_history(student, other).scores == {"sqa": 1.0}
-    with pytest.raises(InputError, match="holds no scores"):
+    with pytest.raises(InputError, match="has no scores"):
         read_history(student, tmp_path / "nowhere")
 
 
@@ -64,7 +64,7 @@ def test_scores_of_other_weights_are_left_out(student, caplog):
     assert read_history(student).scores == {"gqa": 60.0, "pope": 80.0, "avg": 70.0}
     (student / "model.safetensors").write_bytes(b"other weights")
     assert read_history(student).scores == {"pope": 80.0}
-    assert "left out: gqa" in caplog.text
+    assert ": gqa" in caplog.text
 
 
 def test_stages_are_followed_through_local_folders(student, tmp_path):
@@ -98,7 +98,7 @@ def test_readme_of_somebody_else_stays(student, caplog):
     (student / "README.md").write_text("my own notes\n")
     write_student_card(student)
     assert (student / "README.md").read_text() == "my own notes\n"
-    assert "stays as it is" in caplog.text
+    assert "is kept" in caplog.text
 
 
 def test_own_card_is_replaced(student):

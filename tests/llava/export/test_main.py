@@ -89,7 +89,7 @@ def test_projector_only_folder_with_its_base(checkpoint, tmp_path):
 def test_card_alone(student, tmp_path, capsys):
     main(["--to", "card", "--model_path", str(student)])
     assert capsys.readouterr().out.strip() == str(student / "README.md")
-    with pytest.raises(InputError, match="holds no run_config.json"):
+    with pytest.raises(InputError, match="has no run_config.json"):
         main(["--to", "card", "--model_path", str(tmp_path)])
     (student / "README.md").write_text("mine")
     with pytest.raises(InputError, match="left alone"):
@@ -127,7 +127,7 @@ def test_push(checkpoint, tmp_path, fake, capsys):
     ("error", "message"),
     [
         (LocalTokenNotFoundError("no"), "not logged in to the Hub; log in with `hf auth login`, or set HF_TOKEN"),
-        (refused(), "refused the login.*401.*hf auth login"),
+        (refused(), "rejected the login.*401.*hf auth login"),
     ],
 )
 def test_login_is_checked_before_any_work(tmp_path, fake, error, message):
@@ -153,7 +153,7 @@ def test_push_wants_a_whole_name_and_the_right_direction(tmp_path, fake):
     arguments = ["--model_path", "nowhere", "--output", str(tmp_path / "hf"), "--push_to_hub"]
     with pytest.raises(InputError, match="expected USER/NAME"):
         main(["--to", "hf", *arguments, "goat"])
-    with pytest.raises(InputError, match="goes with --to hf"):
+    with pytest.raises(InputError, match="needs --to hf"):
         main(["--from", "hf", *arguments, "jane/goat"])
 
 
