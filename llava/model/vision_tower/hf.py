@@ -141,8 +141,8 @@ def read_image_processor(name: str, checkpoint_folder: str | None = None) -> Ima
     """A tower's image processor, without loading the tower's weights.
 
     Args:
-        name: hub name or folder.
-        checkpoint_folder: a relative ``name`` is also looked for here.
+        name: Hub name or folder.
+        checkpoint_folder: A relative ``name`` is also searched here.
 
     Raises:
         InputError: The tower cannot be found, or has no image processor.
@@ -162,9 +162,9 @@ class HFVisionTower(VisionTower):
     selected one are dropped.
 
     Args:
-        name: hub name or folder.
+        name: Hub name or folder.
         settings: Layer and features to use.
-        checkpoint_folder: a relative ``name`` is also looked for here.
+        checkpoint_folder: A relative ``name`` is also searched here.
     """
 
     def __init__(self, name: str, settings: VisionSettings, checkpoint_folder: str | None = None) -> None:
