@@ -23,7 +23,7 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """How checkpoints are loaded and prompted."""
     add_flag(parser, "--model-base", help="language model that a projector-only checkpoint belongs to")
-    add_flag(parser, "--conv-mode", help="prompt template; by default the one the checkpoint was tuned with")
+    add_flag(parser, "--conv-mode", help="prompt template (default: the one the checkpoint was tuned with)")
     add_device_flags(parser)
     bits = parser.add_mutually_exclusive_group()
     add_flag(bits, "--load-8bit", action="store_true", help="language model in 8 bits (bitsandbytes)")

@@ -48,7 +48,7 @@ class ConversationCollator:
         good = [sample for sample in samples if not isinstance(sample, BadSample)]
         skipped = len(samples) - len(good)
         if not good:
-            logger.warning("every sample of a batch of %d is bad; it trains on nothing", skipped)
+            logger.warning("all %d samples of a batch are bad; the batch contributes nothing to training", skipped)
             good = [self._filler()]
         batch: dict[str, Any] = {
             "input_ids": self._pad([sample["input_ids"] for sample in good], self.pad_token_id),

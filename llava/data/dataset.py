@@ -84,7 +84,7 @@ class ConversationDataset(Dataset):
         if on_bad_sample not in ("error", "skip"):
             raise InputError(f"on_bad_sample is {on_bad_sample!r}, expected 'error' or 'skip'")
         if not 0 <= train_on_inputs <= 1:
-            raise InputError(f"--train_on_inputs is {train_on_inputs}; it is a share of the samples, 0 to 1")
+            raise InputError(f"--train_on_inputs is {train_on_inputs}, expected a fraction of the samples, 0 to 1")
         if image_aspect_ratio not in ASPECT_RATIOS:
             raise InputError(f"image_aspect_ratio {image_aspect_ratio!r} is not supported; use 'pad' or 'square'")
         if image_folder is not None and not Path(image_folder).is_dir():
@@ -155,7 +155,7 @@ class ConversationDataset(Dataset):
         if self._warnings <= WARNINGS_IN_FULL:
             logger.warning("sample skipped: %s", reason)
         if self._warnings == WARNINGS_IN_FULL:
-            logger.warning("further bad samples of this process are counted without a message")
+            logger.warning("further bad samples in this process are only counted")
         return BadSample(reason)
 
     def _refuse_malformed_entries(self) -> None:
@@ -186,12 +186,12 @@ class ConversationDataset(Dataset):
             return
         index, path = missing[0]
         message = (
-            f"{len(missing)} of {looked} images that were looked for are not there, the first: image {str(path)!r} of "
+            f"{len(missing)} of {looked} images checked are missing, the first: image {str(path)!r} of "
             f"{self.annotations.where(index)} does not exist. Check --image_folder; "
-            "`python -m llava.data.check` lists all"
+            "`python -m llava.data.check` lists all of them"
         )
         if self.on_bad_sample == "error":
-            raise InputError(f"{message}; --on_bad_sample skip leaves such samples out")
+            raise InputError(f"{message}. Pass --on_bad_sample skip to leave such samples out")
         logger.warning("%s", message)
 
     def _check_end_of_turn(self) -> None:

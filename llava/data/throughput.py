@@ -109,8 +109,8 @@ def report(found: Throughput, batch: int, step_seconds: float | None) -> str:
     if step_seconds is not None:
         share = batch / found.samples_per_second / step_seconds if found.samples_per_second else math.inf
         lines.append(
-            f"a step         {step_seconds:g} s for {batch} samples a GPU: loading takes {100 * share:.1f} % of it, "
-            f"beside the model; {found.workers_needed(batch, step_seconds)} worker(s) a GPU keep up"
+            f"a step         {step_seconds:g} s for {batch} samples per GPU: loading takes {100 * share:.1f} % of it, "
+            f"in parallel with the model; {found.workers_needed(batch, step_seconds)} worker(s) per GPU keep up"
         )
     return "\n".join(lines)
 
@@ -124,14 +124,14 @@ def main() -> None:
     parser.add_argument("--vision_tower", required=True, help="folder or hub name with the image processor")
     parser.add_argument("--version", default="qwen", help="prompt template")
     parser.add_argument("--image_aspect_ratio", default="pad")
-    parser.add_argument("--workers", type=int, default=4, help="processes of the loader")
-    parser.add_argument("--batch", type=int, default=8, help="samples a GPU and step")
+    parser.add_argument("--workers", type=int, default=4, help="worker processes of the data loader")
+    parser.add_argument("--batch", type=int, default=8, help="samples per GPU and step")
     parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--step_seconds", type=float, help="what a step takes on the GPUs")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--step_seconds", type=float, help="seconds that a training step takes on the GPUs")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if arguments.samples <= arguments.batch:
-        raise InputError(f"--samples {arguments.samples} is not above --batch {arguments.batch}: nothing to measure")
+        raise InputError(f"--samples is {arguments.samples}, expected more than --batch ({arguments.batch})")
     tower = PreTrainedConfig.from_dict({"mm_vision_tower": arguments.vision_tower})
     tokenizer = load_tokenizer(arguments.model_name_or_path, 2048)
     dataset = ConversationDataset(

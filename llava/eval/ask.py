@@ -50,17 +50,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--model-path", nargs="+", required=True, help="checkpoint folders or hub names, one or several")
     flag("--model-base", help="language model that a projector-only checkpoint belongs to")
     flag("--question-file", type=Path, required=True, help="JSON lines with question_id, text and, if any, image")
-    flag("--image-folder", type=Path, help="where paths of pictures start; by default the question file's folder")
-    flag("--answers-file", type=Path, required=True, help="file of the answers; with several checkpoints a folder")
-    flag("--conv-mode", help="prompt template; by default the one the checkpoint was tuned with")
+    flag("--image-folder", type=Path, help="folder of the pictures (default: the question file's)")
+    flag("--answers-file", type=Path, required=True, help="output file; with several checkpoints a folder")
+    flag("--conv-mode", help="prompt template (default: the one the checkpoint was tuned with)")
     add_sampling_flags(parser)
-    flag("--seed", type=int, default=0, help="of the draws, with a temperature above 0")
-    flag("--batch-size", type=int, default=8, help="questions a batch; does not change the answers")
+    flag("--seed", type=int, default=0, help="random seed of sampling, for a temperature above 0")
+    flag("--batch-size", type=int, default=8, help="questions per batch; does not change the answers")
     add_device_flags(parser)
     flag("--attn-implementation", help="as in transformers")
     flag("--num-chunks", type=int, default=1, help="number of processes that share the questions")
-    flag("--chunk-idx", type=int, default=0, help="which of them this is")
-    flag("--overwrite", action="store_true", help="discard answers that are there")
+    flag("--chunk-idx", type=int, default=0, help="which of them this is, from 0")
+    flag("--overwrite", action="store_true", help="discard existing answers")
     return parser.parse_args(argv)
 
 
@@ -114,9 +114,7 @@ def answers_files(paths: Sequence[str], target: Path) -> list[Path]:
     if len(paths) == 1 and not target.is_dir():
         return [target]
     if target.is_file() or target.suffix == ".jsonl":
-        raise InputError(
-            f"--answers-file is {target}, but {len(paths)} checkpoints write a file each; give the folder for them"
-        )
+        raise InputError(f"--answers-file is {target}, but {len(paths)} checkpoints write one file each; give a folder")
     parts = [[part for part in Path(path).parts if part not in ("/", ".")] for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["-".join(own[-depth:]) for own in parts]

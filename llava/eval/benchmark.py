@@ -26,7 +26,9 @@ class MissingFile(InputError):
 def how_to_get(root: Path) -> str:
     """What to run when something is missing below an evaluation root, for error messages."""
     command = f"python -m llava.prepare benchmarks --root {shlex.quote(str(root))}"
-    return f"`{command}` lists what is missing and where to get it; with --download it gets questions and annotations"
+    return (
+        f"`{command}` lists what is missing and where to get it; with --download it downloads questions and annotations"
+    )
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def measure(
         model: a vision-language model in evaluation mode.
         tokenizer, image_processor, template: how it reads.
         annotations: the conversations.
-        image_folder: where paths of pictures start; the annotation file's folder if absent.
+        image_folder: Folder that picture paths are relative to; the annotation file's folder if absent.
         batch_size: conversations at a time; does not change the result.
 
     Raises:
@@ -70,7 +70,7 @@ def measure(
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; it must be at least 1")
     if not len(annotations):
-        raise InputError("there is no conversation in the held-out data")
+        raise InputError("the held-out data has no conversations")
     data = ConversationDataset(
         annotations,
         tokenizer,
@@ -98,10 +98,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     add_flag(parser, "--model-path", required=True, help="checkpoint")
     add_flag(parser, "--data", required=True, help="annotation file")
-    add_flag(parser, "--image-folder", type=Path, help="where paths of pictures start; else the data's folder")
+    add_flag(parser, "--image-folder", type=Path, help="folder of the pictures (default: the data's)")
     add_flag(parser, "--batch-size", type=int, default=8)
-    add_flag(parser, "--conv-mode", help="prompt template; else the one that the checkpoint was tuned with")
-    add_flag(parser, "--out", type=Path, required=True, help="file of the result (JSON)")
+    add_flag(parser, "--conv-mode", help="prompt template (default: the one the checkpoint was tuned with)")
+    add_flag(parser, "--out", type=Path, required=True, help="output file (JSON)")
     add_device_flags(parser)
     arguments = parser.parse_args()
     annotations = open_annotations(arguments.data)

@@ -35,7 +35,7 @@ def write_workbook(questions: Sequence[Question], texts: Sequence[str | None], f
             value = values[name]
             cell = sheet.cell(line, column, _NOT_IN_XML.sub(" ", value) if isinstance(value, str) else value)
             if isinstance(value, str):
-                cell.data_type = "s"  # an answer that begins with "=" is no formula
+                cell.data_type = "s"  # an answer that begins with "=" is not a formula
     path = folder / FILE_NAME
     book.save(path)
     return str(path)

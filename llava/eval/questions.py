@@ -17,7 +17,7 @@ def read_questions(path: Path, image_folder: Path | None = None) -> list[Questio
 
     Args:
         path: the question file.
-        image_folder: where paths of pictures start; the question file's folder if absent.
+        image_folder: Folder that picture paths are relative to; the question file's folder if absent.
 
     Raises:
         InputError: no such file, a malformed line, an id that occurred before, or a picture that is not there; the
@@ -39,20 +39,20 @@ def read_questions(path: Path, image_folder: Path | None = None) -> list[Questio
         name = str(question.question_id)
         if name in seen:
             raise InputError(
-                f"{path}, line {number}: question_id {name!r} is that of line {seen[name]} as well; answers are told "
-                "apart by it, give every question its own"
+                f"{path}, line {number}: question_id {name!r} is also used in line {seen[name]}; "
+                "give every question its own"
             )
         seen[name] = number
         if question.picture is not None and not question.picture.exists():
             missing.append(f"line {number}: {question.picture.name}")
         questions.append(question)
     if not questions:
-        raise InputError(f"{path} has no question; expected JSON lines with question_id, text and, if any, image")
+        raise InputError(f"{path} has no questions; expected JSON lines with question_id, text and, if any, image")
     if missing:
         more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
         raise InputError(
-            f"{path}: {len(missing):,} of {len(questions):,} questions name a picture that is not there "
-            f"({'; '.join(missing[:SHOWN])}{more}); paths start at --image-folder"
+            f"{path}: {len(missing):,} of {len(questions):,} questions name a picture that does not exist "
+            f"({'; '.join(missing[:SHOWN])}{more}); paths are relative to --image-folder"
         )
     return with_keys(questions)
 

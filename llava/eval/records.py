@@ -86,7 +86,7 @@ def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> lis
     """
     if num_chunks < 1 or not 0 <= chunk_idx < num_chunks:
         raise InputError(
-            f"--chunk-idx is {chunk_idx} of --num-chunks {num_chunks}; it must be at least 0 and below --num-chunks"
+            f"--chunk-idx is {chunk_idx} of --num-chunks {num_chunks}; it must be at least 0 and less than --num-chunks"
         )
     count = len(questions)
     return list(questions[count * chunk_idx // num_chunks : count * (chunk_idx + 1) // num_chunks])

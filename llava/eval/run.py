@@ -32,23 +32,23 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--benchmark", default="all", help=f"all, or names separated by commas: {', '.join(BENCHMARKS)}")
     flag("--model-path", help="checkpoint folder or hub name")
     flag("--model-base", help="language model that a projector-only checkpoint belongs to")
-    flag("--eval-root", type=Path, required=True, help="folder that holds a folder for each benchmark")
-    flag("--output-dir", type=Path, required=True, help="where answers and scores go")
-    flag("--conv-mode", help="prompt template; by default the one the checkpoint was tuned with")
-    flag("--batch-size", type=int, default=8, help="questions a batch; does not change the answers")
-    flag("--max-new-tokens", type=int, help="instead of the benchmark's own limit")
+    flag("--eval-root", type=Path, required=True, help="folder with one folder per benchmark")
+    flag("--output-dir", type=Path, required=True, help="output folder of answers and scores")
+    flag("--conv-mode", help="prompt template (default: the one the checkpoint was tuned with)")
+    flag("--batch-size", type=int, default=8, help="questions per batch; does not change the answers")
+    flag("--max-new-tokens", type=int, help="limit on an answer's tokens (default: the benchmark's own)")
     flag("--limit", type=int, help="ask about this many questions, spread over the benchmark")
     add_device_flags(parser)
     flag("--attn-implementation", help="as in transformers")
     flag("--num-chunks", type=int, default=1, help="number of processes that share the questions")
-    flag("--chunk-idx", type=int, default=0, help="which of them this is")
+    flag("--chunk-idx", type=int, default=0, help="which of them this is, from 0")
     flag("--stage", choices=("all", "generate", "score"), default="all", help="what to do")
     flag(
         "--answers-file",
         type=Path,
-        help="score this file of answers instead (one benchmark; no model needed)",
+        help="score this file of answers (one benchmark; needs no model)",
     )
-    flag("--overwrite", action="store_true", help="discard answers that are there")
+    flag("--overwrite", action="store_true", help="discard existing answers")
     return parser.parse_args(argv)
 
 

@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folder or JSON file; NAME=RUN gives it a name")
-    parser.add_argument("--published", action="store_true", help="put the paper's rows below")
+    parser.add_argument("--published", action="store_true", help="add the paper's rows")
     parser.add_argument("--format", choices=FORMATS, default="text")
     arguments = parser.parse_args(argv)
     rows = [row for run in arguments.runs for row in read_rows(run)]

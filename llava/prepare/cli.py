@@ -32,23 +32,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m llava.prepare", description="Make the paper's training mixes from the published files."
     )
-    names = f"{', '.join(MIXES)}, or all; `benchmarks` has a command line of its own"
+    names = f"{', '.join(MIXES)}, or all; `benchmarks` has its own flags, see `benchmarks --help`"
     parser.add_argument("mixes", nargs="*", metavar="MIX", help=names)
     flag = partial(add_flag, parser)
-    flag("--list", action="store_true", help="show the mixes, their files and image folders, and stop")
-    flag("--data", type=Path, help="the data folder: published files and image folders")
-    flag("--out", type=Path, help="where mixes go (default: DATA/mixes)")
-    flag("--source", type=Path, help="the published file, if elsewhere or as .jsonl or .parquet")
-    flag("--dry_run", action="store_true", help="report what is there and what is missing, and stop")
+    flag("--list", action="store_true", help="list the mixes, their files and image folders, and exit")
+    flag("--data", type=Path, help="data folder: published files and image folders")
+    flag("--out", type=Path, help="output folder of the mixes (default: DATA/mixes)")
+    flag("--source", type=Path, help="published file, if it is elsewhere, or a .jsonl or .parquet version")
+    flag("--dry_run", action="store_true", help="report what is there and what is missing, and exit")
     flag("--download", action="store_true", help="download published annotation files (no images)")
-    flag("--any_checksum", action="store_true", help="take a file that is not the published version")
+    flag("--any_checksum", action="store_true", help="accept a file that is not the published version")
     looks = parser.add_mutually_exclusive_group()
-    add_flag(looks, "--check_images", action="store_true", help="read every image once, to its end")
-    add_flag(looks, "--find_images", action="store_true", help="only look whether every image is there")
-    flag("--drop_bad_images", action="store_true", help="leave out rows whose images are bad")
-    flag("--drop_repeated", action="store_true", help="leave out exact repetitions of rows")
-    flag("--sample", type=float, default=1.0, help="share of the rows to keep (default: all)")
-    flag("--seed", type=int, default=0, help="seed of the sample (default: %(default)s)")
+    add_flag(looks, "--check_images", action="store_true", help="read every image completely")
+    add_flag(looks, "--find_images", action="store_true", help="only check that every image exists")
+    flag("--drop_bad_images", action="store_true", help="leave out rows with missing or unreadable images")
+    flag("--drop_repeated", action="store_true", help="leave out exact duplicates of rows")
+    flag("--sample", type=float, default=1.0, help="fraction of the rows to keep (default: all)")
+    flag("--seed", type=int, default=0, help="random seed of --sample (default: %(default)s)")
     flag("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes for images")
     return parser
 
@@ -68,13 +68,13 @@ def check_arguments(args: argparse.Namespace) -> list[Mix]:
     if not args.data.is_dir() and not (args.download or args.dry_run):
         raise InputError(f"data folder {str(args.data)!r} does not exist; make it, or pass --download to fill it")
     if args.source is not None and (len(mixes) > 1 or args.download):
-        raise InputError("--source names the file of one mix that is there already; give one mix and no --download")
+        raise InputError("--source is an existing file of one mix; name one mix and leave out --download")
     if not 0 < args.sample <= 1:
-        raise InputError(f"--sample {args.sample} is no share, expected more than 0 and at most 1")
+        raise InputError(f"--sample is {args.sample}, expected a fraction above 0 and at most 1")
     if args.workers < 0:
-        raise InputError(f"--workers {args.workers} is negative, expected 0 (only this process) or more")
+        raise InputError(f"--workers is {args.workers}, expected 0 (this process alone) or more")
     if args.drop_bad_images and not (args.check_images or args.find_images):
-        raise InputError("--drop_bad_images needs to know the bad images; add --check_images or --find_images")
+        raise InputError("--drop_bad_images needs the images to be checked; add --check_images or --find_images")
     return mixes
 
 

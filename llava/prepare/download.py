@@ -61,7 +61,7 @@ def download(url: str, target: Path, sha256: str | None = None, tries: int = 6, 
             too small, the checksum is wrong, or another process downloads the same file.
     """
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"{url!r} is no web address; check HF_ENDPOINT, which begins with https://")
+        raise InputError(f"{url!r} is not a web address; check HF_ENDPOINT, which begins with https://")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
@@ -102,7 +102,7 @@ class _Part:
                     break
                 except _WrongPart:
                     self.remove()
-                    problem = "the server has another version than the one begun"
+                    problem = "the file on the server has changed"
                 except urllib.error.HTTPError as error:
                     if error.code not in _BUSY:
                         raise self._refused(error) from None
@@ -113,7 +113,7 @@ class _Part:
             else:
                 raise InputError(
                     f"the download of {self.url} failed {tries} times in a row ({problem}); {self.size():,} bytes are "
-                    f"kept in {self.file}: run the same command again to go on from there"
+                    f"kept in {self.file}: run the same command again to resume"
                 )
         self._verify(sha256 or self.known().get("sha256"))
         os.replace(self.file, self.target)
@@ -134,7 +134,7 @@ class _Part:
     def remove(self) -> None:
         """Forget what has come."""
         if self.file.exists():
-            logger.warning("%s is not of the version that the server has now; starting over", self.file)
+            logger.warning("%s was begun with another version of the file; starting over", self.file)
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
@@ -209,7 +209,7 @@ class _Part:
             self.file.unlink()
             self.note.unlink(missing_ok=True)
             raise InputError(
-                f"{self.url} came with SHA-256 {found}, expected {sha256}; it was removed. Run the command again; "
+                f"{self.url} has SHA-256 {found}, expected {sha256}; the download was removed. Run the command again; "
                 f"if that does not help, the publisher may have replaced the file: download it by hand to "
                 f"{self.target} and pass --any_checksum"
             )

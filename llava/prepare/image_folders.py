@@ -1,4 +1,4 @@
-"""The folders of pictures that the mixes refer to, and where their pictures are to be had.
+"""The folders of pictures that the mixes refer to, and where to get their pictures.
 
 Pictures are never downloaded. Mirrors are offered by name because some of the publishers' addresses are dead (most of
 OCR-VQA's). Copies that say that they changed the pictures (made them smaller, say) are not among them.
@@ -79,8 +79,8 @@ IMAGE_FOLDERS = {
         ),
         ImageFolder(
             "ocr_vqa/images",
-            "https://drive.google.com/drive/folders/1_GYPY5UkUy7HIcR0zq3ZCFgeZN7BAfm_ (a script; most of the addresses "
-            "that it asks no longer answer; save all as .jpg)",
+            "https://drive.google.com/drive/folders/1_GYPY5UkUy7HIcR0zq3ZCFgeZN7BAfm_ (a download script; most of "
+            "its addresses no longer answer; save all as .jpg)",
             mirrors=(
                 Mirror(
                     "datasets/weizhiwang/llava_v15_instruction_images/resolve/main/ocr_vqa_images_llava_v15.zip",
@@ -116,7 +116,7 @@ IMAGE_FOLDERS = {
                 Mirror(
                     f"{_SHAREGPT4V}sam_images_share-sft.zip",
                     "8.9 GB",
-                    "the 9,000 of student-finetune; student-pretrain's are to be had from Meta alone",
+                    "the 9,000 of student-finetune; those of student-pretrain are available only from Meta",
                 ),
             ),
         ),

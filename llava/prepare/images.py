@@ -87,12 +87,12 @@ def _finished(
 
 
 def find_missing(folder: Path, paths: list[str]) -> list[Bad]:
-    """``(path, kind, detail)`` of each path that is no file in ``folder``."""
+    """``(path, kind, detail)`` of each path that is not a file in ``folder``."""
     return [(path, MISSING_IMAGE, "no such file") for path in paths if not (folder / path).is_file()]
 
 
 def find_unreadable(folder: Path, paths: list[str]) -> list[Bad]:
-    """``(path, kind, detail)`` of each path that is no file in ``folder`` or no whole picture."""
+    """``(path, kind, detail)`` of each path that is not a whole picture in ``folder``."""
     bad = find_missing(folder, paths)
     missing = {path for path, _, _ in bad}
     for path in paths:

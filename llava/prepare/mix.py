@@ -63,7 +63,7 @@ def make_mix(mix: Mix, source: Path, data: Path, output: Path, options: Options)
         InputError: the source is missing, broken, or not the published version; nothing is written then.
     """
     if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"the mix would be written over its source {source}; choose another --out folder")
+        raise InputError(f"the mix would overwrite its source {source}; choose another --out folder")
     writer = EntryWriter(output)
     origin = _identify(mix, source, options.any_checksum)
     tally = Tally()
@@ -100,10 +100,10 @@ def _identify(mix: Mix, source: Path, any_checksum: bool) -> dict[str, Any]:
     with tqdm(total=size, unit="B", unit_scale=True, desc=f"SHA-256 of {source.name}", disable=None) as bar:
         found = sha256_of(source, bar.update)
     if mix.sha256 and found != mix.sha256 and not any_checksum:
-        published = f", published are {mix.size}" if mix.size else ""
+        published = f", {mix.size} published" if mix.size else ""
         raise InputError(
             f"{source} has SHA-256 {found}, the published file {mix.sha256} ({size:,} bytes found{published}): it is "
-            "cut short, changed or another version. Remove it and pass --download, or pass --any_checksum to use it "
+            "truncated, modified or another version. Remove it and pass --download, or pass --any_checksum to use it "
             "as it is"
         )
     matches = None if mix.sha256 is None else found == mix.sha256

@@ -67,7 +67,7 @@ def state_of(mix: Mix, data: Path, source: Path | None) -> MixState:
         note = f"{file.stat().st_size:,} bytes" + (f" ({note})" if note else "")
     part = data / f"{mix.places[0]}.part"
     if not there and part.is_file():
-        note = f"{part.stat().st_size:,} bytes of it are there, --download goes on"
+        note = f"{part.stat().st_size:,} bytes are there; --download resumes from them"
     rows: list[tuple[str, ...]] = [("file", _state(there), str(file or data / mix.places[0]), note)]
     missing = []
     for folder in (IMAGE_FOLDERS[path] for path in MIX_FOLDERS[mix.name]):

@@ -76,8 +76,8 @@ def _parquet_rows(path: Path, progress: Progress | None) -> Iterator[Row]:
             columns = file.schema_arrow
             if "image" in columns.names and pa.types.is_struct(columns.field("image").type):
                 raise InputError(
-                    f"{path} holds the pictures themselves in its column 'image', expected their paths; write them "
-                    "to files first and put their paths in the column"
+                    f"{path} holds pictures in its column 'image', expected paths; write the pictures to files "
+                    "and put their paths in the column"
                 )
             share = path.stat().st_size / max(file.metadata.num_rows, 1)
             index = 0
@@ -145,11 +145,11 @@ def _fix_images(raw: dict[str, Any], prefix: str, result: Converted) -> None:
 
 def _path(path: str, prefix: str) -> str:
     if "://" in path:
-        raise EntryError(URL_IMAGE, f"image {path!r} is an address, expected a path")
+        raise EntryError(URL_IMAGE, f"image {path!r} is a URL, expected a path")
     tidy = path.replace("\\", "/")
     parts = [part for part in tidy.split("/") if part not in ("", ".")]
     if tidy.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
-        raise EntryError(OUTSIDE_PATH, f"image {path!r} does not lie in the image folder")
+        raise EntryError(OUTSIDE_PATH, f"image {path!r} is outside the image folder")
     tidy = "/".join(parts)
     return tidy if not prefix or tidy.startswith(f"{prefix}/") else f"{prefix}/{tidy}"
 

@@ -153,5 +153,5 @@ def get_mix(name: str) -> Mix:
         InputError: no such mix; the message lists them.
     """
     if name not in MIXES:
-        raise InputError(f"no mix {name!r}; there are {', '.join(MIXES)}, and 'all' for the four of them")
+        raise InputError(f"unknown mix {name!r}; expected {', '.join(MIXES)}, or all")
     return MIXES[name]

@@ -104,8 +104,8 @@ def _writable_root(path: Path, name: str) -> Path:
         except OSError as error:
             logger.debug("no annotation cache in %s: %s", root, error)
     raise InputError(
-        f"no folder for the annotation cache can be written to; tried {', '.join(map(str, candidates))}; "
-        "set LLAVA_CACHE"
+        f"no folder for the annotation cache is writable; tried {', '.join(map(str, candidates))}; "
+        "set LLAVA_CACHE to one that is"
     )
 
 
@@ -133,7 +133,7 @@ def _convert_parts(path: Path, size: int, work: Path, bar: tqdm) -> list[dict[st
         try:
             return _convert_in_workers(path, parts, work, bar)
         except (OSError, ValueError, WorkerError) as error:
-            logger.warning("%s is converted by one process, as several failed: %s", path, error)
+            logger.warning("converting %s in one process, because several failed: %s", path, error)
             bar.reset()
             for folder in work.iterdir():
                 shutil.rmtree(folder)

@@ -199,7 +199,9 @@ def _text(text: str, name: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise EntryError(MALFORMED_ENTRY, f"{name} has half a character (a lone surrogate) at {error.start}") from None
+        raise EntryError(
+            MALFORMED_ENTRY, f"{name} contains a lone surrogate (half a character) at {error.start}"
+        ) from None
     return text
 
 

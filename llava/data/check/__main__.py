@@ -160,16 +160,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of the checker."""
     parser = argparse.ArgumentParser(prog="python -m llava.data.check", description="Check LLaVA-format training data.")
     parser.add_argument("--data_path", required=True, help=".json or .jsonl file, or several separated by commas")
-    parser.add_argument("--image_folder", type=Path, help="where image paths start (default: beside the data file)")
-    parser.add_argument("--model_name_or_path", help="a model whose tokenizer measures the samples")
+    parser.add_argument("--image_folder", type=Path, help="folder of the images (default: the data file's)")
+    parser.add_argument("--model_name_or_path", help="model whose tokenizer measures the samples")
     parser.add_argument("--version", default="qwen", help="prompt template (default: %(default)s)")
-    parser.add_argument("--model_max_length", type=int, help="limit on a sample's positions; needs a tokenizer")
-    parser.add_argument(
-        "--visual_tokens", type=int, default=729, help="positions an image takes (default: %(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes (0: only this one)")
+    parser.add_argument("--model_max_length", type=int, help="most tokens of a sample; needs a tokenizer")
+    parser.add_argument("--visual_tokens", type=int, default=729, help="tokens of an image (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="worker processes (0: none)")
     parser.add_argument("--no_images", action="store_true", help="do not open images")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to this file")
     return parser
 
 
@@ -185,13 +183,17 @@ def make_checker(args: argparse.Namespace) -> Checker:
     if args.image_folder is not None and not args.image_folder.is_dir():
         raise InputError(f"image folder {str(args.image_folder)!r} does not exist")
     if args.workers < 0 or args.visual_tokens < 1:
-        raise InputError(f"--workers {args.workers} and --visual_tokens {args.visual_tokens} must be 0 or 1 at least")
+        raise InputError(
+            f"--workers is {args.workers} and --visual_tokens {args.visual_tokens}; expected at least 0 and at least 1"
+        )
     get_template(args.version)
     if args.model_name_or_path is not None:
         if not kept_tokenizer(args.model_name_or_path).is_fast:
-            raise InputError(f"the tokenizer of {args.model_name_or_path!r} is a slow one; a fast one is needed")
+            raise InputError(
+                f"the tokenizer of {args.model_name_or_path!r} is slow; choose a model with a fast tokenizer"
+            )
     elif args.model_max_length is not None:
-        raise InputError("--model_max_length is counted in tokens; pass --model_name_or_path for the tokenizer")
+        raise InputError("--model_max_length needs a tokenizer; pass --model_name_or_path")
     settings = Settings(args.model_name_or_path, args.version, args.model_max_length, args.visual_tokens)
     return Checker(files, args.image_folder, settings, args.workers, not args.no_images)
 

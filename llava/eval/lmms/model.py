@@ -67,7 +67,7 @@ class AlignTI(lmms):
         self.pretrained = str(pretrained)  # the base class names its cache after it
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1:
-            raise InputError(f"--batch_size is {batch_size!r}; give a number of at least 1")
+            raise InputError(f"--batch_size is {batch_size!r}, expected a number of at least 1")
         self.batch_size = int(batch_size)
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index

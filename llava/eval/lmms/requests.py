@@ -68,7 +68,7 @@ def pictures_of(visuals: Iterable[Any] | None) -> list[Image.Image]:
         visuals: PIL pictures or picture files; ``None`` alone or in between stands for no picture.
 
     Raises:
-        InputError: something else, such as sound, or a file that is no picture (a video).
+        InputError: something else, such as sound, or a file that is not a picture (a video).
     """
     pictures = []
     for visual in visuals or ():

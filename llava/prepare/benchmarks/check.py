@@ -67,11 +67,11 @@ def check(source: BenchmarkSource, root: Path, origins: dict[str, Any]) -> State
             item = Item("published", MISSING, folder / file.place, f"{file.url}{size}")
             part = folder / f"{file.archive or file.place}.part"
             if part.is_file():
-                item.more.append(f"{part.stat().st_size:,} bytes of it are there, --download goes on")
+                item.more.append(f"{part.stat().st_size:,} bytes are there; --download resumes from them")
             if file.archive:
-                item.more.append(f"--download takes it out of that; an archive that you put in {folder} is unpacked")
+                item.more.append(f"--download extracts it from there, or from an archive that you put in {folder}")
             if file.terms:
-                item.more.append(f"{file.terms}: --download gets it with --accept_terms")
+                item.more.append(f"{file.terms}: pass --accept_terms to download it")
             state.items.append(item)
     questions = source.question_file(folder)
     if source.make is not None:
@@ -123,7 +123,7 @@ def _read(source: BenchmarkSource, path: Path, folder: Path, state: State) -> No
             number = found[figure.what]
             state.counts.append({**asdict(figure), "found": number, "agrees": figure.agrees(number)})
         off = [
-            f"{count['found']:,} {count['what'] or 'questions'}, published are {count['rows']:,} ({count['stated_by']})"
+            f"{count['found']:,} {count['what'] or 'questions'}, {count['rows']:,} published ({count['stated_by']})"
             for count in state.counts
             if not count["agrees"]
         ]
@@ -152,14 +152,16 @@ def _picture_item(source: BenchmarkSource, folder: Path, questions: Sequence[Que
     if questions and not absent:
         return Item("pictures", FOUND, path)
     if not questions and path.is_dir():
-        return Item("pictures", FOUND, path, "not looked at: there are no questions yet")
+        return Item("pictures", FOUND, path, "not checked: there are no questions yet")
     item = Item("pictures", WRONG if questions and path.is_dir() else MISSING, path)
     if pictures is None:
-        item.note = f"{len(absent):,} of {len(questions):,} questions have none, the first: {absent[0].name}"
+        item.note = f"{len(absent):,} of {len(questions):,} questions have no picture, the first: {absent[0].name}"
         item.more += [source.absent_pictures] if source.absent_pictures else []
         return item
     if item.state == WRONG:
-        item.more.append(f"{len(absent):,} of {len(questions):,} questions have none, the first: {absent[0].name}")
+        item.more.append(
+            f"{len(absent):,} of {len(questions):,} questions have no picture, the first: {absent[0].name}"
+        )
     item.note = f"{pictures.get}, to be unpacked in {folder / pictures.unpack_in}"
     shared = folder.parent.parent / pictures.shared
     if pictures.shared and shared.is_dir():

@@ -32,13 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
         description="Get the six benchmarks' question and annotation files and check them.",
     )
     flag = partial(add_flag, parser)
-    flag("--list", action="store_true", help="show files, addresses and counts, and stop")
+    flag("--list", action="store_true", help="list files, addresses and counts, and exit")
     flag("--root", type=Path, default=DEFAULT_ROOT, help="folder of the benchmarks (default: %(default)s)")
-    flag("--only", default="all", metavar="NAMES", help=f"benchmarks, with commas between: {', '.join(SOURCES)}")
+    flag("--only", default="all", metavar="NAMES", help=f"benchmarks, separated by commas: {', '.join(SOURCES)}")
     flag("--download", action="store_true", help="download question and annotation files (no pictures)")
-    flag("--accept_terms", action="store_true", help="download what has terms of use as well; you have agreed to them")
+    flag("--accept_terms", action="store_true", help="also download files with terms of use, which you have agreed to")
     flag("--eval_zip", type=Path, help="LLaVA's eval.zip (default: ROOT/eval.zip if it is there)")
-    flag("--dry_run", action="store_true", help="report what is there and what is missing, change nothing")
+    flag("--dry_run", action="store_true", help="report what is there and what is missing, and exit")
     return parser
 
 

@@ -114,7 +114,7 @@ def _unpack(file: Published, archive: Path, folder: Path) -> None:
         with opened(archive) as packed:
             name = member(packed, file.member)
             if name is None:
-                raise InputError(f"{archive} holds no {file.member}; remove it and download {file.url} again")
+                raise InputError(f"{archive} does not contain {file.member}; remove it and download {file.url} again")
             part = target.with_name(f"{target.name}.part")
             with packed.open(name) as source, part.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
@@ -127,7 +127,7 @@ def _unpack(file: Published, archive: Path, folder: Path) -> None:
     found = sorted(path for path in part.rglob(file.holds) if path.is_dir() and "__MACOSX" not in path.parts)
     if not found:
         shutil.rmtree(part)
-        raise InputError(f"{archive} has no folder {file.holds!r} in it; is it {file.url}?")
+        raise InputError(f"{archive} does not contain a folder {file.holds!r}; is it the archive from {file.url}?")
     os.replace(found[0].parent, target)
     shutil.rmtree(part, ignore_errors=True)
 

@@ -135,5 +135,5 @@ def _lines(rows: Iterable[Row]) -> str:
 
 def _unknown_form(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} is not of the published form ({type(error).__name__}: {error}); remove it and download it again"
+        f"{path} does not have the published format ({type(error).__name__}: {error}); remove it and download it again"
     )

@@ -209,7 +209,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                 make=make.mme_questions,
                 expected={"llava_mme.jsonl": _counts(2_374, pictures=1_187)},
                 question_bytes=564_644,
-                absent_pictures="the release's readme.txt says where pictures of landmark and artwork are to be had",
+                absent_pictures="the release's readme.txt says where to get the pictures of landmark and artwork",
             ),
             BenchmarkSource(
                 name="mmbench",
@@ -245,5 +245,5 @@ def get_sources(names: str) -> list[BenchmarkSource]:
     wanted = list(SOURCES) if names == "all" else list(dict.fromkeys(names.split(",")))
     unknown = [name for name in wanted if name not in SOURCES]
     if unknown:
-        raise InputError(f"no benchmark {unknown[0]!r}; there are {', '.join(SOURCES)}, and all for the six of them")
+        raise InputError(f"unknown benchmark {unknown[0]!r}; expected {', '.join(SOURCES)}, or all")
     return [SOURCES[name] for name in wanted]

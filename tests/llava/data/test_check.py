@@ -170,7 +170,7 @@ def test_command_line_with_workers(messy, pictures, tokenizer_folder, check):
         (["--version", "vicuna"], "unknown prompt template 'vicuna'"),
         (["--model_max_length", "100"], "--model_name_or_path"),
         (["--model_name_or_path", "/no/model"], "no tokenizer.*'/no/model'"),
-        (["--workers", "-1"], "--workers -1"),
+        (["--workers", "-1"], "--workers is -1"),
     ],
 )
 def test_wrong_usage(write_json, talk, arguments, words):

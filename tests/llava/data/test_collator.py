@@ -61,7 +61,7 @@ def test_bad_samples_are_dropped_and_counted():
 def test_a_batch_of_bad_samples_is_one_idle_row(side, caplog):
     with caplog.at_level(logging.WARNING):
         batch = ConversationCollator(PAD, side)([BadSample("x"), BadSample("y")])
-    assert "every sample of a batch of 2 is bad" in caplog.text
+    assert "all 2 samples of a batch are bad" in caplog.text
     assert batch.pop("skipped") == 2
     assert {key: value.tolist() for key, value in batch.items()} == {
         "input_ids": [[PAD]],

@@ -126,7 +126,7 @@ def test_images_are_looked_for_before_training(make, entries, talk, caplog):
         make(entries).look_for_images()
     broken = {"id": "x", "image": "no.png", "conversations": talk("<image>\nq", "")}
     make([*entries, broken], on_bad_sample="skip").look_for_images()
-    assert "1 of 3 images that were looked for are not there" in caplog.text
+    assert "1 of 3 images checked are missing" in caplog.text
     make([entries[1]]).look_for_images()
     many = [entries[0] | {"image": "gone.png" if index == 999 else "a.png"} for index in range(1000)]
     with pytest.raises(InputError, match="1 of 256 images"):
@@ -173,7 +173,7 @@ def test_only_the_first_few_are_described(make, entries, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert sum("does not exist" in line for line in lines) == 5
     assert "0.png" in lines[0]
-    assert sum("without a message" in line for line in lines) == 1
+    assert sum("only counted" in line for line in lines) == 1
 
 
 def test_wrong_arguments(make, entries):

@@ -348,13 +348,13 @@ def test_one_writer_at_a_time(prepare, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["mix"], "no mix 'mix'; there are teacher-pretrain, .* and 'all'"),
+        (["mix"], "unknown mix 'mix'; expected teacher-pretrain, .* or all"),
         ([], "no mix given"),
         (["all"], "pass --data"),
         (["all", "--data", "nowhere"], "'nowhere' does not exist"),
         (["all", "--data", ".", "--source", "x.json"], "one mix"),
-        (["all", "--data", ".", "--sample", "0"], "--sample 0.0 is no share"),
-        (["all", "--data", ".", "--workers", "-1"], "--workers -1 is negative"),
+        (["all", "--data", ".", "--sample", "0"], "--sample is 0.0, expected a fraction"),
+        (["all", "--data", ".", "--workers", "-1"], "--workers is -1"),
         (["all", "--data", ".", "--drop_bad_images"], "add --check_images or --find_images"),
         (["teacher-finetune", "--data", "."], "no llava_v1_5_mix665k.json in . .*https://.*--download.*--source"),
         (["teacher-finetune", "--data", ".", "--source", "x.json"], "x.json does not exist"),
@@ -375,7 +375,7 @@ def test_source_elsewhere(prepare, tmp_path):
 def test_the_source_is_not_overwritten(no_figures, tmp_path):
     path = tmp_path / "teacher-finetune.json"
     path.write_text(json.dumps(SAMPLES["teacher-finetune"]))
-    with pytest.raises(InputError, match="over its source"):
+    with pytest.raises(InputError, match="overwrite its source"):
         cli.main(["teacher-finetune", "--data", str(tmp_path), "--out", str(tmp_path), "--source", str(path)])
 
 
@@ -385,7 +385,7 @@ def test_dry_run_says_what_is_missing(prepare, tmp_path):
     assert "file    missing" in text and "https://huggingface.co/datasets/Lin-Chen/ShareGPT4V" in text
     assert "ai.meta.com/datasets/segment-anything-downloads" in text
     (tmp_path / f"{sources.MIXES['student-pretrain'].places[0]}.part").write_bytes(b"123")
-    assert "  3 bytes of it are there, --download goes on" in prepare("student-pretrain", "--dry_run")[1]
+    assert "  3 bytes are there; --download resumes from them" in prepare("student-pretrain", "--dry_run")[1]
     put(tmp_path, "student-pretrain")
     draw(tmp_path, *images_of("student-pretrain"))
     status, text, _ = prepare("student-pretrain", "--dry_run")

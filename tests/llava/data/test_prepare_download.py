@@ -137,7 +137,7 @@ def test_giving_up_keeps_what_came(server, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "time", SimpleNamespace(sleep=stop_after_first))  # not for the server's threads
-        with pytest.raises(InputError, match=r"failed 3 times in a row \(503 .*1,000,000 bytes are kept.*go on"):
+        with pytest.raises(InputError, match=r"failed 3 times in a row \(503 .*1,000,000 bytes are kept.*resume"):
             download(f"{server.url}/x.json", target, tries=3)
     assert left(tmp_path) == ["x.json.part", "x.json.part.json"]
     server.refuse, server.requests = [], []
@@ -191,7 +191,7 @@ def test_a_complete_part_is_verified_without_a_request(server, tmp_path):
 
 
 def test_wrong_checksum(server, tmp_path):
-    with pytest.raises(InputError, match=f"SHA-256 {SHA256}, expected {'0' * 64}; it was removed"):
+    with pytest.raises(InputError, match=f"has SHA-256 {SHA256}, expected {'0' * 64}; the download was removed"):
         download(f"{server.url}/x.json", tmp_path / "x.json", "0" * 64)
     assert left(tmp_path) == []
 
@@ -214,7 +214,7 @@ def test_hub_resumes_behind_its_redirect(server, tmp_path):
 
 
 def test_no_web_address(tmp_path):
-    with pytest.raises(InputError, match="'hub/x.json' is no web address; check HF_ENDPOINT"):
+    with pytest.raises(InputError, match="'hub/x.json' is not a web address; check HF_ENDPOINT"):
         download("hub/x.json", tmp_path / "x.json")
 
 

@@ -44,5 +44,5 @@ def test_workers_needed():
 
 
 def test_too_few_samples(world, monkeypatch):
-    with pytest.raises(InputError, match="--samples 4 is not above --batch 8"):
+    with pytest.raises(InputError, match="--samples is 4, expected more than --batch .8."):
         run(world, monkeypatch, "--samples", "4")

@@ -242,7 +242,7 @@ def test_an_answers_file_of_another_program_is_left_alone(ask, tmp_path):
 
 def test_wrong_usage(ask, checkpoint, other, tmp_path):
     for models, flags, message in (
-        ((checkpoint, other), {}, "answers.jsonl, but 2 checkpoints write a file each; give the folder"),
+        ((checkpoint, other), {}, "answers.jsonl, but 2 checkpoints write one file each; give a folder"),
         ((checkpoint, checkpoint), {"answers_file": tmp_path / "out"}, "names a checkpoint twice"),
         ((), {"num_chunks": 2, "chunk_idx": 2}, "--chunk-idx is 2 of --num-chunks 2"),
         ((), {"temperature": -1}, "the temperature is -1.0"),

@@ -50,7 +50,7 @@ GOOD = {"question_id": 1, "text": "What?"}
         ({"question_id": 1.5, "text": "?"}, "line 2: question_id is 1.5, expected text or a whole number"),
         ({"question_id": 2, "text": " "}, "line 2: text is ' ', expected a question"),
         ({"question_id": 2, "text": "?", "image": ["a.png"]}, "line 2: image is .*the path of one picture"),
-        ({"question_id": "1", "text": "?"}, "line 2: question_id '1' is that of line 1 as well; .*give every question"),
+        ({"question_id": "1", "text": "?"}, "line 2: question_id '1' is also used in line 1; .*give every question"),
         ({"question_id": 2, "text": "?", "image": "b.png"}, r"1 of 2 questions .*\(line 2: .*b.png\).*--image-folder"),
     ],
 )

@@ -39,15 +39,15 @@ def test_what_is_wrong(run, small, web, tmp_path, add_pictures):
     questions = root / "gqa/llava_gqa_testdev_balanced.jsonl"
     questions.write_text("".join(questions.read_text().splitlines(keepends=True)[:-1]))
     text = run("--only", "gqa", "--dry_run")[1]
-    assert "contents   wrong" in text and "2 questions, published are 3 (the sample)" in text
+    assert "contents   wrong" in text and "2 questions, 3 published (the sample)" in text
 
     (root / "pope/val2014/COCO_1.jpg").unlink()
     text = run("--only", "pope", "--dry_run")[1]
-    assert "pictures   wrong" in text and "6 of 6 questions have none, the first: " in text
+    assert "pictures   wrong" in text and "6 of 6 questions have no picture, the first: " in text
 
     (root / "MME/MME_Benchmark_release_version/count/1.jpg").unlink()
     text = run("--only", "mme", "--dry_run")[1]
-    assert "2 of 28 questions have none" in text and "count/1.jpg" in text and "readme.txt says where" in text
+    assert "2 of 28 questions have no picture" in text and "count/1.jpg" in text and "readme.txt says where" in text
 
 
 def test_counts_are_compared_with_the_published_ones(run, web, tmp_path, add_pictures, block):
@@ -56,12 +56,12 @@ def test_counts_are_compared_with_the_published_ones(run, web, tmp_path, add_pic
     status, text = run("--download", "--accept_terms")
     assert status == 1 and "0 of 6 ready" in text
     for words in (
-        "3 questions, published are 12,578 (LLaVA's question file); 1 pictures, published are 398",
-        "2 questions, published are 4,241 (LLaVA's question file); 1 with a picture, published are 2,017",
-        "1 questions, published are 5,000",
-        "6 questions, published are 8,910 (LLaVA's question file); 2 adversarial, published are 3,000",
-        "28 questions, published are 2,374",
-        "2 questions, published are 4,377 (LLaVA's evaluation); 1 asked once, published are 1,164",
+        "3 questions, 12,578 published (LLaVA's question file); 1 pictures, 398 published",
+        "2 questions, 4,241 published (LLaVA's question file); 1 with a picture, 2,017 published",
+        "1 questions, 5,000 published",
+        "6 questions, 8,910 published (LLaVA's question file); 2 adversarial, 3,000 published",
+        "28 questions, 2,374 published",
+        "2 questions, 4,377 published (LLaVA's evaluation); 1 asked once, 1,164 published",
     ):
         assert words in text
     assert "not LLaVA's file: " in block(text, "gqa") and "LLaVA's has 2,276,997" in block(text, "gqa")
@@ -72,11 +72,11 @@ def test_damaged_archives(run, tmp_path, pack, web):
     folder.mkdir(parents=True)
     for content, words in (
         (web.files["questions1.2.zip"][:-50], "questions1.2.zip cannot be unpacked"),
-        (pack(**{"other.json": "{}"}), "questions1.2.zip holds no testdev_balanced_questions.json"),
+        (pack(**{"other.json": "{}"}), "questions1.2.zip does not contain testdev_balanced_questions.json"),
     ):
         (folder / "questions1.2.zip").write_bytes(content)
         assert words in run("--only", "gqa")[1]
     (tmp_path / "eval/MME").mkdir()
     (tmp_path / "eval/MME/MME_Benchmark_release_version.zip").write_bytes(pack(**{"x/1.txt": ""}))
-    assert "has no folder 'existence' in it" in run("--only", "mme")[1]
+    assert "does not contain a folder 'existence'" in run("--only", "mme")[1]
     assert not list(tmp_path.rglob("*.part"))

@@ -25,7 +25,7 @@ def test_an_empty_place(run, tmp_path, block):
     assert "academic research only" in block(text, "mme") and "--accept_terms" in block(text, "mme")
     assert "0 of 6 ready" in text
     assert run("--only", "gqa,pope", "--dry-run")[1].count("published") >= 2  # dashes work as well
-    with pytest.raises(InputError, match="no benchmark 'vqav2'; there are gqa, sqa"):
+    with pytest.raises(InputError, match="unknown benchmark 'vqav2'; expected gqa, sqa"):
         run("--only", "vqav2")
 
 

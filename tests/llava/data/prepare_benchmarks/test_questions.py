@@ -163,13 +163,15 @@ def test_mme_without_a_picture_or_a_subtask(tmp_path, mme):
 
 def test_annotations_of_another_form(tmp_path):
     write(tmp_path / "data/testdev_balanced_questions.json", {"1": {"question": "?"}})
-    with pytest.raises(InputError, match="testdev.*not of the published form .KeyError: 'imageId'.*download it again"):
+    with pytest.raises(
+        InputError, match="testdev.*does not have the published format .KeyError: 'imageId'.*download it again"
+    ):
         gqa_questions(tmp_path)
     write(tmp_path / "problems.json", {})
     write(tmp_path / "pid_splits.json", {"test": ["4"]})
-    with pytest.raises(InputError, match="problems.json is not of the published form .KeyError: '4'"):
+    with pytest.raises(InputError, match="problems.json does not have the published format .KeyError: '4'"):
         sqa_questions(tmp_path)
     write(tmp_path / "TextVQA_0.5.1_val.json", {"data": [{"image_id": "a", "question": "?"}]})
     write(tmp_path / "TextVQA_Rosetta_OCR_v0.2_val.json", {"data": []})
-    with pytest.raises(InputError, match="TextVQA_0.5.1_val.json is not of the published form .KeyError: 'a'"):
+    with pytest.raises(InputError, match="TextVQA_0.5.1_val.json does not have the published format .KeyError: 'a'"):
         textvqa_questions(tmp_path)
