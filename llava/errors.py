@@ -10,7 +10,7 @@ from pathlib import Path
 
 LAST_WORDS = "ALIGN_TI_LAST_WORDS"
 """Environment variable: a folder for the messages that processes end with. Whoever started several processes sets it
-and shows the messages once all have ended, each once and as the last lines (``align_ti.supervise``)."""
+and shows the messages once all have ended, each once and as the last lines (``align_ti.launch.supervise``)."""
 
 
 class InputError(ValueError):

@@ -1,19 +1,16 @@
 #!/usr/bin/env bash
 # The miniature's language models read about pictures in words, whole texts first and then answers alone, as public ones are
-# pretrained and then tuned.
+# pretrained and then tuned. The values are in playground/mini/recipes.
 #
 #   bash playground/mini/words.sh teacher      (or student)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
 export PRESET=${PRESET:-mini}
-source "$(dirname "$0")/../../scripts/_stages.sh"
 role=${1:-}
-case $role in
-    teacher) base=$TEACHER_BASE answers=("${TEACHER_WORDS_EXTRA[@]}") ;;
-    student) base=$STUDENT_BASE answers=("${STUDENT_WORDS_EXTRA[@]}") ;;
-    *) fail "usage: words.sh teacher|student [flags]; got '$role'" ;;
-esac
-shift
-texts=$CHECKPOINTS/$role-texts
-if [[ -n ${PRINT_ONLY:-} || ! -e $texts/trainer_state.json ]]; then
-    ( pretrain "$role" "$base" "$MINI/words.json" "$MINI/images" "${TEXTS_EXTRA[@]}" --output_dir "$texts" "$@" )
+if [[ $role != teacher && $role != student ]]; then
+    echo "error: usage: words.sh teacher|student [flags]; got '$role'" >&2
+    exit 2
 fi
-pretrain "$role" "$texts" "$MINI/words.json" "$MINI/images" "${answers[@]}" --output_dir "$CHECKPOINTS/$role-words" "$@"
+shift
+bash scripts/align-ti.sh pretrain "playground/mini/recipes/$role-texts.yaml" "$@"
+exec bash scripts/align-ti.sh pretrain "playground/mini/recipes/$role-words.yaml" "$@"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
-# Uniform alignment (the paper's Table 6, after LLaVA-KD): SFT + KD, and all visual tokens aligned with equal weights.
-source "$(dirname "$0")/../_stages.sh"
-distill uniform-alignment sft,kd,iva --iva_weights uniform "$@"
+# Uniform alignment (Table 6, after LLaVA-KD): SFT + KD, and all visual tokens aligned with equal weights.
+# The values are in scripts/recipes/uniform-alignment.yaml.
+cd "$(dirname "$0")/../.."
+exec bash scripts/align-ti.sh distill uniform-alignment "$@"

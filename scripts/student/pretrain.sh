@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Student, stage 1: align the projector on captions (ShareGPT4V-PT, 1.2M; lr 1e-3, global batch 256).
-source "$(dirname "$0")/../_stages.sh"
-pretrain student "$STUDENT_LM" "$STUDENT_PRETRAIN_DATA" "$STUDENT_PRETRAIN_IMAGES" \
-    "${STUDENT_PRETRAIN_EXTRA[@]}" "$@"
+# The values are in scripts/recipes/student-pretrain.yaml.
+cd "$(dirname "$0")/../.."
+exec bash scripts/align-ti.sh pretrain student "$@"

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Teacher, stage 2: instruction tuning (LLaVA-mix-665k; lr 2e-5, global batch 128).
-source "$(dirname "$0")/../_stages.sh"
-DEEPSPEED_CONFIG=${TEACHER_DEEPSPEED_CONFIG:-}
-finetune teacher "$TEACHER_LM" "$TEACHER_FINETUNE_DATA" "$TEACHER_FINETUNE_IMAGES" "$TEACHER_FINETUNE_LR" \
-    "${TEACHER_FINETUNE_EXTRA[@]}" "$@"
+# The values are in scripts/recipes/teacher-finetune.yaml.
+cd "$(dirname "$0")/../.."
+exec bash scripts/align-ti.sh finetune teacher "$@"

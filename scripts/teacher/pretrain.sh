@@ -1,7 +1,5 @@
 #!/usr/bin/env bash
 # Teacher, stage 1: align the projector on captions (LLaVA-558k; lr 1e-3, global batch 256).
-source "$(dirname "$0")/../_stages.sh"
-DEEPSPEED_CONFIG=${TEACHER_DEEPSPEED_CONFIG:-}
-PRETRAIN_LR=${TEACHER_PRETRAIN_LR:-$PRETRAIN_LR}
-pretrain teacher "$TEACHER_LM" "$TEACHER_PRETRAIN_DATA" "$TEACHER_PRETRAIN_IMAGES" \
-    "${TEACHER_PRETRAIN_EXTRA[@]}" "$@"
+# The values are in scripts/recipes/teacher-pretrain.yaml.
+cd "$(dirname "$0")/../.."
+exec bash scripts/align-ti.sh pretrain teacher "$@"

@@ -35,7 +35,7 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
         os.execvpe(command[0], list(command), dict(environment))
     words = list(command)
     if words[2] == "torch.distributed.run":
-        words[2] = "align_ti.quiet_torchrun"
+        words[2] = "align_ti.launch.quiet_torchrun"
     else:
         words.insert(3, "--quiet")
     with tempfile.TemporaryDirectory(prefix="align_ti_") as folder:

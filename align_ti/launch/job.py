@@ -1,21 +1,17 @@
-"""Start a training on the devices of this machine, or of several: ``python -m align_ti.launch OPTIONS -- FLAGS``.
+"""The command that trains on the devices of this machine, or of several: ``python``, ``torchrun`` or ``deepspeed``.
 
-The scripts call this with the module to run, the global batch and the samples per process; the rest comes from the
-environment (``align_ti/machine.py``). It counts devices, computes gradient accumulation, checks what would otherwise
-train another model without a word, and runs ``python``, ``torchrun`` or ``deepspeed``.
+It counts devices, computes the gradient accumulation, and refuses what would otherwise train another model without a
+word.
 """
 
-import argparse
-import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from align_ti.machine import Machine, are_numbers, check_hostfile, free_port, visible_gpus
-from align_ti.supervise import run_supervised
-from llava.errors import InputError, run_cli
+from align_ti.launch.machine import Machine, are_numbers, check_hostfile, free_port, visible_gpus
+from align_ti.recipes.flags import words_of
+from align_ti.recipes.resolve import Recipe
+from llava.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,19 +22,38 @@ class Job:
         module: run with ``python -m``.
         flags: its flags.
         global_batch: samples of one optimizer step, over all processes.
-        per_device: samples of one forward pass of one process.
+        per_device: samples of one forward pass of one process; None: an even share of the global batch.
         deepspeed_config: DeepSpeed's JSON, if any.
         needs_gpu: whether the recipe is of a size that nobody trains on a CPU.
-        batch_names: the variables that set ``global_batch`` and ``per_device``, for messages.
     """
 
     module: str
     flags: tuple[str, ...]
     global_batch: int
-    per_device: int
+    per_device: int | None
     deepspeed_config: str | None = None
     needs_gpu: bool = False
-    batch_names: tuple[str, str] = ("the global batch", "the batch per device")
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Job":
+        """What a recipe asks for."""
+        flags = dict(recipe.flags)
+        deepspeed = " ".join(flags.pop("deepspeed", ()))
+        return cls(
+            recipe.module,
+            tuple(words_of(flags)),
+            recipe.global_batch,
+            recipe.per_device,
+            deepspeed or None,
+            recipe.needs_gpu,
+        )
+
+
+def machine_for(recipe: Recipe, machine: Machine) -> Machine:
+    """The machine as a recipe uses it: one for CPUs leaves the GPUs alone unless ``NUM_GPUS`` asks for them."""
+    if recipe.cpu_processes is None or machine.gpus:
+        return machine
+    return replace(machine, gpus=0, cpu_processes=machine.cpu_processes or recipe.cpu_processes)
 
 
 def build_command(job: Job, machine: Machine, present: int | None = None) -> tuple[list[str], dict[str, str | None]]:
@@ -100,8 +115,8 @@ def count_gpus(job: Job, machine: Machine, present: int | None) -> int:
     if not found and job.needs_gpu and machine.cpu_processes is None:
         raise InputError(
             "this recipe is made for GPUs, and torch sees none. On a machine with GPUs check that torch is a CUDA "
-            "build; to try the pipeline on a CPU use PRESET=mini; to train this recipe on a CPU all the same, set "
-            "CPU_PROCESSES=1. NUM_GPUS=8 DRY_RUN=1 shows the plan for 8 GPUs from here"
+            "build; to try the pipeline on a CPU use --pair mini; to train this recipe on a CPU all the same, set "
+            "CPU_PROCESSES=1. `NUM_GPUS=8 align-ti plan RECIPE` shows the plan for 8 GPUs from here"
         )
     return found
 
@@ -114,35 +129,34 @@ def batch_flags(job: Job, processes: int) -> list[str]:
     Raises:
         InputError: it cannot be split so; the message proposes what can.
     """
+    per_device = job.per_device or max(1, job.global_batch // processes)
     if _given(job.flags, "gradient_accumulation_steps") is not None:
-        return ["--per_device_train_batch_size", str(job.per_device)]
-    at_once = job.per_device * processes
+        return ["--per_device_train_batch_size", str(per_device)]
+    at_once = per_device * processes
     if job.global_batch % at_once:
         raise InputError(
             f"the global batch of {job.global_batch} cannot be split over {processes} processes with "
-            f"{job.per_device} samples each: it is not a multiple of {at_once}. {_proposal(job, processes)}"
+            f"{per_device} samples each: it is not a multiple of {at_once}. "
+            f"{_proposal(job.global_batch, per_device, processes)}"
         )
     steps = job.global_batch // at_once
-    return ["--per_device_train_batch_size", str(job.per_device), "--gradient_accumulation_steps", str(steps)]
+    return ["--per_device_train_batch_size", str(per_device), "--gradient_accumulation_steps", str(steps)]
 
 
-def _proposal(job: Job, processes: int) -> str:
+def _proposal(global_batch: int, per_device: int, processes: int) -> str:
     """What would divide: another batch per process, fewer processes, or another global batch."""
-    global_name, per_device_name = job.batch_names
     ways = []
-    if job.global_batch % processes == 0:
-        share = job.global_batch // processes
+    if global_batch % processes == 0:
+        share = global_batch // processes
         fitting = [size for size in range(1, share + 1) if share % size == 0]
-        near = sorted(fitting, key=lambda size: abs(size - job.per_device))[:3]
-        ways.append(f"{per_device_name}={' or '.join(map(str, sorted(near)))}")
-    fewer = [count for count in range(processes, 0, -1) if job.global_batch % (count * job.per_device) == 0][:2]
+        near = sorted(fitting, key=lambda size: abs(size - per_device))[:3]
+        ways.append(f"--per_device_train_batch_size {' or '.join(map(str, sorted(near)))}")
+    fewer = [count for count in range(processes, 0, -1) if global_batch % (count * per_device) == 0][:2]
     if fewer:
         ways.append(f"{' or '.join(map(str, fewer))} process{'' if fewer == [1] else 'es'} (NUM_GPUS)")
-    at_once = job.per_device * processes
-    below, above = job.global_batch // at_once * at_once, (job.global_batch // at_once + 1) * at_once
-    ways.append(
-        f"{global_name}={' or '.join(str(size) for size in (below, above) if size)} (this trains another model)"
-    )
+    at_once = per_device * processes
+    below, above = global_batch // at_once * at_once, (global_batch // at_once + 1) * at_once
+    ways.append(f"--global_batch {' or '.join(str(size) for size in (below, above) if size)} (this trains another model)")
     return "What fits: " + "; ".join(ways)
 
 
@@ -194,7 +208,7 @@ def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
     ]  # fmt: skip
 
 
-def plan_command(job: Job, machine: Machine, memory_gib: str) -> list[str]:
+def plan_command(job: Job, machine: Machine) -> list[str]:
     """The command that prints the plan; devices need not be there.
 
     Raises:
@@ -203,62 +217,11 @@ def plan_command(job: Job, machine: Machine, memory_gib: str) -> list[str]:
     gpus = visible_gpus() if machine.gpus is None else machine.gpus
     processes = (gpus or machine.cpu_processes or 1) * machine.nodes
     flags = [*batch_flags(job, processes), *job.flags]
+    if not gpus and machine.cpu_processes is not None:
+        flags += ["--use_cpu", "True"]
     if job.deepspeed_config:
         flags += ["--deepspeed", job.deepspeed_config]
-    flags += ["--dry_run", "True", "--plan_gpus", str(processes), "--plan_memory_gib", memory_gib]
-    return [sys.executable, "-m", job.module, *flags]
-
-
-def show(command: Sequence[str], how: str) -> None:
-    """Print a command, quoted for a shell; with ``words`` as NUL-separated words for programs."""
-    sys.stdout.write("\0".join(command) + "\0" if how == "words" else shlex.join(command) + "\n")
-
-
-def parse(argv: Sequence[str]) -> Job:
-    """The launcher's own flags, and behind ``--`` the training's."""
-    parser = argparse.ArgumentParser(prog="python -m align_ti.launch", description="Start a training.")
-    parser.add_argument("--module", required=True, help="module that trains")
-    parser.add_argument("--global_batch", type=int, required=True, help="samples of one optimizer step")
-    parser.add_argument("--per_device", type=int, required=True, help="samples of one process in one forward pass")
-    parser.add_argument("--batch_names", nargs=2, default=Job.batch_names, help="variables that set these two")
-    parser.add_argument("--deepspeed_config", help="DeepSpeed's JSON")
-    parser.add_argument("--needs_gpu", action="store_true", help="refuse to train without a GPU")
-    parser.add_argument("flags", nargs="*", help="flags of the training, behind --")
-    own = parser.parse_args(argv)
-    for name in ("global_batch", "per_device"):
-        if getattr(own, name) < 1:
-            raise InputError(f"--{name} is {getattr(own, name)}; expected at least 1")
-    by_hand = _given(own.flags, "per_device_train_batch_size")
-    if by_hand is not None and not (by_hand.isdecimal() and int(by_hand) > 0):
-        raise InputError(f"--per_device_train_batch_size is {by_hand!r}; expected a whole number, 1 or more")
-    return Job(
-        module=own.module,
-        flags=tuple(own.flags),
-        global_batch=own.global_batch,
-        per_device=own.per_device if by_hand is None else int(by_hand),
-        deepspeed_config=own.deepspeed_config or None,
-        needs_gpu=own.needs_gpu,
-        batch_names=tuple(own.batch_names),
-    )
-
-
-def main() -> int:
-    """Start the training, or show the command (``PRINT_ONLY``) or the plan (``DRY_RUN``)."""
-    job = parse(sys.argv[1:])
-    machine = Machine.from_environment(os.environ)
-    printed = os.environ.get("PRINT_ONLY", "")
-    if os.environ.get("DRY_RUN"):
-        command = plan_command(job, machine, os.environ.get("GPU_MEMORY_GIB") or "80")
-        if printed:
-            show(command, printed)
-            return 0
-        return subprocess.run(command).returncode
-    if printed:
-        show(build_command(job, machine, None if machine.gpus is not None else visible_gpus())[0], printed)
-        return 0
-    command, environment = build_command(job, machine, 0 if machine.gpus == 0 else visible_gpus())
-    whole = {**os.environ, **environment}
-    return run_supervised(command, {name: value for name, value in whole.items() if value is not None})
+    return [sys.executable, "-m", job.module, *flags, "--dry_run", "True", "--plan_gpus", str(processes)]
 
 
 def _given(flags: Sequence[str], name: str) -> str | None:
@@ -270,6 +233,3 @@ def _given(flags: Sequence[str], name: str) -> str | None:
             value = text if equals else next(iter(flags[index + 1 : index + 2]), "")
     return value
 
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -1,0 +1,1 @@
+"""Recipes: what a stage trains, in YAML files of flags; see ``scripts/recipes``."""

@@ -1,0 +1,83 @@
+"""Flags as words of a command line and by name, and which flags a trainer has."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+from llava.errors import InputError
+
+Flags = Mapping[str, tuple[str, ...]]
+"""Words behind each flag, by its name with underscores; none behind a switch."""
+
+DISTILLATION = "align_ti.training.train"
+SUPERVISED = "llava.train.train"
+
+
+def parse_flags(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Read ``--name value ...``, ``--name=value`` and ``--name``; dashes in names count as underscores.
+
+    The last one counts where a flag is given twice.
+
+    Raises:
+        InputError: a word before the first flag.
+    """
+    flags: dict[str, tuple[str, ...]] = {}
+    name = None
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            flag, equals, value = word[2:].partition("=")
+            name = flag.replace("-", "_")
+            flags.pop(name, None)
+            flags[name] = (value,) if equals else ()
+        elif name is None:
+            raise InputError(f"unexpected argument {word!r}: no flag takes it")
+        else:
+            flags[name] = (*flags[name], word)
+    return flags
+
+
+def words_of(flags: Flags) -> list[str]:
+    """The inverse of :func:`parse_flags`."""
+    return [word for name, values in flags.items() for word in (f"--{name}", *values)]
+
+
+@cache
+def trainer_flags(module: str) -> frozenset[str] | None:
+    """Names of all flags of a training and its plan, with underscores; None of a module that is not known here.
+
+    This imports the trainer, which takes seconds.
+    """
+    if module not in (DISTILLATION, SUPERVISED):
+        return None
+    from align_ti.training.arguments import DistillArguments
+    from llava.train.parsing import RENAMED_FLAGS
+    from llava.train.plan.arguments import known_flags
+
+    known = known_flags(*([DistillArguments] if module == DISTILLATION else []))
+    return frozenset(flag.lstrip("-").replace("-", "_") for flag in (*known, *RENAMED_FLAGS))
+
+
+def refuse_unknown_flags(module: str, names: Iterable[str], also_known: Iterable[str]) -> None:
+    """Refuse flags of a command line that neither the trainer nor the launcher has.
+
+    Args:
+        module: The trainer.
+        names: Flags, with underscores.
+        also_known: Those of the launcher.
+
+    Raises:
+        InputError: there is one; the message names the nearest, or says that it belongs to distillation.
+    """
+    known = trainer_flags(module)
+    if known is None:
+        return
+    for name in names:
+        if name in known or name in also_known:
+            continue
+        if module == SUPERVISED and name in (trainer_flags(DISTILLATION) or ()):
+            raise InputError(
+                f"--{name} belongs to distillation, and this stage has no teacher; give it to `align-ti distill` or a "
+                "script of scripts/distill/ other than sft.sh"
+            )
+        from llava.train.parsing import refuse_unknown
+
+        refuse_unknown([f"--{name}"], [f"--{flag}" for flag in {*known, *also_known}])
