@@ -4,10 +4,11 @@ It imports what a subcommand needs only when that is run, so that ``align-ti --h
 """
 
 import os
-import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
 
+from align_ti.launch.module import run_module
 from llava.errors import InputError, run_cli
 
 USAGE = """\
@@ -48,6 +49,9 @@ Devices come from the environment: NUM_GPUS, NUM_NODES, HOSTFILE, MASTER_ADDR, M
 CUDA_VISIBLE_DEVICES.
 """
 
+STAGES = ("pretrain", "finetune", "distill", "plan")
+"""Commands that take a recipe."""
+
 HANDED_OVER = {
     "export": "llava.export",
     "chat": "llava.serve.cli",
@@ -67,17 +71,6 @@ DATA = {
 """Programs of ``align-ti data``, with their first words."""
 
 
-def hand_over(module: str, words: Sequence[str]) -> int:
-    """Run ``python -m MODULE WORDS`` in this process.
-
-    Returns:
-        Exit status, where the module does not exit by itself.
-    """
-    sys.argv = [module, *words]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-    return 0
-
-
 def data(words: Sequence[str]) -> int:
     """``align-ti data``.
 
@@ -90,7 +83,7 @@ def data(words: Sequence[str]) -> int:
     if words[0] not in DATA:
         raise InputError(f"no `align-ti data {words[0]}`; there are: {', '.join(DATA)}")
     module, *first = DATA[words[0]]
-    return hand_over(module, [*first, *words[1:]])
+    return run_module(module, [*first, *words[1:]])
 
 
 def stage(command: str, words: Sequence[str]) -> int:
@@ -101,6 +94,7 @@ def stage(command: str, words: Sequence[str]) -> int:
     """
     from align_ti.launch import stages
     from align_ti.recipes.files import PAIRS, RECIPES, names_in
+    from align_ti.recipes.flags import take_option, take_switch
     from align_ti.recipes.resolve import resolve
 
     if not words or words[0].startswith("-"):
@@ -125,30 +119,6 @@ def stage(command: str, words: Sequence[str]) -> int:
     return stages.show(stages.command_of(recipe)) if shown else stages.train(recipe)
 
 
-def take_option(words: Sequence[str], name: str) -> tuple[str | None, list[str]]:
-    """The value of an option, and the words without it; the last one counts.
-
-    Raises:
-        InputError: no value follows.
-    """
-    value, rest, following = None, [], iter(words)
-    for word in following:
-        if word == name:
-            value = next(following, None)
-            if value is None:
-                raise InputError(f"{name} is the last word; expected a value behind it")
-        elif word.startswith(f"{name}="):
-            value = word.partition("=")[2]
-        else:
-            rest.append(word)
-    return value, rest
-
-
-def take_switch(words: Sequence[str], name: str) -> tuple[bool, list[str]]:
-    """Whether a switch is among the words, and the words without it."""
-    return name in words, [word for word in words if word != name]
-
-
 def main() -> int:
     """Entry point.
 
@@ -160,18 +130,16 @@ def main() -> int:
         sys.stdout.write(USAGE)
         return 0
     command, *rest = words
-    commands: dict[str, Callable[[Sequence[str]], int]] = {
-        "data": data,
-        **{name: lambda given, name=name: stage(name, given) for name in ("pretrain", "finetune", "distill", "plan")},
-        **{name: lambda given, module=module: hand_over(module, given) for name, module in HANDED_OVER.items()},
-    }
-    if command not in commands:
-        from difflib import get_close_matches
-
-        near = get_close_matches(command, commands, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(commands)}"
-        raise InputError(f"no command {command!r}; {advice}")
-    return commands[command](rest)
+    if command == "data":
+        return data(rest)
+    if command in STAGES:
+        return stage(command, rest)
+    if command in HANDED_OVER:
+        return run_module(HANDED_OVER[command], rest)
+    commands = ("data", *STAGES, *HANDED_OVER)
+    near = get_close_matches(command, commands, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(commands)}"
+    raise InputError(f"no command {command!r}; {advice}")
 
 
 def run() -> None:

@@ -156,7 +156,9 @@ def _proposal(global_batch: int, per_device: int, processes: int) -> str:
         ways.append(f"{' or '.join(map(str, fewer))} process{'' if fewer == [1] else 'es'} (NUM_GPUS)")
     at_once = per_device * processes
     below, above = global_batch // at_once * at_once, (global_batch // at_once + 1) * at_once
-    ways.append(f"--global_batch {' or '.join(str(size) for size in (below, above) if size)} (this trains another model)")
+    ways.append(
+        f"--global_batch {' or '.join(str(size) for size in (below, above) if size)} (this trains another model)"
+    )
     return "What fits: " + "; ".join(ways)
 
 
@@ -232,4 +234,3 @@ def _given(flags: Sequence[str], name: str) -> str | None:
         if flag.startswith("--") and flag[2:].replace("-", "_") == name:
             value = text if equals else next(iter(flags[index + 1 : index + 2]), "")
     return value
-

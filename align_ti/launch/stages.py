@@ -87,10 +87,8 @@ def check_earlier_stages(recipe: Recipe) -> None:
             if earlier.name != recipe.name and Path(earlier.text("output_dir")) in (path, path.parent):
                 settings = f"PRESET={recipe.asked_pair} " if recipe.asked_pair else ""
                 instead = "; or name a finished teacher with --teacher_path" if flag == "teacher_path" else ""
-                raise InputError(
-                    f"{path} is not there, and --{flag} needs it: run `{settings}{' '.join([earlier.script, *folders])}` "
-                    f"first{instead}"
-                )
+                command = settings + " ".join([earlier.script, *folders])
+                raise InputError(f"{path} is not there, and --{flag} needs it: run `{command}` first{instead}")
 
 
 def _recipes(pair: str, words: Sequence[str]) -> Iterator[Recipe]:

@@ -1,6 +1,7 @@
 """Reading recipes and pairs: YAML files of text values, that inherit from each other by ``base``.
 
-Values stay the text that is written, since the command line is text as well: ``1e-3`` is no float, ``0.`` keeps its dot.
+Values stay the text that is written, since the command line is text as well: ``1e-3`` is no float, ``0.`` keeps its
+dot.
 """
 
 from collections.abc import Iterator, Mapping

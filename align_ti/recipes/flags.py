@@ -40,6 +40,30 @@ def words_of(flags: Flags) -> list[str]:
     return [word for name, values in flags.items() for word in (f"--{name}", *values)]
 
 
+def take_option(words: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of an option, and the words without it; the last one counts.
+
+    Raises:
+        InputError: no value follows.
+    """
+    value, rest, following = None, [], iter(words)
+    for word in following:
+        if word == name:
+            value = next(following, None)
+            if value is None:
+                raise InputError(f"{name} is the last word; expected a value behind it")
+        elif word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return value, rest
+
+
+def take_switch(words: Sequence[str], name: str) -> tuple[bool, list[str]]:
+    """Whether a switch is among the words, and the words without it."""
+    return name in words, [word for word in words if word != name]
+
+
 @cache
 def trainer_flags(module: str) -> frozenset[str] | None:
     """Names of all flags of a training and its plan, with underscores; None of a module that is not known here.

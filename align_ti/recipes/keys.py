@@ -35,6 +35,7 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "cpu_processes": "Train on the CPU unless NUM_GPUS asks for GPUs, in this many processes of one thread each "
         "where there are as many cores. CPU_PROCESSES sets another number.",
         "eval_root": "Folder of the benchmarks.",
+        "eval_conv_mode": "Prompt template of an evaluation; empty: the one that the checkpoint was tuned with.",
         "eval_batch_size": "Questions answered at a time.",
         "held_out_data": "Conversations that no student trains on.",
         "held_out_images": "Folder that the paths of their images start from.",

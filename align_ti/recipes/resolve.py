@@ -91,13 +91,17 @@ def resolve(name: str, pair: str | None = None, words: Sequence[str] = ()) -> Re
     _check_keys(values)
     module = values.values.get("module")
     if not isinstance(module, str):
-        raise InputError(f"the recipe {name} has no `module: {'|'.join(('llava.train.train', 'align_ti.training.train'))}`")
+        raise InputError(
+            f"the recipe {name} has no `module: {'|'.join(('llava.train.train', 'align_ti.training.train'))}`"
+        )
     _check_flags(module, given)
     values = _with_flags(values, given)
     found = {key: _first(_expand(value, values)) for key, value in _prepared(values).items()}
     found = _with_share(found, values)
-    trained = {key: (str(value),) for key, value in found.items() if key not in KEYS and value is not None}
-    trained |= {key: words for key, words in given.items() if key not in KEYS}
+    trained: dict[str, tuple[str, ...]] = {
+        key: (str(value),) for key, value in found.items() if key not in KEYS and value is not None
+    }
+    trained |= {key: given[key] for key in given if key not in KEYS}
     trained.pop("per_device_train_batch_size", None)
     per_device = found.get("per_device_train_batch_size")
     processes = found.get("cpu_processes")
@@ -272,6 +276,6 @@ def _check_flags(module: str, given: Flags) -> None:
 def _shipped_flags(module: str) -> frozenset[str]:
     """Flags that the recipes that come with the code give to a trainer."""
     recipes = [read_recipe(name)[1].values for name in names_in(RECIPES)]
-    return frozenset(key for values in recipes if values.get("module") == module for key in values if key not in KEYS) | {
-        "per_device_train_batch_size"
-    }
+    return frozenset(
+        key for values in recipes if values.get("module") == module for key in values if key not in KEYS
+    ) | {"per_device_train_batch_size"}

@@ -47,10 +47,12 @@ FREE_TO_CHANGE = frozenset(
     "attn_implementation tf32 torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
     "liger_kernel_config "
     # where files lie (models and data are compared by their contents), and flags that do nothing
-    "image_folder lazy_preprocess is_multimodal mm_use_im_patch_token warmup_ratio".split()
+    "image_folder lazy_preprocess is_multimodal mm_use_im_patch_token".split()
 )
-"""Settings that a resumed run may change: they affect neither the losses (except for rounding) nor the order of the
-steps. Derived settings are compared by their result (``warmup_ratio`` sets ``warmup_steps``)."""
+"""Settings that a resumed run may change: they change neither the losses nor the order of the steps, but for rounding."""
+
+DERIVED = frozenset({"warmup_ratio"})
+"""Settings that set another one (``warmup_ratio`` sets ``warmup_steps``), and are compared there."""
 
 CONTENTS = (
     "model_name_or_path",
@@ -182,7 +184,7 @@ def differences(
         if name in record and record[name] != asked.get(name):
             out.append(Difference(name, record[name], asked.get(name)))
     found, wanted = dict(_settings(record)), dict(_settings(asked))
-    for name in sorted(wanted.keys() - FREE_TO_CHANGE - set(also_free) - set(SECRETS)):
+    for name in sorted(wanted.keys() - FREE_TO_CHANGE - DERIVED - set(also_free) - set(SECRETS)):
         now = wanted[name]
         # A run whose record is older than a setting used the setting's default.
         before = found.get(name, (defaults or {}).get(name, now))

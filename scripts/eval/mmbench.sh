@@ -1,4 +1,3 @@
 #!/usr/bin/env bash
-# MMBench (English, dev): bash scripts/eval/mmbench.sh CHECKPOINT [flags]; see _common.sh for the environment.
-source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
-evaluate mmbench "$@"
+# MMBench (English, dev): bash scripts/eval/mmbench.sh CHECKPOINT [flags of llava.eval.run], one process on each GPU.
+exec bash "$(dirname "$0")/../align-ti.sh" eval mmbench "$@"

@@ -1,4 +1,3 @@
 #!/usr/bin/env bash
-# MME: bash scripts/eval/mme.sh CHECKPOINT [flags]; see _common.sh for the environment.
-source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
-evaluate mme "$@"
+# MME: bash scripts/eval/mme.sh CHECKPOINT [flags of llava.eval.run], one process on each GPU.
+exec bash "$(dirname "$0")/../align-ti.sh" eval mme "$@"

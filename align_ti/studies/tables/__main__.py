@@ -1,27 +1,39 @@
 """Train, evaluate and tabulate the students of one of the paper's tables.
 
-    python -m align_ti.studies.tables TABLE --folder DIR --out DIR [--seeds 5]
+    align-ti table table5 --pair mini                  on the miniature that scripts/demo.sh made
+    align-ti table table5 --pair mini --seeds 1        one student a row
+    align-ti table table5 --pair mini --report-only    tabulate what is finished; where no student of the table is, the
+                                                       kept records of docs/results
+    align-ti table figure6 --pair mini                 measure what a figure shows of finished models
 
-Run through ``scripts/tables/TABLE.sh``, which sets what the training scripts need. After an interruption, the same
-command continues where it stopped.
+Other flags go to every training (of a figure: to its program), and so do the places of a recipe: --runs, --data_root,
+--data_path, --teacher_path, --held_out_data (conversations that no student trains on: a column of cross-entropy). The
+student's first stage is that of --runs. Stopped and called again, a table resumes where it was.
 """
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedConfig
 
+from align_ti.launch.machine import Machine
+from align_ti.recipes.flags import take_option, take_switch
+from align_ti.recipes.resolve import cores
 from align_ti.studies.common.checkpoints import parse_named
+from align_ti.studies.common.evaluations import named_scores
 from align_ti.studies.common.provenance import run_facts
+from align_ti.studies.figures import FIGURES, measure
 from align_ti.studies.tables.catalogue import TABLES, Table, find_table, rows_of, with_layers, with_teachers
 from align_ti.studies.tables.kept import KEPT_RECORDS, nothing_here, read_kept
+from align_ti.studies.tables.pairs import setting_of, teachers_of
 from align_ti.studies.tables.recipe import check_flags
 from align_ti.studies.tables.report import write_report
 from align_ti.studies.tables.runner import Work, run_trials, take_kept
+from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial, plan_trials
 from llava.errors import InputError, run_cli
 from llava.eval.registry import BENCHMARKS
@@ -30,26 +42,70 @@ from llava.eval.table import Row, read_rows
 logger = logging.getLogger(__name__)
 
 
-def main() -> None:
+def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
-    parser.add_argument("table", help=", ".join(TABLES))
-    parser.add_argument("--seeds", type=int, default=5, help="students per row, with seeds 0, 1, 2, ...")
-    parser.add_argument("--folder", type=Path, required=True, help="folder of the students; shared by all tables")
-    parser.add_argument("--out", type=Path, required=True, help="output folder of the results")
-    parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="teachers that table9 compares")
+    arguments, flags = command_line().parse_known_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    pair = arguments.pair or os.environ.get("PRESET") or None
+    if arguments.table in FIGURES:
+        return measure(arguments.table, pair, words_of_figure(sys.argv[1:]), arguments.print)
+    if arguments.seeds < 1:
+        raise InputError(f"--seeds is {arguments.seeds}; at least one student a row is needed")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise InputError(f"--jobs is {arguments.jobs}; at least one student has to be trained at a time")
+    table = find_table(arguments.table)
+    check_nodes(os.environ)
+    setting = setting_of(arguments.table, pair, flags)
+    arguments.folder = arguments.folder or setting.runs / "tables"
+    arguments.out = arguments.out or setting.runs / "results"
+    named = {"Teacher": setting.teacher}
+    if table.teachers:
+        named = parse_named(arguments.teachers or teachers_of(setting), "--teachers")
+        table, runs = with_teachers(table, named, own=setting.teacher)
+    else:
+        runs = rows_of(table)
+    if arguments.teacher_scores is None:
+        arguments.teacher_scores = named_scores(named)
+    check_flags(runs.values(), flags)
+    trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
+    said = facts(setting, flags)
+    if arguments.report_only and nothing_here(trials):
+        kept = read_kept(arguments.table, trials, record_files(arguments), setting)
+        trials, teachers = kept.trials, kept.teachers
+        said = {**said, "machine": f"tabulated on {said['machine']}", "models and data": kept.note}
+    else:
+        if any(word.endswith("%") for run in runs.values() for word in run.flags):
+            table, runs = with_layers(table, runs, layers_of(setting.teacher))
+            trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
+        teachers = read_teachers(arguments, table)
+        finish(trials, arguments, setting)
+    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, said, teachers))
+    logger.info("written: %s.*", arguments.out / arguments.table)
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The flags of a table; others go to every training."""
+    parser = argparse.ArgumentParser(
+        prog="align-ti table", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("table", help=", ".join((*TABLES, *FIGURES)))
+    parser.add_argument("--pair", help="pair of models, of scripts/recipes/pairs; PRESET says the same")
+    parser.add_argument("--print", action="store_true", help="of a figure: print the command that measures it")
+    parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
+    parser.add_argument("--folder", type=Path, help="where the students go; tables share it. RUNS/tables by default")
+    parser.add_argument("--out", type=Path, help="where the results go; RUNS/results by default")
+    parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="those that table9 compares")
     parser.add_argument(
         "--teacher-scores",
         nargs="+",
-        default=[],
         metavar="NAME=FOLDER",
-        help="evaluation folder of the teachers (scripts/eval/all.sh), shown at the top",
+        help="evaluations of the teachers (align-ti eval), shown on top; those beside the teachers by default",
     )
     parser.add_argument(
-        "--held-out", type=Path, help="held-out conversations for the cross-entropy, in LLaVA's JSON format"
+        "--jobs", type=int, help="students trained at a time; on the miniature two where there are cores"
     )
-    parser.add_argument("--held-out-images", type=Path, help="folder that their image paths are relative to")
-    parser.add_argument("--jobs", type=int, default=1, help="number of students to train at a time")
     parser.add_argument(
         "--records",
         type=Path,
@@ -61,35 +117,26 @@ def main() -> None:
         action="store_true",
         help="train nothing: tabulate the finished students, or the kept records if there are no students here",
     )
-    arguments, flags = parser.parse_known_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if arguments.seeds < 1:
-        raise InputError(f"--seeds is {arguments.seeds}; at least one student per row is needed")
-    if arguments.jobs < 1:
-        raise InputError(f"--jobs is {arguments.jobs}; it must be at least 1")
-    table = find_table(arguments.table)
-    if table.teachers:
-        if not arguments.teachers:
-            raise InputError(f"{arguments.table} compares teachers; name them: --teachers NAME=CHECKPOINT ...")
-        named = parse_named(arguments.teachers, "--teachers")
-        table, runs = with_teachers(table, named, own=os.environ.get("TEACHER", ""))
-    else:
-        runs = rows_of(table)
-    check_flags(runs.values(), flags)
-    trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
-    said = facts(flags)
-    if arguments.report_only and nothing_here(trials):
-        kept = read_kept(arguments.table, trials, record_files(arguments), flags)
-        trials, teachers = kept.trials, kept.teachers
-        said = {**said, "machine": f"tabulated on {said['machine']}", "models and data": kept.note}
-    else:
-        if any(word.endswith("%") for run in runs.values() for word in run.flags):
-            table, runs = with_layers(table, runs, layers_of(os.environ["TEACHER"]))
-            trials = plan_trials(runs, range(arguments.seeds), arguments.folder)
-        teachers = read_teachers(arguments, table)
-        finish(trials, arguments, flags)
-    sys.stdout.write(write_report(arguments.table, table, trials, arguments.out, said, teachers))
-    logger.info("written: %s.*", arguments.out / arguments.table)
+    return parser
+
+
+def words_of_figure(words: Sequence[str]) -> list[str]:
+    """A command line without the figure's name, ``--pair NAME`` and ``--print``."""
+    _, rest = take_option(words[1:], "--pair")
+    return take_switch(rest, "--print")[1]
+
+
+def check_nodes(environment: Mapping[str, str]) -> None:
+    """Refuse a launcher that needs the same command on every node: a table is one command.
+
+    Raises:
+        InputError: torchrun on several nodes is asked for.
+    """
+    if environment.get("LAUNCHER") == "torchrun" and (Machine.from_environment(environment).nodes > 1):
+        raise InputError(
+            "torchrun on several nodes needs the same command on each of them, a table is one command; use "
+            "LAUNCHER=deepspeed"
+        )
 
 
 def record_files(arguments: argparse.Namespace) -> list[Path]:
@@ -97,19 +144,24 @@ def record_files(arguments: argparse.Namespace) -> list[Path]:
     return [arguments.records] if arguments.records else [arguments.out / "trials.jsonl", KEPT_RECORDS]
 
 
-def finish(trials: Sequence[Trial], arguments: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Train and evaluate the remaining trials of a table; with ``--report-only`` only check the existing ones.
+def finish(trials: Sequence[Trial], arguments: argparse.Namespace, setting: Setting) -> None:
+    """Train and evaluate what is left of a table's trials; with ``--report-only`` only check those that are there.
 
     Raises:
         InputError: Students here were trained with different settings, or a command failed.
     """
     added_to, *known = record_files(arguments)
-    work = Work(flags, held_out(arguments.held_out, arguments.held_out_images), added_to, known)
+    data, images = (setting.places.text(name) for name in ("held_out_data", "held_out_images"))
+    work = Work(setting, held_out(data, images), added_to, known)
     take_kept(trials, work)
     if arguments.report_only:
         work.check(trials)
     else:
-        run_trials(trials, work, arguments.jobs)
+        jobs = arguments.jobs or 1
+        if setting.places.cpu_processes is not None and not Machine.from_environment(os.environ).gpus:
+            jobs = arguments.jobs or min(2, cores())
+            os.environ.setdefault("CPU_PROCESSES", "1")  # of each student
+        run_trials(trials, work, jobs)
 
 
 def read_teachers(arguments: argparse.Namespace, table: Table) -> list[Row]:
@@ -124,7 +176,7 @@ def read_teachers(arguments: argparse.Namespace, table: Table) -> list[Row]:
     if table.beside_teacher and not teachers:
         raise InputError(
             f"{arguments.table} shows the teacher as well, and its scores were not found; evaluate it first: "
-            "bash scripts/eval/all.sh TEACHER"
+            "align-ti eval all TEACHER"
         )
     return teachers
 
@@ -138,21 +190,24 @@ def layers_of(model: str) -> int:
     try:
         config, _ = PreTrainedConfig.get_config_dict(model)
     except OSError as error:
-        raise InputError(f"the teacher {model} cannot be read: {error}; set TEACHER, or train it first") from error
+        raise InputError(
+            f"the teacher {model} cannot be read: {error}; give --teacher_path, or train it first"
+        ) from error
     return int(config["num_hidden_layers"])
 
 
-def held_out(data: Path | None, images: Path | None) -> tuple[Path, Path] | None:
-    """The held-out conversations and the folder of their images, if there are any.
+def held_out(data: str, images: str) -> tuple[Path, Path] | None:
+    """The held-out conversations and the folder of their pictures, if there are any.
 
     Raises:
         InputError: The file does not exist.
     """
-    if data is None:
+    if not data:
         return None
-    if not data.is_file():
-        raise InputError(f"the held-out data {data} does not exist; set HELD_OUT_DATA to a file, or leave it empty")
-    return data.resolve(), (images or data.parent).resolve()
+    file = Path(data)
+    if not file.is_file():
+        raise InputError(f"the held-out data {data} are not there; give --held_out_data FILE, or an empty one for none")
+    return file.resolve(), Path(images or file.parent).resolve()
 
 
 def read_teacher(name: str, folder: Path) -> Row:
@@ -164,15 +219,15 @@ def read_teacher(name: str, folder: Path) -> Row:
     row = Row(name, read_rows(str(folder))[0].scores)
     if row.average is None:
         missing = ", ".join(name for name in BENCHMARKS if name not in row.scores)
-        raise InputError(f"{folder} lacks the scores of {name!r} on {missing}; run scripts/eval/all.sh on that teacher")
+        raise InputError(f"{folder} lacks the scores of {name!r} on {missing}; run `align-ti eval all` on that teacher")
     return row
 
 
-def facts(flags: list[str]) -> dict[str, str]:
-    """Provenance of the results: command, commit, machine, preset."""
+def facts(setting: Setting, flags: Sequence[str]) -> dict[str, str]:
+    """What made the results: command, commit, machine, pair."""
     return {
         **run_facts("align_ti.studies.tables"),
-        "preset": os.environ.get("PRESET", "not set"),
+        "preset": setting.places.pair,
         **({"flags": " ".join(flags)} if flags else {}),
     }
 

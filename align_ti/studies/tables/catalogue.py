@@ -1,5 +1,5 @@
-"""Which students the paper's tables (and one of our own, ``scales``) compare, each a set of flags for
-``scripts/distill``.
+"""Which students the paper's tables (and one of our own, ``scales``) compare, each a recipe of ``scripts/recipes``
+and a set of flags.
 
 Tables share students: a run is trained once for each seed, whatever tables it is in.
 """
@@ -18,17 +18,22 @@ class Run:
 
     Attributes:
         label: its name in tables.
-        script: of ``scripts/distill``, without the ending.
-        flags: what it adds to the script's own.
+        recipe: Name in ``scripts/recipes``.
+        flags: Flags in place of the recipe's values.
         teacher: checkpoint that teaches instead of the preset's.
         data_share: how long, in percent of the preset's passes over the data; the schedule is as long.
     """
 
     label: str
-    script: str
+    recipe: str
     flags: tuple[str, ...] = ()
     teacher: str = ""
     data_share: int = 100
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a teacher."""
+        return self.recipe != "sft"
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Table:
 
 
 def _losses(names: str, label: str, *flags: str) -> Run:
-    return Run(label, "align_ti", ("--losses", names, *flags))
+    return Run(label, "align-ti", ("--losses", names, *flags))
 
 
 def _subset_runs() -> dict[str, Run]:
@@ -103,14 +108,14 @@ def _drawing(sampling: str, number: int) -> str:
 def _at_temperature(degree: str) -> Run:
     """Vanilla KD at a temperature, weighted by its square: gradients are then about as large (Hinton et al., 2015)."""
     flags = ("--kd_temperature", degree, "--kd_weight", f"{float(degree) ** 2:g}")
-    return Run(f"Vanilla KD at temperature {degree}", "vanilla_kd", flags)
+    return Run(f"Vanilla KD at temperature {degree}", "vanilla-kd", flags)
 
 
 DRAWS = (1, 2, 4, 8)
 DEFAULT_DRAWS = ("nucleus", 4)
 DEPTHS = (0, 25, 50, 75, 100)
 SHARES = (25, 50, 75)
-VANILLA_KD = Run("Vanilla KD (forward KL)", "vanilla_kd")
+VANILLA_KD = Run("Vanilla KD (forward KL)", "vanilla-kd")
 COMPARED = {"sft": Run("SFT", "sft"), "sft+kd": VANILLA_KD, "sft+kd+iva+tpa": _losses("sft,kd,iva,tpa", "Align-TI")}
 """SFT, vanilla KD and Align-TI, by name."""
 
@@ -121,12 +126,12 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         "sft+kd+tpa": _losses("sft,kd,tpa", "SFT + KD + TPA", *_draw_flags(*DEFAULT_DRAWS)),
         **{f"{name}-{share}%": _on_share(share, run) for name, run in COMPARED.items() for share in SHARES},
         "sft+kd-150%": replace(VANILLA_KD, label="Vanilla KD, 1.5 times as long", data_share=150),
-        "reverse-kl": Run("Reverse KL", "vanilla_kd", ("--divergence", "reverse_kl")),
-        "jsd": Run("JSD", "vanilla_kd", ("--divergence", "jsd")),
-        "skew-kl": Run("Skew KL", "vanilla_kd", ("--divergence", "skew_kl")),
+        "reverse-kl": Run("Reverse KL", "vanilla-kd", ("--divergence", "reverse_kl")),
+        "jsd": Run("JSD", "vanilla-kd", ("--divergence", "jsd")),
+        "skew-kl": Run("Skew KL", "vanilla-kd", ("--divergence", "skew_kl")),
         "gkd": Run("GKD", "gkd"),
         "minillm": Run("MiniLLM", "minillm"),
-        "uniform": Run("Uniform alignment", "uniform_alignment"),
+        "uniform": Run("Uniform alignment", "uniform-alignment"),
         "uniform+rel": _losses("sft,kd,iva,rel", "Uniform alignment and relations", "--iva_weights", "uniform"),
         "teacher-mean": _losses("sft,kd,iva", "Uniform, as strong as IVA", "--iva_weights", "teacher_mean"),
         "student-weights": _losses("sft,kd,iva", "IVA, student's weights", "--iva_weights", "student"),

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from align_ti.studies.common.provenance import REPOSITORY
 from llava.errors import InputError
 from llava.train.run_lock import take
 
@@ -36,7 +35,7 @@ class Commands:
         self._ending = threading.Event()
 
     def run(self, command: Sequence[str], log: Path, environment: Mapping[str, str], held: int) -> None:
-        """Run one command from the repository's root.
+        """Run one command.
 
         Args:
             command: with its arguments.
@@ -52,7 +51,7 @@ class Commands:
             with self._lock:
                 self.check()
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, cwd=REPOSITORY,
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                     env={**os.environ, **environment}, start_new_session=True, pass_fds=[held],
                 )  # fmt: skip
                 self._running.add(process)

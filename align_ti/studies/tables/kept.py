@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from align_ti.studies.common.provenance import REPOSITORY
-from align_ti.studies.tables.recipe import EVALUATION, MODELS, read_command, training_command
+from align_ti.studies.tables.recipe import EVALUATION, MODELS, made_by
 from align_ti.studies.tables.record import Record, read_records
+from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
@@ -48,18 +49,18 @@ def nothing_here(trials: Sequence[Trial]) -> bool:
     return not any(trial.model.exists() or trial.recipe() is not None for trial in trials)
 
 
-def read_kept(table: str, trials: Sequence[Trial], files: Sequence[Path], flags: Sequence[str] = ()) -> Kept:
-    """The kept records of a table's trials, from the first file that has a common seed of all its rows.
+def read_kept(table: str, trials: Sequence[Trial], files: Sequence[Path], setting: Setting) -> Kept:
+    """The kept records of a table's trials, from the first file that has a seed of all its rows.
 
     A record is used if its settings match the current settings of its row. Models, data and questions may differ from
     those on this machine, but must be the same for all records. If there are matching records for several models, those
     used for the table kept next to them (``TABLE.json``) are taken.
 
     Args:
-        table: Name of the table.
-        trials: Trials of the table, with empty folders.
-        files: Files of records; missing files are skipped.
-        flags: Flags added to the training commands.
+        table: Its name.
+        trials: Of the table, with nothing in their folders.
+        files: Files of records; one that is not there has none.
+        setting: What the students share.
 
     Raises:
         InputError: No file has a common seed of all rows, or the choice between several sets of records is ambiguous.
@@ -67,7 +68,7 @@ def read_kept(table: str, trials: Sequence[Trial], files: Sequence[Path], flags:
     for file in files:
         records = read_records(file)
         rows = _without_unknown_layers(trials, {record.run for record in records})
-        whole = [students for students in _groups(rows, records, flags) if _has_a_seed(rows, students)]
+        whole = [students for students in _groups(rows, records, setting) if _has_a_seed(rows, students)]
         if whole:
             return _one_of(whole, table, rows, file)
     raise InputError(
@@ -102,10 +103,10 @@ def _without_unknown_layers(trials: Sequence[Trial], known: set[str]) -> list[Tr
     return [trial for trial in trials if trial.name in known or not any(word.endswith("%") for word in trial.run.flags)]
 
 
-def _groups(trials: Sequence[Trial], records: Sequence[Record], flags: Sequence[str]) -> Iterator[Students]:
-    """Comparable students: with the same first stage, data and questions, and the same teacher unless their row sets
-    its own. The last record of a run and seed is used."""
-    settings = {trial.name: _settings(read_command(training_command(trial.run, tuple(flags)))) for trial in trials}
+def _groups(trials: Sequence[Trial], records: Sequence[Record], setting: Setting) -> Iterator[Students]:
+    """Students that can be compared: of the same first stage, data and questions, and under the same teacher but where
+    their row has one of its own. The last record of a run and seed counts."""
+    settings = {trial.name: _settings(made_by(setting.recipe(trial.run))) for trial in trials}
     own_teacher = {trial.name for trial in trials if trial.run.teacher}
     found = [record for record in records if _settings(record.recipe) == settings.get(record.run)]
     taught = [record for record in found if record.run not in own_teacher and TEACHER in record.recipe]

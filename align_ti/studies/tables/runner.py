@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import signal
 import sys
@@ -18,15 +17,17 @@ from types import FrameType
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from align_ti.studies.common.provenance import REPOSITORY
 from align_ti.studies.tables.commands import Commands, Ended, only_here
-from align_ti.studies.tables.recipe import check_recipes, check_teacher, differences, recipe, run_environment
+from align_ti.studies.tables.recipe import check_recipes, check_teacher, differences, recipe
 from align_ti.studies.tables.record import Record, keep, read_records
+from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial, read_json
 from llava.eval.table import SCORES_FILE, read_rows
 from llava.files import write_text
 
 logger = logging.getLogger(__name__)
+
+ALIGN_TI = (sys.executable, "-m", "align_ti.cli")
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class Work:
     """What is done with every trial.
 
     Attributes:
-        flags: added to every training command.
+        setting: What the students share.
         held_out: conversations and the folder of their pictures, for the cross-entropy.
         kept: file to which the record of each is added.
         known: other files of records, which stand for trials as those of ``kept`` do.
         commands: runs what a trial runs.
     """
 
-    flags: Sequence[str] = ()
+    setting: Setting = field(default_factory=Setting)
     held_out: tuple[Path, Path] | None = None
     kept: Path | None = None
     known: Sequence[Path] = ()
@@ -52,9 +53,17 @@ class Work:
         """The conversations for the cross-entropy, if that is asked for."""
         return self.held_out[0] if self.held_out else None
 
+    @property
+    def evaluation(self) -> list[str]:
+        """Flags of an evaluation."""
+        places = self.setting.places
+        flags = ["--eval-root", str(self.setting.eval_root), "--batch-size", places.text("eval_batch_size")]
+        mode = places.text("eval_conv_mode")
+        return [*flags, "--conv-mode", mode] if mode else flags
+
     def recipe(self, trial: Trial) -> dict[str, str]:
         """How a student would be made now."""
-        return recipe(trial, self.flags, self.held_out_data)
+        return recipe(trial, self.setting, self.held_out_data)
 
     def check(self, trials: Sequence[Trial]) -> None:
         """Refuse folders with students that were made otherwise, and teachers that are not there.
@@ -64,7 +73,7 @@ class Work:
         """
         for trial in trials:
             check_teacher(trial)
-        check_recipes(trials, self.flags, self.held_out_data)
+        check_recipes(trials, self.setting, self.held_out_data)
 
 
 def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
@@ -177,15 +186,15 @@ def run_trial(trial: Trial, work: Work) -> None:
         _train(trial, work, held)
         if not (trial.scores_folder / SCORES_FILE).is_file():
             started = time.monotonic()
-            evaluate = ["bash", str(REPOSITORY / "scripts" / "eval" / "all.sh"), str(trial.model.resolve())]
-            where = {"OUTPUT_DIR": str(trial.scores_folder.resolve())}
-            work.commands.run(evaluate, trial.folder / "eval.log", where, held)
+            evaluate = [*ALIGN_TI, "eval", "all", str(trial.model.resolve())]
+            evaluate += ["--output-dir", str(trial.scores_folder.resolve()), *work.evaluation]
+            work.commands.run(evaluate, trial.folder / "eval.log", {}, held)
             trial.took("evaluate", time.monotonic() - started)
         if work.held_out is not None and not trial.held_out_file.is_file():
             data, images = map(str, work.held_out)
             read = [sys.executable, "-m", "llava.eval.held_out", "--model-path", str(trial.model.resolve())]
             read += ["--data", data, "--image-folder", images, "--out", str(trial.held_out_file.resolve())]
-            read += ["--batch-size", os.environ.get("BATCH_SIZE", "8")]
+            read += ["--batch-size", work.setting.places.text("eval_batch_size")]
             work.commands.run(read, trial.folder / "held_out.log", {}, held)
         record = collect(trial)
         if work.kept is not None:
@@ -201,10 +210,9 @@ def _train(trial: Trial, work: Work, held: int) -> None:
             stale.unlink(missing_ok=True)
         shutil.rmtree(trial.scores_folder, ignore_errors=True)
         write_text(trial.recipe_file, json.dumps(wanted, indent=1) + "\n")
-        script = ["bash", str(REPOSITORY / "scripts" / "distill" / f"{trial.run.script}.sh")]
         own = ["--output_dir", str(trial.model.resolve()), "--seed", str(trial.seed), "--run_name", trial.name]
-        command = [*script, *trial.run.flags, *own, "--resume", "auto", *work.flags]
-        work.commands.run(command, trial.folder / "train.log", run_environment(trial.run), held)
+        command = [*ALIGN_TI, *work.setting.command(trial.run, [*own, "--resume", "auto"])]
+        work.commands.run(command, trial.folder / "train.log", {}, held)
         if fresh:
             trial.took("train", time.monotonic() - started)
     elif work.held_out is not None:  # it may not have been asked for before

@@ -1,0 +1,168 @@
+"""The whole path on the embedded miniature, on a CPU, from data to a table of a teacher and three students.
+
+    align-ti demo            the full miniature
+    align-ti demo --quick    the same path on a hundredth of the data, in folders of its own: shows that it runs, not
+                             what it learns
+
+Every step is skipped when its result is there; delete playground/mini/runs to train again. QUICK=1 says
+--quick as well.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from align_ti.recipes.files import CHECKOUT
+from llava.errors import InputError, run_cli
+
+QUICK_BUILD = (
+    *("--scenes", "48", "--samples-per-scene", "4", "--pretrain-scenes", "64", "--text-documents", "400"),
+    *("--word-scenes", "48", "--held-out-scenes", "16", "--eval-scale", "0.02"),
+)
+QUICK_BASE = ("--tower-epochs", "1")
+PYTHON = (sys.executable, "-m")
+CLI = (*PYTHON, "align_ti.cli")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where the miniature's files go.
+
+    Attributes:
+        data: Folder of the data and base models.
+        runs: Folder of the trained models.
+        quick: Whether all is a hundredth of the size.
+    """
+
+    data: Path
+    runs: Path
+    quick: bool
+
+    def step(self, name: str, result: Path | None, command: Sequence[str]) -> None:
+        """Run a command unless its result is there; what it says goes to ``logs/NAME.log`` as well.
+
+        Args:
+            name: Name of the step.
+            result: File that it leaves behind; None for a command that sees by itself what is done.
+            command: With its arguments.
+
+        Raises:
+            SystemExit: it failed, with its status.
+        """
+        if result is not None and result.exists():
+            say(f"== {name}: done before ({result})")
+            return
+        say(f"== {name}")
+        started, logs = time.monotonic(), self.runs / "logs"
+        offline = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHON": sys.executable, "PRESET": "mini"}
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, env={**os.environ, **offline}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        with open(logs / f"{name}.log", "wb") as log:
+            while part := process.stdout.read1(65536):  # type: ignore[attr-defined]
+                sys.stdout.buffer.write(part)
+                sys.stdout.buffer.flush()
+                log.write(part)
+        if process.wait():
+            raise SystemExit(process.returncode)
+        seconds = round(time.monotonic() - started)
+        say(f"== {name}: {seconds} s")
+        with open(logs / "seconds.txt", "a", encoding="utf-8") as file:
+            file.write(f"{name} {seconds}\n")
+
+    def check_data(self) -> None:
+        """Refuse to mix models with data that they were not trained on.
+
+        Raises:
+            InputError: there are models of other data.
+        """
+        now = json.loads((self.data / "manifest.json").read_text(encoding="utf-8"))["contents"]
+        for trained in (self.data / "models", self.runs):
+            note = trained / "data.txt"
+            if note.exists() and note.read_text(encoding="utf-8").strip() != now:
+                raise InputError(
+                    f"the models in {trained} were trained on other data than {self.data} has now; to train them "
+                    f"again: rm -r {self.data / 'models'} {self.runs}"
+                )
+            trained.mkdir(parents=True, exist_ok=True)
+            note.write_text(f"{now}\n", encoding="utf-8")
+
+    def train(self, name: str, command: str, recipe: str) -> None:
+        """A stage that leaves its model in the runs' folder of that name."""
+        self.finish(name, [*CLI, command, recipe])
+
+    def finish(self, name: str, command: Sequence[str]) -> None:
+        """A training that ends with the trainer's state in the runs' folder of that name."""
+        places = ["--data_root", str(self.data), "--runs", str(self.runs)]
+        self.step(name, self.runs / name / "trainer_state.json", [*command, *places])
+
+    def run(self) -> None:
+        """All steps.
+
+        Raises:
+            InputError: see :meth:`check_data`.
+            SystemExit: a step failed.
+        """
+        (self.runs / "logs").mkdir(parents=True, exist_ok=True)
+        data, quick = str(self.data), self.quick
+        self.step("data", None, [*PYTHON, "playground.mini.build", "--out", data, *(QUICK_BUILD if quick else ())])
+        self.check_data()
+        base = [*PYTHON, "playground.mini.base_models", "--data", data, *(QUICK_BASE if quick else ())]
+        self.step("base-models", self.data / "models" / "figures.json", base)
+        for role in ("teacher", "student"):
+            self.finish(f"{role}-words", ["bash", "playground/mini/words.sh", role])
+            self.train(f"{role}-pretrain", "pretrain", role)
+            if role == "teacher":
+                self.train("teacher", "finetune", "teacher")
+        self.train("student-sft", "finetune", "sft")
+        self.train("student-vanilla-kd", "distill", "vanilla-kd")
+        self.train("student-align-ti", "distill", "align-ti")
+        for model in ("teacher", "student-sft", "student-vanilla-kd", "student-align-ti"):
+            scores = self.runs / "eval" / model
+            where = ["--data_root", data, "--output-dir", str(scores)]
+            self.step(f"eval-{model}", scores / "scores.json", [*CLI, "eval", "all", str(self.runs / model), *where])
+        report = [*PYTHON, "playground.mini.report", "--build", data, "--runs", str(self.runs)]
+        if status := subprocess.run(report, cwd=CHECKOUT).returncode:
+            raise SystemExit(status)
+
+
+def say(line: str) -> None:
+    """Print a line at once: what the steps say stands between."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Entry point.
+
+    Raises:
+        InputError: this is not a checkout of the repository, or there are models of other data.
+        SystemExit: a step failed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="align-ti demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")), help="a hundredth of it")
+    parser.add_argument("--data_root", type=Path, help="folder of the data; else playground/mini/build")
+    parser.add_argument("--runs", type=Path, help="folder of the trained models; else playground/mini/runs")
+    arguments = parser.parse_args()
+    if not (CHECKOUT / "playground" / "mini").is_dir():
+        raise InputError(
+            "the demo needs a checkout of the repository: git clone it, and run bash scripts/demo.sh there"
+        )
+    started, home = time.monotonic(), Path("playground/mini/quick" if arguments.quick else "playground/mini")
+    given = {name: Path(value).resolve() for name, value in vars(arguments).items() if isinstance(value, Path)}
+    os.chdir(CHECKOUT)
+    Demo(given.get("data_root", home / "build"), given.get("runs", home / "runs"), arguments.quick).run()
+    say(f"== all done in {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    run_cli(main)
