@@ -33,11 +33,10 @@ LAYERS = (  # bottom up; rooms side by side on a layer do not import each other
     ("align_ti.config",),
     ("align_ti.objective", "align_ti.irs"),
     ("align_ti.training",),
-    ("align_ti.machine", "align_ti.supervise", "align_ti.quiet_torchrun"),
-    ("align_ti.studies", "align_ti.web", "align_ti.checkpoint"),
-    ("align_ti.launch",),
     ("align_ti.recipes",),
-    ("align_ti.cli",),
+    ("align_ti.launch",),
+    ("align_ti.studies", "align_ti.web", "align_ti.checkpoint"),
+    ("align_ti.cli", "align_ti.demo"),
     ("align_ti",),  # the public names
 )
 """Rooms: a module, or a package with all in it; ``llava`` and ``align_ti`` stand for their ``__init__`` alone."""

@@ -129,7 +129,8 @@ def batch_flags(job: Job, processes: int) -> list[str]:
     Raises:
         InputError: it cannot be split so; the message proposes what can.
     """
-    per_device = job.per_device or max(1, job.global_batch // processes)
+    share = job.global_batch // processes if job.global_batch % processes == 0 else 1
+    per_device = job.per_device or share
     if _given(job.flags, "gradient_accumulation_steps") is not None:
         return ["--per_device_train_batch_size", str(per_device)]
     at_once = per_device * processes

@@ -10,15 +10,13 @@ from pathlib import Path
 from align_ti.launch.job import Job, build_command, machine_for, plan_command
 from align_ti.launch.machine import Machine, visible_gpus
 from align_ti.launch.supervise import run_supervised
-from align_ti.recipes.files import CHECKOUT, RECIPES
+from align_ti.recipes.files import OF_THE_MINIATURE, RECIPES
 from align_ti.recipes.flags import DISTILLATION
 from align_ti.recipes.resolve import Recipe, for_plan, resolve
 from llava.errors import InputError
 
 MADE_BEFORE = ("model_name_or_path", "pretrain_mm_mlp_adapter", "teacher_path")
 """Flags whose files an earlier stage makes."""
-EARLIER = (RECIPES, CHECKOUT / "playground" / "mini" / "recipes")
-"""Folders of the recipes that may make them."""
 
 
 def train(recipe: Recipe) -> int:
@@ -83,7 +81,7 @@ def check_earlier_stages(recipe: Recipe) -> None:
     folders += ["--data_root", recipe.text("data_root")] if "data_root" in recipe.given else []
     for flag in missing:
         path = Path(recipe.text(flag))
-        for earlier in _recipes(recipe.asked_pair, folders):
+        for earlier in _recipes(recipe, folders):
             if earlier.name != recipe.name and Path(earlier.text("output_dir")) in (path, path.parent):
                 settings = f"PRESET={recipe.asked_pair} " if recipe.asked_pair else ""
                 instead = "; or name a finished teacher with --teacher_path" if flag == "teacher_path" else ""
@@ -91,11 +89,12 @@ def check_earlier_stages(recipe: Recipe) -> None:
                 raise InputError(f"{path} is not there, and --{flag} needs it: run `{command}` first{instead}")
 
 
-def _recipes(pair: str, words: Sequence[str]) -> Iterator[Recipe]:
-    for folder in EARLIER:
+def _recipes(recipe: Recipe, words: Sequence[str]) -> Iterator[Recipe]:
+    """All recipes with the same pair; those of the miniature where the pair is one of its own."""
+    for folder in (RECIPES, OF_THE_MINIATURE) if recipe.text("teacher_base") else (RECIPES,):
         for file in sorted(folder.glob("*.yaml")):
             if file.stem != "studies":
-                yield resolve(str(file), pair, words)
+                yield resolve(str(file), recipe.asked_pair, words)
 
 
 def check_kind(command: str, recipe: Recipe) -> None:

@@ -22,6 +22,8 @@ SCRIPTS = next(
 )
 """The folder of recipes and DeepSpeed's settings: a checkout's, else the copy in the installed package."""
 RECIPES, PAIRS = SCRIPTS / "recipes", SCRIPTS / "recipes" / "pairs"
+OF_THE_MINIATURE = CHECKOUT / "playground" / "mini" / "recipes"
+"""Recipes of stages that only the miniature has."""
 
 Text = str | None
 Value = Text | list[str] | dict[str, "Value"]

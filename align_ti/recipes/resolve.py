@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from align_ti.recipes.files import (
+    OF_THE_MINIATURE,
+    PAIRS,
     RECIPES,
     SCRIPTS,
     Value,
@@ -20,8 +22,8 @@ from align_ti.recipes.files import (
     read_recipe,
     section,
 )
-from align_ti.recipes.flags import Flags, parse_flags, refuse_unknown_flags, trainer_flags
-from align_ti.recipes.keys import GIVEN, KEYS, NAMES, SECTIONS
+from align_ti.recipes.flags import DISTILLATION, SUPERVISED, Flags, parse_flags, refuse_unknown_flags, trainer_flags
+from align_ti.recipes.keys import GIVEN, KEYS, MAPPINGS, NAMES, SECTIONS
 from llava.errors import InputError
 
 SHARE = "share"
@@ -91,9 +93,7 @@ def resolve(name: str, pair: str | None = None, words: Sequence[str] = ()) -> Re
     _check_keys(values)
     module = values.values.get("module")
     if not isinstance(module, str):
-        raise InputError(
-            f"the recipe {name} has no `module: {'|'.join(('llava.train.train', 'align_ti.training.train'))}`"
-        )
+        raise InputError(f"the recipe {name} has no `module`; expected {SUPERVISED} or {DISTILLATION}")
     _check_flags(module, given)
     values = _with_flags(values, given)
     found = {key: _first(_expand(value, values)) for key, value in _prepared(values).items()}
@@ -102,7 +102,6 @@ def resolve(name: str, pair: str | None = None, words: Sequence[str] = ()) -> Re
         key: (str(value),) for key, value in found.items() if key not in KEYS and value is not None
     }
     trained |= {key: given[key] for key in given if key not in KEYS}
-    trained.pop("per_device_train_batch_size", None)
     per_device = found.get("per_device_train_batch_size")
     processes = found.get("cpu_processes")
     return Recipe(
@@ -247,6 +246,9 @@ def _check_keys(values: Values) -> None:
     Raises:
         InputError: there is one; the message names file, line and the nearest key.
     """
+    for key, value in values.values.items():
+        if isinstance(value, dict) and key not in MAPPINGS:
+            raise InputError(f"{values.places[key]}: {key} has values of its own; expected a text")
     module = str(values.values.get("module"))
     unknown = [key for key in values.values if key not in KEYS and key not in _shipped_flags(module)]
     if not unknown:
@@ -274,8 +276,13 @@ def _check_flags(module: str, given: Flags) -> None:
 
 @cache
 def _shipped_flags(module: str) -> frozenset[str]:
-    """Flags that the recipes that come with the code give to a trainer."""
-    recipes = [read_recipe(name)[1].values for name in names_in(RECIPES)]
-    return frozenset(
-        key for values in recipes if values.get("module") == module for key in values if key not in KEYS
-    ) | {"per_device_train_batch_size"}
+    """Flags that the recipes and pairs that come with the code give to a trainer."""
+    recipes = [
+        read_recipe(str(file))[1].values for folder in (RECIPES, OF_THE_MINIATURE) for file in folder.glob("*.yaml")
+    ]
+    flags = {key for values in recipes if values.get("module") == module for key in values}
+    others = () if module == DISTILLATION else ("distill", "studies")
+    for name in names_in(PAIRS):
+        for part, value in read_pair(name)[1].values.items():
+            flags |= {*value} if isinstance(value, dict) and part not in others else set()
+    return frozenset(flags - KEYS.keys() | {"per_device_train_batch_size"})

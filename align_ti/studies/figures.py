@@ -147,7 +147,7 @@ def split_mix(data_path: str) -> tuple[str, str]:
 def figure2(of: Measurement) -> list[str]:
     """Training-time and test-time accumulated error of the student of vanilla KD (Fig. 2, right)."""
     return [
-        "exposure_bias.measure",
+        "exposure_bias",
         "--teacher",
         of.setting.teacher,
         *of.students("--student", VANILLA_KD),
@@ -165,7 +165,7 @@ def figure4(of: Measurement) -> list[str]:
 def figure6(of: Measurement) -> list[str]:
     """%ExAccErr by generation step of the students of SFT, vanilla KD, TPA (where table5 has trained it), Align-TI."""
     students = of.students("--student", SFT, VANILLA_KD, Students("TPA", "sft+kd+tpa"), ALIGN_TI)
-    return ["exposure_bias.measure", "--teacher", of.setting.teacher, *students, *of.answers()]
+    return ["exposure_bias", "--teacher", of.setting.teacher, *students, *of.answers()]
 
 
 def figure7(of: Measurement) -> list[str]:

@@ -8,7 +8,7 @@ writes these files next to the mix, or into ``--out``:
     MIX-train.json               the mix without them and without exact duplicates of them
     MIX-held-out.manifest.json   files, hashes, counts, seed and indices of the entries
 
-Students are trained on the second (``STUDENT_FINETUNE_DATA=MIX-train.json``), Figs. 2 and 6 are measured on the first.
+Students are trained on the second (``--data_path MIX-train.json``), Figs. 2 and 6 are measured on the first.
 Entries are copied unchanged. The mix is read twice, sequentially; it is never held in memory.
 """
 
@@ -220,7 +220,7 @@ def main() -> None:
         f"{rows['held_out']:,} of {rows['mix']:,} entries held out in {split.held_out}\n"
         f"{rows['train']:,} left in {split.train} ({rows['repetitions_left_out']:,} duplicates left out)\n"
         f"manifest {split.manifest}\n"
-        f"train students with  STUDENT_FINETUNE_DATA={split.train}\n"
+        f"train students with  --data_path {split.train}\n"
     )
 
 

@@ -77,7 +77,7 @@ class VisionMixin:
         fits = before.projector_type == mm_projector_type and before.hidden_size == config.mm_hidden_size
         if not (fits and hasattr(decoder, "mm_projector")):
             decoder.mm_projector = build_projector(config).to(self.vision_home())
-        if pretrain_mm_mlp_adapter is not None:
+        if pretrain_mm_mlp_adapter:  # "" is none, too
             load_projector(self, pretrain_mm_mlp_adapter)
 
     def vision_home(self) -> Tensor:

@@ -13,7 +13,7 @@ from llava.prepare.sources import MIXES, Mix
 
 EXAMPLES_SHOWN = 2
 DATA_ROOT = Path(__file__).resolve().parents[2] / "playground" / "data"
-"""Where the launch scripts look for data unless ``$DATA_ROOT`` says otherwise."""
+"""Where the launch scripts look for data unless ``--data_root`` says otherwise."""
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
@@ -126,11 +126,10 @@ def _training(mix: Mix, output: Path, data: Path) -> str:
     """The command that trains on a mix: the launch scripts find it by itself in the data folder's ``mixes``."""
     output, data = output.resolve(), data.resolve()
     if output == data / "mixes" / f"{mix.name}.json":
-        variables = "" if data == DATA_ROOT else f"DATA_ROOT={shlex.quote(str(data))} "
+        flags = [] if data == DATA_ROOT else ["--data_root", str(data)]
     else:
-        stem = mix.preset_variable
-        variables = f"{stem}_DATA={shlex.quote(str(output))} {stem}_IMAGES={shlex.quote(str(data))} "
-    return f"{variables}bash {mix.script}"
+        flags = ["--data_path", str(output), "--image_folder", str(data)]
+    return shlex.join(["bash", mix.script, *flags])
 
 
 def _images(images: dict[str, Any] | None, output: Path, options: Options) -> list[str]:

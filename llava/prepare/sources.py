@@ -66,11 +66,6 @@ class Mix:
         """Where the file can be downloaded."""
         return web_address(self.hub_path)
 
-    @property
-    def preset_variable(self) -> str:
-        """The stem of the variables that tell the launch scripts where the mix lies."""
-        return self.name.upper().replace("-", "_")
-
     def find(self, data: Path) -> Path | None:
         """The mix's file in the data folder, None without one."""
         return next((data / place for place in self.places if (data / place).is_file()), None)

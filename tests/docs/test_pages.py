@@ -18,6 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from align_ti.cli import DATA
+from align_ti.recipes.files import PAIRS, RECIPES, names_in
+from align_ti.recipes.keys import GIVEN
+from align_ti.recipes.resolve import resolve
+from align_ti.studies.figures import FIGURES, command_of
 from llava.train.parsing import RENAMED_FLAGS, FlagParser
 from llava.train.plan import PlanArguments
 
@@ -107,6 +112,21 @@ def flags_of(module: str) -> frozenset[str]:
     return frozenset(FLAG.findall(out.getvalue())) | frozenset(plan)
 
 
+STAGE_MODULES = {
+    "pretrain": ["llava.train.train"],
+    "finetune": ["llava.train.train"],
+    "distill": ["align_ti.training.train"],
+    "plan": ["align_ti.training.train"],
+    "export": ["llava.export"],
+    "chat": ["llava.serve.cli"],
+    "web": ["align_ti.web.server"],
+    "demo": ["align_ti.demo"],
+}
+"""Modules behind the commands of ``align-ti``."""
+OF_RECIPES = frozenset(f"--{name}" for name in ("pair", "print", *GIVEN))
+"""Flags that every command with a recipe has."""
+
+
 def modules_of(words: list[str]) -> list[str]:
     """The modules among whose flags those of a command are; none for other programs."""
     while words and re.match(r"\w+=", words[0]):
@@ -114,24 +134,26 @@ def modules_of(words: list[str]) -> list[str]:
     if words[:2] == ["python", "-m"]:
         group = words[3:4] == ["benchmarks"]
         return [words[2] + " benchmarks" * group] if words[2] not in OTHER_PROGRAMS else []
+    if words[:1] == ["align-ti"] and len(words) > 2:
+        return modules_of_command(words[1], words[2])
     if words[:1] != ["bash"] or not words[1].startswith("scripts/"):
         return []
-    script = ROOT / words[1]
-    folder = script.parent.name
-    if folder in ("teacher", "student") or script.stem == "sft":
-        return ["llava.train.train"]
-    if folder == "distill":
-        return ["align_ti.training.train"]
-    if folder == "eval":
-        return ["llava.eval.ask" if script.stem == "ask" else "llava.eval.run"]
-    if folder == "tables":
-        analysis = re.findall(r"^analyse ([\w.]+)", text(script), re.M)
-        return [f"align_ti.studies.{name}" for name in analysis] or (
-            ["align_ti.studies.cost"]
-            if "align_ti.studies.cost" in text(script)
-            else ["align_ti.studies.tables", "align_ti.training.train"]
-        )
-    return []
+    started = re.search(r"align-ti\.sh\"? (\w+) (\S+)", text(ROOT / words[1]))
+    return modules_of_command(*started.groups()) if started else []
+
+
+def modules_of_command(command: str, subject: str) -> list[str]:
+    """The modules behind ``align-ti COMMAND SUBJECT``."""
+    if command == "data":
+        return [" ".join(DATA[subject])]
+    if command == "eval":
+        return ["llava.eval.ask" if subject == "ask" else "llava.eval.run"]
+    if command == "table" and subject in FIGURES:
+        module = command_of(subject, None, ["--image", "x"] if subject == "table17" else [], needs=False)[0]
+        return [module]
+    if command == "table":
+        return ["align_ti.studies.tables", "align_ti.training.train"]
+    return STAGE_MODULES.get(command, [])
 
 
 @page
@@ -140,12 +162,14 @@ def test_commands_have_known_flags(page: Path) -> None:
         flags = {word.partition("=")[0] for word in words if word.startswith("--") and len(word) > 2}
         modules = modules_of(words)
         if modules and flags:
-            assert flags <= frozenset().union(*map(flags_of, modules)), shlex.join(words)
+            assert flags <= OF_RECIPES.union(*map(flags_of, modules)), shlex.join(words)
 
 
 def test_flags_in_running_text_are_known() -> None:
     modules = {module for path in PAGES for words in commands(path) for module in modules_of(words)}
-    known = frozenset({"--help", *RENAMED_FLAGS}).union(*map(flags_of, modules | {"align_ti.training.train"}))
+    known = frozenset({"--help", *RENAMED_FLAGS, *OF_RECIPES}).union(
+        *map(flags_of, modules | {"align_ti.training.train"})
+    )
     for path in PAGES:
         for code in INLINE.findall(text(path)):
             external = any(name in code for name in OTHER_PROGRAMS)
@@ -162,35 +186,34 @@ def test_variables_are_read_somewhere(page: Path) -> None:
         assert re.search(rf"(?<!\w){first or second}(?!\w)", code), first or second
 
 
-def test_the_recipes_page_has_every_preset_with_its_models() -> None:
-    page = text(ROOT / "docs/recipes.md").partition("## Write your own")[0]
+def test_the_recipes_page_has_every_pair_with_its_models() -> None:
+    page = text(ROOT / "docs/recipes.md").partition("## What a recipe sets")[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
     ]
-    presets = {path.stem: text(path) for path in (ROOT / "scripts/presets").glob("[!_]*.sh")}
-    named = {name: row for row in rows for name in INLINE.findall(row[0]) if name in presets}
-    assert named.keys() == presets.keys()
+    named = {name: row for row in rows for name in INLINE.findall(row[0])}
+    assert sorted(named) == names_in(PAIRS)
     for name, row in named.items():
         if not name.startswith("mini"):
-            teacher, student, template = row[1], row[2], row[3].strip("`")
-            assert f"TEACHER_LM:-{teacher}}}" in presets[name] and f"STUDENT_LM:-{student}}}" in presets[name]
-            assert (f"TEMPLATE:-{template}}}" in presets[name]) == (template != "qwen")
+            recipe = resolve("align-ti", name)
+            models = [recipe.text("teacher_lm"), recipe.text("student_lm"), f"`{recipe.text('version')}`"]
+            assert row[1:4] == models, name
 
 
-def test_the_recipes_page_has_the_values_that_presets_share() -> None:
-    shared = text(ROOT / "scripts/presets/_paper.sh")
-    checked = 0
-    for line in text(ROOT / "docs/recipes.md").splitlines():
+def test_the_recipes_page_has_the_values_of_align_ti() -> None:
+    recipe, checked = resolve("align-ti"), 0
+    for line in text(ROOT / "docs/recipes.md").partition("The values of `align-ti`")[2].splitlines():
         names, *rest = (cell.strip() for cell in line.strip("|").split(" | ")) if line.startswith("| `") else ("", "")
-        values = [value.strip("` ") for value in rest[0].split(",")]
-        pairs = list(zip(re.findall(r"`([A-Z_]+)`", names), values, strict=False))
-        for name, value in pairs if len(pairs) == len(values) and re.match(r"[\w./-]+$", values[0]) else []:
-            if value in ("ZeRO-2", "ZeRO-3"):
-                value = f"scripts/deepspeed/{value.lower().replace('-', '')}.json"
-            if value != "checkpoints/PRESET":
-                assert f"{name}=${{{name}:-{value}}}" in shared, name
-                checked += 1
-    assert checked >= 12
+        for name, value in zip(INLINE.findall(names), re.split(r", ", rest[0]), strict=False):
+            numbers = {"global_batch": recipe.global_batch, "per_device_train_batch_size": recipe.per_device}
+            assert value.strip("` ") == str(numbers.get(name) or recipe.text(name)), name
+            checked += 1
+    assert checked >= 17
+
+
+def test_the_recipes_page_names_every_recipe() -> None:
+    named = INLINE.findall(text(ROOT / "docs/recipes.md"))
+    assert set(names_in(RECIPES)) <= set(named)
 
 
 def message_patterns() -> list[re.Pattern[str]]:

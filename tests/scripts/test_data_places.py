@@ -1,40 +1,33 @@
-"""Where the full-scale presets' launch scripts find the data: what ``llava.prepare`` made, else what it reads."""
+"""Where the full-scale recipes find the data: what ``llava.prepare`` made, else what it reads."""
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from align_ti.recipes.resolve import resolve
 from llava.prepare import cli, report
 from llava.prepare.sources import MIXES
 
 ROOT = Path(__file__).resolve().parents[2]
+RECIPES = {
+    resolve(name).script: name for name in ("teacher-pretrain", "teacher-finetune", "student-pretrain", "align-ti")
+}
+"""The recipe that a script runs."""
 
 
-def flags(command: str, **environment: str) -> dict[str, str]:
-    """The flags of the command that a launch script would run."""
-    variables = {
-        "PATH": os.environ["PATH"],
-        "PRINT_ONLY": "1",
-        "PYTHON": sys.executable,
-        "NUM_GPUS": "8",
-        **environment,
-    }
-    done = subprocess.run(["bash", "-c", command], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    words = shlex.split(done.stdout)
-    return {word: words[index + 1] for index, word in enumerate(words[:-1]) if word.startswith("--")}
+def trained_on(command: str) -> tuple[str, str]:
+    """Annotation file and image folder that a command trains on."""
+    bash, script, *flags = shlex.split(command)
+    recipe = resolve(RECIPES[f"{bash} {script}"], None, flags)
+    return recipe.text("data_path"), recipe.text("image_folder")
 
 
-def places(mix: str, data: Path | str, **environment: str) -> tuple[str, str]:
-    """Annotation file and image folder that a mix's launch script would train on."""
-    found = flags(f"bash {MIXES[mix].script}", DATA_ROOT=str(data), **environment)
-    return found["--data_path"], found["--image_folder"]
+def places(mix: str, data: Path | str, *flags: str) -> tuple[str, str]:
+    """Annotation file and image folder that a mix's script would train on."""
+    return trained_on(shlex.join(["bash", MIXES[mix].script, "--data_root", str(data), *flags]))
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -58,7 +51,7 @@ def test_the_captions_pictures_are_found_in_either_usual_place(tmp_path):
 @pytest.mark.parametrize("pictures", ["LLaVA-Pretrain/images", "llava/llava_pretrain/images"])
 @pytest.mark.parametrize("mix", MIXES)
 def test_after_the_preparation_the_scripts_just_work(mix, pictures, tmp_path, capsys):
-    """No variable is needed: what was made is taken, its pictures are found, and the report says so."""
+    """No flag is needed: what was made is taken, its pictures are found, and the report says so."""
     rows = [("1", "00453/1.jpg" if mix == "teacher-pretrain" else "llava/llava_pretrain/images/00453/1.jpg")]
     rows += [] if mix == "teacher-pretrain" else [("2", "coco/train2017/2.jpg")]
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
@@ -73,23 +66,22 @@ def test_after_the_preparation_the_scripts_just_work(mix, pictures, tmp_path, ca
     assert data == f"{tmp_path}/mixes/{mix}.json" and images == str(tmp_path)
     assert all((Path(images) / entry["image"]).is_file() for entry in json.loads(Path(data).read_text()))
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  train "))
-    found = flags(said.removeprefix("  train").strip())
-    assert (found["--data_path"], found["--image_folder"]) == (data, images)
+    assert trained_on(said.removeprefix("  train").strip()) == (data, images)
 
 
-def test_variables_come_before_what_was_made(tmp_path):
+def test_flags_come_before_what_was_made(tmp_path):
     (tmp_path / "mixes").mkdir()
     (tmp_path / "mixes/student-finetune.json").write_text("[]")
     made = f"{tmp_path}/mixes/student-finetune.json"
     assert places("student-finetune", tmp_path) == (made, str(tmp_path))
-    assert places("student-finetune", tmp_path, STUDENT_FINETUNE_IMAGES="/pictures") == (made, "/pictures")
-    mine = places("student-finetune", tmp_path, STUDENT_FINETUNE_DATA="mine.json")
+    assert places("student-finetune", tmp_path, "--image_folder", "/pictures") == (made, "/pictures")
+    mine = places("student-finetune", tmp_path, "--data_path", "mine.json")
     assert mine == ("mine.json", str(tmp_path))
 
 
-def test_the_usual_data_folder_needs_no_variable(monkeypatch, tmp_path, capsys):
+def test_the_usual_data_folder_needs_no_flag(monkeypatch, tmp_path, capsys):
     """Where the data lie where the presets look by themselves, the report names the script alone."""
-    assert report.DATA_ROOT == ROOT / flags("bash scripts/distill/align_ti.sh")["--image_folder"]
+    assert report.DATA_ROOT == ROOT / trained_on("bash scripts/distill/align_ti.sh")[1]
     monkeypatch.setattr(report, "DATA_ROOT", tmp_path)
     turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
     (tmp_path / "llava_v1_5_mix665k.json").write_text(json.dumps([{"id": "1", "conversations": turns}]))

@@ -32,7 +32,7 @@ def closing(root: Path, states: Sequence[tuple[BenchmarkSource, State]], eval_zi
         )
     if ready:
         script = "all" if len(ready) == len(SOURCES) else ready[0]
-        lines.append(f"evaluate: EVAL_ROOT={shlex.quote(str(root))} bash scripts/eval/{script}.sh CHECKPOINT")
+        lines.append(f"evaluate: bash scripts/eval/{script}.sh CHECKPOINT --eval-root {shlex.quote(str(root))}")
     return "\n".join(lines)
 
 

@@ -67,7 +67,10 @@ def test_the_words_stages_of_the_miniature(monkeypatch):
     ):
         runs = "playground/mini/runs" + {"teacher-small-lm": "/small", "teacher-large-lm": "/large"}.get(base, "")
         runs += "/llama" if pair == "mini-llama" else ""
-        before = {**COMMANDS["base"][f"{role}-pretrain"], **COMMANDS["changes"][pair]["2 CPU processes"][f"{role}-pretrain"]}
+        before = {
+            **COMMANDS["base"][f"{role}-pretrain"],
+            **COMMANDS["changes"][pair]["2 CPU processes"][f"{role}-pretrain"],
+        }
         shared = {name: value for name, value in before.items() if value is not None}
         shared |= {"data_path": "playground/mini/build/words.json", "learning_rate": rate}
         epochs = {"teacher": "0.75", "student": "0.63"}[role]

@@ -127,7 +127,7 @@ def test_the_command(mix, world, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     held_out, train = tmp_path / "mix-held-out.json", tmp_path / "mix-train.json"
     manifest = json.loads((tmp_path / "mix-held-out.manifest.json").read_text())
-    assert f"STUDENT_FINETUNE_DATA={train}" in done.stdout and "12 of 200 entries held out" in done.stdout
+    assert f"--data_path {train}" in done.stdout and "12 of 200 entries held out" in done.stdout
     for part, file in (("held_out", held_out), ("train", train)):
         assert manifest[part]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert manifest[part]["bytes"] == file.stat().st_size

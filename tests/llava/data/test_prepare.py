@@ -158,10 +158,10 @@ def test_what_is_counted(prepare, tmp_path):
     assert "MISSING   folder gqa/images of 1 rows; get it:\n            https://downloads.cs.stanford.edu" in text
     assert f", to be unpacked in {tmp_path}/gqa\n            or a mirror: https://huggingface.co/" in text
     assert "MISSING   folder coco" not in text
-    assert f"train     DATA_ROOT={tmp_path} bash scripts/teacher/finetune.sh" in text
+    assert f"train     bash scripts/teacher/finetune.sh --data_root {tmp_path}" in text
     text = prepare("teacher-finetune", "--out", tmp_path / "elsewhere")[1]
-    variables = f"TEACHER_FINETUNE_DATA={tmp_path}/elsewhere/teacher-finetune.json TEACHER_FINETUNE_IMAGES={tmp_path}"
-    assert f"train     {variables} bash scripts/teacher/finetune.sh" in text
+    flags = f"--data_path {tmp_path}/elsewhere/teacher-finetune.json --image_folder {tmp_path}"
+    assert f"train     bash scripts/teacher/finetune.sh {flags}" in text
 
 
 def test_published_counts():

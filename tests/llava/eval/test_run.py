@@ -255,14 +255,23 @@ def test_selection():
 
 def script(name, checkpoint, eval_root, output, cwd, *flags, **environment):
     return subprocess.run(
-        ["bash", str(REPO / "scripts/eval" / f"{name}.sh"), str(checkpoint), "--max-new-tokens", "4", *flags],
+        [
+            "bash",
+            str(REPO / "scripts/eval" / f"{name}.sh"),
+            str(checkpoint),
+            "--max-new-tokens",
+            "4",
+            "--eval-root",
+            str(eval_root),
+            "--output-dir",
+            str(output),
+            *flags,
+        ],
         cwd=cwd,
         env={
             **os.environ,
             "PYTHON": sys.executable,
             "OMP_NUM_THREADS": "1",
-            "EVAL_ROOT": str(eval_root),
-            "OUTPUT_DIR": str(output),
             **environment,
         },
         capture_output=True,
@@ -281,8 +290,9 @@ def test_script_from_another_folder_with_two_processes(checkpoint, eval_root, tm
         tmp_path,
         "--device",
         "cpu",
+        "--batch-size",
+        "3",
         CUDA_VISIBLE_DEVICES="0,1",
-        BATCH_SIZE="3",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("Avg: ")

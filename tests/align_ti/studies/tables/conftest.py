@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from align_ti.studies.tables.record import Record
+from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial
 from llava.eval.registry import BENCHMARKS
 from playground.mini.build import BuildConfig, build
@@ -20,17 +21,22 @@ def mini_data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def models(tmp_path, mini_data, monkeypatch) -> Path:
-    """A folder with ``teacher`` and ``student-pretrain``, named in the environment as a table's script does."""
+def models(tmp_path) -> Path:
+    """A folder with ``teacher`` and ``student-pretrain``."""
     for name in ("teacher", "student-pretrain"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_text(name)
-    for name, value in {
-        "CHECKPOINTS": tmp_path, "TEACHER": tmp_path / "teacher", "PRESET": "mini", "MINI": mini_data,
-        "EVAL_ROOT": mini_data / "eval",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, str(value))
     return tmp_path
+
+
+@pytest.fixture
+def setting(models, mini_data) -> Callable[..., Setting]:
+    """The miniature's setting with those models, and further flags."""
+
+    def make(*flags: str) -> Setting:
+        return Setting("mini", ("--runs", str(models), "--data_root", str(mini_data), *flags))
+
+    return make
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ def test_every_table_names_runs_that_exist():
         assert table.baseline in table.runs and set(table.runs) <= set(RUNS)
         assert all(name in table.runs for _, points in table.lines for name in points.values())
     assert len(find_table("table14").runs) == 15
-    flags = [(run.script, run.flags, run.data_share) for run in RUNS.values()]
+    flags = [(run.recipe, run.flags, run.data_share) for run in RUNS.values()]
     assert len(set(flags)) == len(flags), "two names for one run"
     with pytest.raises(InputError, match="no table 'table99'; there are: table3"):
         find_table("table99")

@@ -15,6 +15,7 @@ from align_ti.studies.tables.recipe import recipe
 from align_ti.studies.tables.record import Record, keep
 from align_ti.studies.tables.report import write_report
 from align_ti.studies.tables.rows import read_lines
+from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import plan_trials
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
@@ -40,9 +41,9 @@ def clone(tmp_path_factory) -> Path:
 
 def table_of(clone: Path, script: str, *flags: str, **environment: str) -> subprocess.CompletedProcess:
     variables = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PYTHON": sys.executable, "PRESET": "mini"}
-    command = ["bash", str(clone / f"scripts/tables/{script}.sh"), *flags]
+    command = ["bash", str(clone / "scripts/align-ti.sh"), "table", script, *flags]
     return subprocess.run(
-        command, env=variables | environment, cwd="/", capture_output=True, text=True, timeout=120, check=False
+        command, env=variables | environment, cwd=clone, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -74,12 +75,11 @@ def test_every_kept_table_is_made_of_the_kept_records(name, monkeypatch, tmp_pat
     """Those of other teachers, layers, shares of the data and architectures as well."""
     kept = json.loads(KEPT_RECORDS.with_name(f"{name}.json").read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PRESET", kept["preset"])
     table = find_table(name)
     runs = rows_of(table)
     if table.teachers:
         table, runs = with_teachers(table, {size: f"/no/{size}" for size in ("small", "medium", "large")}, "/no/medium")
-    found = read_kept(name, plan_trials(runs, range(5), tmp_path), [KEPT_RECORDS])
+    found = read_kept(name, plan_trials(runs, range(5), tmp_path), [KEPT_RECORDS], Setting(kept["preset"]))
     lines, seeds = read_lines(found.trials)
     assert [(line.name, line.scores, line.held_out) for line in lines] == [
         (row["name"], row["scores"], row["held_out"]) for row in kept["rows"]
@@ -92,10 +92,10 @@ def trials(models):
     return plan_trials(rows_of(find_table("table15")), range(2), models / "tables")
 
 
-def add(file: Path, trials, score: float, **changes: str) -> None:
+def add(setting, file: Path, trials, score: float, **changes: str) -> None:
     """Keep a record of each trial, as it would be made now but for some changes."""
     for number, trial in enumerate(trials):
-        made = {**recipe(trial), **changes}
+        made = {**recipe(trial, setting), **changes}
         if trial.name == "sft":
             made.pop("teacher_path", None)
         keep(file, Record(trial.name, trial.seed, made, dict.fromkeys(BENCHMARKS, score + number), None, {}, "abc"))
@@ -105,38 +105,40 @@ def scores(kept) -> list[float]:
     return [trial.record().scores["gqa"] for trial in kept.trials]
 
 
-def test_records_of_other_models_and_data(models, trials, tmp_path, monkeypatch):
+def test_records_of_other_models_and_data(models, trials, setting, tmp_path):
     """They count whatever is here; the last of a run and seed does, and a file that lacks some is passed over."""
     file, part = tmp_path / "all" / "trials.jsonl", tmp_path / "part" / "trials.jsonl"
     other = {"teacher_path": "weights other", "model_name_or_path": "weights x", "data_path": "content y",
              "benchmarks": "questions z"}  # fmt: skip
-    add(file, trials, 50, **other)
-    add(file, trials, 10, **other)
-    add(part, trials[:2], 70)
-    monkeypatch.setenv("EVAL_ROOT", "/none")
-    kept = read_kept("table15", trials, [tmp_path / "no" / "trials.jsonl", part, file])
+    add(setting(), file, trials, 50, **other)
+    add(setting(), file, trials, 10, **other)
+    add(setting(), part, trials[:2], 70)
+    elsewhere = setting("--eval_root", "/none")
+    kept = read_kept("table15", trials, [tmp_path / "no" / "trials.jsonl", part, file], elsewhere)
     assert scores(kept) == [10 + number for number in range(6)] and kept.teachers == [] and str(file) in kept.note
     assert not list(models.glob("tables/**/*")), "nothing is written"
     with pytest.raises(InputError, match="no students of table15 here, and no record file .* has a common seed of all"):
-        read_kept("table15", trials, [part])
+        read_kept("table15", trials, [part], elsewhere)
     with pytest.raises(InputError, match="has a common seed of all its rows"):
-        read_kept("table15", trials, [file], ["--warmup_ratio", "0.5"])
+        read_kept("table15", trials, [file], setting("--warmup_ratio", "0.5"))
 
 
 @pytest.mark.parametrize("name", ["model_name_or_path", "teacher_path", "data_path", "benchmarks"])
-def test_records_of_two_models_are_not_mixed(trials, tmp_path, name):
+def test_records_of_two_models_are_not_mixed(trials, setting, tmp_path, name):
     """What the table beside them was made of counts; without it, it is not guessed."""
     file, changed = tmp_path / "trials.jsonl", {"teacher_path": "weights a"}
-    add(file, trials, 10, **changed)
+    add(setting(), file, trials, 10, **changed)
     table = find_table("table15")
-    from_first = read_kept("table15", trials, [file])
+    from_first = read_kept("table15", trials, [file], setting())
     write_report("table15", table, from_first.trials, tmp_path, {}, [])
     others = [trial for trial in trials if name != "teacher_path" or trial.name != "sft"]  # SFT has no teacher
-    add(file, others, 50, **(changed | {name: "weights b"}))
-    assert scores(read_kept("table15", trials, [file])) == scores(from_first)
+    add(setting(), file, others, 50, **(changed | {name: "weights b"}))
+    assert scores(read_kept("table15", trials, [file], setting())) == scores(from_first)
     (tmp_path / "table15.json").unlink()
-    with pytest.raises(InputError, match="with several teachers, first stages, data or questions, and no table15.json"):
-        read_kept("table15", trials, [file])
+    with pytest.raises(
+        InputError, match="with several teachers, first stages, data or questions, and no table15.json"
+    ):
+        read_kept("table15", trials, [file], setting())
 
 
 def test_what_is_here_comes_first(trials, finish):

@@ -143,13 +143,13 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     assert "the file system has no locks (Function not implemented)" in caplog.text
 
 
-def test_a_student_that_another_table_made_otherwise_meanwhile(models, monkeypatch):
+def test_a_student_that_another_table_made_otherwise_meanwhile(models, setting, monkeypatch):
     """Two tables pass the check while there is nothing; the second finds what the first one made."""
     (trial,) = plan_trials(find_runs(["sft"]), [0], models / "tables")
-    work = Work(["--learning_rate", "1e-4"])
+    work = Work(setting("--learning_rate", "1e-4"))
     work.check([trial])
     trial.model.mkdir(parents=True)
-    trial.recipe_file.write_text(json.dumps(Work().recipe(trial)))
+    trial.recipe_file.write_text(json.dumps(Work(setting()).recipe(trial)))
     monkeypatch.setattr(Commands, "run", lambda *of: pytest.fail("nothing may be trained"))
     with pytest.raises(InputError, match="its learning_rate is '1e-3', now it would be '1e-4'"):
         run_trial(trial, work)

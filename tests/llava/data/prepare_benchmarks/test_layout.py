@@ -37,7 +37,8 @@ def test_from_nothing_to_ready(run, small, web, tmp_path, add_pictures):
     assert "FAILED" not in text and layout.MADE in text and "questions1.2.zip" in text, "where it came from is said"
     add_pictures()
     status, text = run()
-    assert status == 0 and "6 of 6 ready" in text and f"EVAL_ROOT={root} bash scripts/eval/all.sh" in text, text
+    assert status == 0 and "6 of 6 ready" in text, text
+    assert f"bash scripts/eval/all.sh CHECKPOINT --eval-root {root}" in text
     for name, count in (("gqa", 3), ("sqa", 2), ("textvqa", 1), ("pope", 6), ("mme", 28), ("mmbench", 2)):
         task = Task.load(BENCHMARKS[name], root)
         assert len(task.questions) == count

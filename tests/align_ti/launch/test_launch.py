@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from align_ti.launch import Job, batch_flags, build_command, count_gpus
-from align_ti.machine import Machine, check_hostfile
+from align_ti.launch.job import Job, batch_flags, build_command, count_gpus
+from align_ti.launch.machine import Machine, check_hostfile
+from align_ti.recipes.resolve import resolve
 from llava.errors import InputError
 from tests.runs import COMMON
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def job(**changes) -> Job:
@@ -96,19 +97,26 @@ def test_a_hostfile_that_does_not_fit(tmp_path, text, message):
 
 def test_a_batch_that_cannot_be_split_proposes_what_can():
     with pytest.raises(InputError) as error:
-        batch_flags(job(batch_names=("FINETUNE_BATCH", "DISTILL_PER_DEVICE")), 7)
+        batch_flags(job(), 7)
     text = str(error.value)
     assert "cannot be split over 7 processes" in text and "4 or 2 processes (NUM_GPUS)" in text
-    assert "FINETUNE_BATCH=112 or 140" in text and "another model" in text
-    with pytest.raises(InputError, match="DISTILL_PER_DEVICE=2 or 4 or 8"):
-        batch_flags(job(per_device=6, batch_names=("FINETUNE_BATCH", "DISTILL_PER_DEVICE")), 8)
+    assert "--global_batch 112 or 140" in text and "another model" in text
+    with pytest.raises(InputError, match="--per_device_train_batch_size 2 or 4 or 8"):
+        batch_flags(job(per_device=6), 8)
 
 
 def test_batch_flags_given_by_hand_count():
     both = ("--gradient_accumulation_steps", "3", "--per_device_train_batch_size=2")
     assert "--gradient_accumulation_steps 32" not in command(Machine(gpus=1), flags=both)
-    words = run("--module", "m", "--global_batch", "8", "--per_device", "8", "--", "--per_device_train_batch_size", "2")
-    assert "--per_device_train_batch_size 2 --gradient_accumulation_steps 4" in words.stdout
+    two = resolve("align-ti", words=["--per_device_train_batch_size", "2"])
+    assert batch_flags(Job.of(two), 8)[1::2] == ["2", "8"]
+
+
+def test_a_batch_may_be_shared():
+    """``share`` in a recipe: every process takes its part in one forward pass."""
+    assert batch_flags(job(per_device=None), 2)[1::2] == ["64", "1"]
+    with pytest.raises(InputError, match="--global_batch 126 or 133"):
+        batch_flags(job(per_device=None), 7)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +125,6 @@ def test_batch_flags_given_by_hand_count():
 def test_odd_variables_are_refused(name, value):
     with pytest.raises(InputError, match=name):
         Machine.from_environment({name: value})
-
-
-def run(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {"PRINT_ONLY": "1", "NUM_GPUS": "0", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "align_ti.launch", *flags],
-        env={**os.environ, **variables}, cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
 
 
 STAND_IN_GPUS = """
@@ -145,12 +145,14 @@ def test_deepspeeds_own_launcher_gives_the_processes_those_devices(tmp_path):
         f"import os, pathlib\nfile = pathlib.Path({str(tmp_path)!r}) / f'told-{{os.environ[\"RANK\"]}}'\n"
         "file.write_text(os.environ['CUDA_VISIBLE_DEVICES'] + ' ' + os.environ['MASTER_PORT'])\n"
     )
+    (tmp_path / "tell.yaml").write_text("module: tell\nglobal_batch: 8\nper_device_train_batch_size: 4\n")
     ports = []
     for _ in range(2):
-        done = run(
-            "--module", "tell", "--global_batch", "8", "--per_device", "4",
-            PRINT_ONLY="", NUM_GPUS="", CUDA_VISIBLE_DEVICES="6,7", STAND_IN_GPUS="0,1,2,3,4,5,6,7",
-            PYTHONPATH=f"{tmp_path}:{ROOT}",
+        done = subprocess.run(
+            [sys.executable, "-m", "align_ti.cli", "distill", str(tmp_path / "tell.yaml")],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "6,7", "STAND_IN_GPUS": "0,1,2,3,4,5,6,7",
+                 "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+            cwd=ROOT, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         told = [(tmp_path / f"told-{rank}").read_text().split() for rank in (0, 1)]
         assert [devices for devices, _ in told] == ["6,7", "6,7"], done.stderr
@@ -163,13 +165,16 @@ def test_deepspeeds_own_launcher_gives_the_processes_those_devices(tmp_path):
 
 def training(world, output: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
     """The supervised stage on two processes, as the scripts start it."""
-    own = ["--module", "llava.train.train", "--global_batch", "4", "--per_device", "2"]
+    recipe = output.with_suffix(".yaml")
+    recipe.write_text("module: llava.train.train\nglobal_batch: 4\nper_device_train_batch_size: 2\n")
     common = [word for word in COMMON]
-    del common[common.index("--use_cpu") : common.index("--use_cpu") + 2]
+    for name in ("--use_cpu", "--per_device_train_batch_size"):
+        if name in common:
+            del common[common.index(name) : common.index(name) + 2]
     command = [
-        sys.executable, "-m", "align_ti.launch", *own, "--", *common, "--model_name_or_path", str(world.student_lm),
-        "--vision_tower", str(world.tower), "--data_path", str(world.data), "--image_folder", str(world.images),
-        "--output_dir", str(output), *flags,
+        sys.executable, "-m", "align_ti.cli", "finetune", str(recipe), *common, "--model_name_or_path",
+        str(world.student_lm), "--vision_tower", str(world.tower), "--data_path", str(world.data), "--image_folder",
+        str(world.images), "--output_dir", str(output), *flags,
     ]  # fmt: skip
     variables = {"NUM_GPUS": "0", "CPU_PROCESSES": "2", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     return subprocess.Popen(
