@@ -11,7 +11,7 @@ from align_ti.launch.job import Job, build_command, machine_for, plan_command
 from align_ti.launch.machine import Machine, visible_gpus
 from align_ti.launch.supervise import run_supervised
 from align_ti.recipes.files import OF_THE_MINIATURE, RECIPES
-from align_ti.recipes.flags import DISTILLATION
+from align_ti.recipes.flags import DISTILLATION, SUPERVISED
 from align_ti.recipes.resolve import Recipe, for_plan, resolve
 from llava.errors import InputError
 
@@ -103,6 +103,7 @@ def check_kind(command: str, recipe: Recipe) -> None:
     Raises:
         InputError: a distillation is asked for as a stage without a teacher, or the other way round.
     """
-    if (recipe.module == DISTILLATION) != (command == "distill") and recipe.module.endswith("train.train"):
+    known = recipe.module in (DISTILLATION, SUPERVISED)
+    if known and (recipe.module == DISTILLATION) != (command == "distill"):
         right = "distill" if recipe.module == DISTILLATION else "pretrain or finetune"
         raise InputError(f"the recipe {recipe.name} is not for `align-ti {command}`; use `align-ti {right}`")
