@@ -135,9 +135,7 @@ def test_records_of_two_models_are_not_mixed(trials, setting, tmp_path, name):
     add(setting(), file, others, 50, **(changed | {name: "weights b"}))
     assert scores(read_kept("table15", trials, [file], setting())) == scores(from_first)
     (tmp_path / "table15.json").unlink()
-    with pytest.raises(
-        InputError, match="with several teachers, first stages, data or questions, and no table15.json"
-    ):
+    with pytest.raises(InputError, match="with several teachers, first stages, data or questions, and no table15.json"):
         read_kept("table15", trials, [file], setting())
 
 
