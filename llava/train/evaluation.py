@@ -102,6 +102,17 @@ class BenchmarkProbe:
         return task.benchmark.score(asked, [answers.get(question.key) for question in asked]).value
 
 
+def check_benchmarks(names: str, root: str) -> None:
+    """Refuse benchmarks whose files are not there; this needs no model.
+
+    Raises:
+        InputError: an unknown benchmark, no folder of benchmarks, or one that lacks a file.
+    """
+    check_probe(names, root, zero3=False)
+    for benchmark in select(names) if names else ():
+        benchmark.find(Path(root))
+
+
 def check_probe(names: str, root: str, zero3: bool) -> None:
     """Reject benchmark flags that cannot work.
 

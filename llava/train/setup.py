@@ -16,6 +16,7 @@ from llava.model.lora import add_lora
 from llava.model.protocol import vision_tower_of
 from llava.model.zero import whole_size
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.evaluation import check_benchmarks
 from llava.train.tower import attach_tower, chosen_tower, keeps_tower
 
 logger = logging.getLogger(__name__)
@@ -154,8 +155,9 @@ def build_datasets(
     """The training and held-out data, checked before a model is loaded; attach the tower afterwards.
 
     Raises:
-        InputError: An unknown template or ``on_bad_sample``, an unreadable file, or missing images.
+        InputError: An unknown template or ``on_bad_sample``, an unreadable file, or missing images or benchmarks.
     """
+    check_benchmarks(arguments.eval_benchmarks, arguments.eval_benchmark_root)
     paths = (data_arguments.data_path, data_arguments.eval_data_path)
     if arguments.eval_strategy != "no" and not paths[1]:
         raise InputError(

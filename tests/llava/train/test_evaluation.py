@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -45,8 +46,11 @@ def test_benchmarks_at_every_evaluation(run, benchmarks, tmp_path):
         assert json.loads((tmp_path / "scores" / f"{name}.json").read_text())["score"] == scored[-1][f"eval_{name}"]
 
 
-def test_what_cannot_be_asked_is_said_before_training(run, benchmarks, tmp_path, world):
+def test_what_cannot_be_asked_is_said_before_a_model_is_loaded(run, benchmarks, tmp_path, world):
+    """The language model has no weights, which nobody finds out."""
     root, _, _ = benchmarks
+    model = tmp_path / "model"
+    shutil.copytree(world.student_lm, model, ignore=shutil.ignore_patterns("*.safetensors"))
     wrong = [
         (("gqa",), "--eval_benchmark_root"),
         (("gqa", "--eval_benchmark_root", str(tmp_path / "none")), re.escape(str(tmp_path / "none"))),
@@ -54,4 +58,4 @@ def test_what_cannot_be_asked_is_said_before_training(run, benchmarks, tmp_path,
     ]
     for flags, message in wrong:
         with pytest.raises(InputError, match=message):
-            run(tmp_path / "out", "--eval_benchmarks", *flags)
+            run(tmp_path / "out", "--model_name_or_path", str(model), "--eval_benchmarks", *flags)

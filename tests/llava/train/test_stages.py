@@ -180,6 +180,13 @@ def test_the_model_gets_what_it_reads_and_no_more(run, tmp_path, world, monkeypa
     assert seen == {"input_ids", "attention_mask", "labels", "instruction_mask", "images", "num_items_in_batch"}
 
 
+def test_an_empty_name_of_a_projector_is_none(run, tmp_path):
+    """A script that has the flag can be told to leave it out."""
+    out = tmp_path / "out"
+    assert run(out, "--pretrain_mm_mlp_adapter", "", "--max_steps", "1")
+    assert (out / "trainer_state.json").exists()
+
+
 def test_old_flag_names_are_accepted(run, tmp_path, world):
     log = run(
         tmp_path / "out",
