@@ -204,6 +204,7 @@ def test_workers_that_outlive_their_launcher_keep_the_folder(world, tmp_path):
     """SIGKILL reaches the launcher alone: what it started goes on, and nobody else may write there."""
     folder = tmp_path / "run"
     flags = ("--num_train_epochs", "400", "--save_strategy", "steps", "--save_steps", "5")
+    flags += ("--logging_steps", "200")  # nobody reads what the first one says: a full pipe would stop it
     first = training(world, folder, *flags)
     wait_for(lambda: (folder / "checkpoint-5").exists(), first)
     owner = json.loads((folder / "run.lock").read_text())
