@@ -49,7 +49,7 @@ FREE_TO_CHANGE = frozenset(
     # where files lie (models and data are compared by their contents), and flags that do nothing
     "image_folder lazy_preprocess is_multimodal mm_use_im_patch_token".split()
 )
-"""Settings that a resumed run may change: they affect neither the losses (except for rounding) nor the order of steps."""
+"""Settings that a resumed run may change: they affect neither the losses (except for rounding) nor the steps."""
 
 DERIVED = frozenset({"warmup_ratio"})
 """Settings that set another one (``warmup_ratio`` sets ``warmup_steps``), and are compared there."""
