@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WARNINGS_IN_FULL = 5
-"""How many bad samples a process describes before it only counts them."""
+"""Number of bad samples that a process describes before it only counts them."""
 
 IMAGES_LOOKED_FOR = 256
-"""Entries whose images are looked for before training: finds a wrong folder at once, and costs no one a minute."""
+"""Number of entries whose images are checked for existence before training: enough to find a wrong folder, and fast."""
 
 
 @dataclass(frozen=True)
 class BadSample:
-    """Stands in for a sample that could not be made; the collator drops and counts it."""
+    """Placeholder for a sample that could not be built; the collator drops and counts it."""
 
     reason: str
 
@@ -45,7 +45,7 @@ class ConversationDataset(Dataset):
     ``[T]``, see ``TokenizedSample``), ``images`` (float ``[n, 3, H, W]``, ``n`` is 0 for text only) and
     ``sample_index`` (long scalar, the item's number), or a :class:`BadSample` with ``on_bad_sample="skip"``. A
     sample is bad when its entry is malformed, an image is missing or unreadable, or the limit on length would cut
-    away an image or every target. No sample ever gets another one's image.
+    away an image or every target. A bad image is never replaced by another sample's image.
 
     Args:
         annotations: the entries.

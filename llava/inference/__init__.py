@@ -1,1 +1,1 @@
-"""A checkpoint ready for use: loaded, its template and end of turn known, generating."""
+"""Inference: loading a checkpoint with its prompt template and end-of-turn rule, and generating answers."""

@@ -1,7 +1,7 @@
-"""Sampled answers that do not depend on the company a question is asked in.
+"""Sampled answers that do not depend on the other questions in the batch.
 
-Every question has its own random numbers, made from the seed and its key: neither the batch size, nor the number of
-processes, nor a restart changes what is drawn.
+Every question has its own random numbers, derived from the seed and its key: the batch size, the number of processes
+and restarts do not change the samples.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from transformers import LogitsProcessor
 
 @dataclass(frozen=True)
 class Draws:
-    """How tokens are drawn.
+    """Settings of the sampling.
 
     Attributes:
         temperature: divides the logits; above 0.
@@ -34,7 +34,7 @@ class Draws:
 
 
 class DrawnTokens(LogitsProcessor):
-    """Draws the next token of each row and leaves no other to choose."""
+    """Draws the next token of each row and masks all others."""
 
     def __init__(self, draws: Draws, keys: Sequence[str]) -> None:
         self.draws = draws

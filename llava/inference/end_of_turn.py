@@ -1,4 +1,4 @@
-"""Where an answer ends: the template's end-of-turn string, as one token or as several."""
+"""Detecting the end of an answer: the template's end-of-turn string, as one token or several."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class EndOfTurn:
         return cls(tokenizer, text, known, pad, is_token=len(pieces) == 1)
 
     def criteria(self) -> StoppingCriteriaList | None:
-        """A stopping rule on the text, where token ids are not enough."""
+        """A stopping rule on the text, if token ids are not sufficient."""
         if self.is_token or not self.text:
             return None
         return StoppingCriteriaList([_TextContains(self.tokenizer, self.text)])
@@ -55,7 +55,7 @@ class EndOfTurn:
 
 
 class _TextContains(StoppingCriteria):
-    """True for the rows whose last few tokens spell the string."""
+    """True for rows whose last few tokens decode to the string."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
         self.tokenizer = tokenizer

@@ -9,9 +9,9 @@ GREEDY = MappingProxyType(
         "temperature": None,
         "top_p": None,
         "top_k": None,
-        "repetition_penalty": 1.0,  # chat models bring one in their generation settings
+        "repetition_penalty": 1.0,  # chat models set one in their generation settings
         "no_repeat_ngram_size": 0,
         "use_cache": True,
     }
 )
-"""Greedy decoding, whatever a checkpoint's own generation settings say."""
+"""Greedy decoding, overriding a checkpoint's own generation settings."""

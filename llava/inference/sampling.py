@@ -1,4 +1,4 @@
-"""How the next token of an answer is chosen."""
+"""Sampling settings of answers."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Sampling:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
 
     def arguments(self) -> dict[str, Any]:
-        """For ``generate``; whatever a checkpoint's own generation settings say is overruled, as in evaluation."""
+        """Arguments of ``generate``; they override a checkpoint's own generation settings, as in evaluation."""
         chosen: dict[str, Any] = {**GREEDY, "max_new_tokens": self.max_new_tokens}
         if self.temperature > 0:
             chosen |= {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}

@@ -1,4 +1,4 @@
-"""Annotation files converted once to Arrow tables on disk, which every process then maps into memory."""
+"""Annotation files, converted once to Arrow tables on disk that every process memory-maps."""
 
 import hashlib
 import json
@@ -37,11 +37,11 @@ class ArrowTables:
     """A converted file.
 
     Attributes:
-        shards: its tables, in their order.
-        rows: how many entries it has.
-        problems: how many of them are unusable.
-        first_rows: the entry that each separately converted part of the file begins with.
-        first_lines: the lines before each part, which the lines stored in its shards leave out.
+        shards: Its tables, in order.
+        rows: Number of entries.
+        problems: Number of unusable entries.
+        first_rows: Index of the first entry of each separately converted part of the file.
+        first_lines: Number of lines before each part; line numbers stored in its shards are relative to this.
     """
 
     shards: list[Path]
@@ -56,15 +56,15 @@ class ArrowTables:
 
 
 class WorkerError(RuntimeError):
-    """A process that converts a part did not come to its end."""
+    """A process that converts a part failed."""
 
 
 def convert_once(path: Path) -> ArrowTables:
-    """The Arrow tables of an annotation file, converted now unless that was done before.
+    """The Arrow tables of an annotation file, which is converted if it is not in the cache.
 
-    The cache is keyed by the file's path, size and time of change. It lies in ``$LLAVA_CACHE``, else in the
-    cache of ``datasets`` (``$HF_DATASETS_CACHE``), else beside the file, else in the temporary folder: the
-    first of these that can be written to. Processes that ask at the same time wait for the one that converts.
+    The cache is keyed by the file's path, size and modification time. Its folder is the first writable one of
+    ``$LLAVA_CACHE``, the cache of ``datasets`` (``$HF_DATASETS_CACHE``), the file's own folder and the temporary
+    folder. Concurrent processes wait for the one that converts.
 
     Raises:
         InputError: the file is missing, broken or empty.
@@ -127,7 +127,7 @@ def _convert(path: Path, target: Path, size: int) -> None:
 
 
 def _convert_parts(path: Path, size: int, work: Path, bar: tqdm) -> list[dict[str, Any]]:
-    """Convert a large file in several processes; a small one, or one that they fail with, in this process."""
+    """Convert a large file in several processes; a small one, or one for which they fail, in this process."""
     parts = split_file(path, min(_usable_cores(), MOST_PROCESSES, size // BYTES_PER_PROCESS))
     if len(parts) > 1:
         try:
@@ -145,9 +145,9 @@ def _usable_cores() -> int:
 
 
 def _convert_in_workers(path: Path, parts: list[Part], work: Path, bar: tqdm) -> list[dict[str, Any]]:
-    """What :func:`convert_part` returns for each part; no process is left behind, whatever happens.
+    """The result of :func:`convert_part` for each part; all worker processes have ended on return.
 
-    All workers write to one pipe, so it ends when the last of them does. A worker that loses it ends by itself.
+    All workers write to one pipe, which closes when the last of them ends. A worker that loses the pipe exits.
     """
     folders = [work / f"{number:02d}" for number in range(len(parts))]
     workers: list[subprocess.Popen[bytes]] = []
@@ -176,7 +176,8 @@ def _convert_in_workers(path: Path, parts: list[Part], work: Path, bar: tqdm) ->
 
 
 def _start_worker(path: Path, part: Part, folder: Path, reports: IO[Any], errors: IO[Any]) -> subprocess.Popen[bytes]:
-    """A new interpreter with our search path: unlike a worker of ``multiprocessing`` it never runs the main script."""
+    """A new interpreter with the same search path: unlike a ``multiprocessing`` worker it never runs the main
+    script."""
     command = [sys.executable, "-P", "-m", "llava.data.annotations.shards", str(path), str(folder), json.dumps(part)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=reports, stderr=errors, env=environment)

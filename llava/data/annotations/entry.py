@@ -1,4 +1,4 @@
-"""What one entry of a LLaVA annotation file must look like; used by training and by the checker alike."""
+"""The format of one entry of a LLaVA annotation file; used by training and by the checker."""
 
 import json
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ MARKER_COUNT = "<image> count"
 
 @dataclass
 class Entry:
-    """An entry in the one form that is stored.
+    """An entry in the stored format.
 
     Attributes:
         id: the entry's id as text, "" without one.
@@ -53,7 +53,7 @@ class Entry:
 
 
 def parse_entry(raw: Any) -> Entry:
-    """Bring a decoded JSON value into the stored form; what is wrong with it lands in ``problem``.
+    """Convert a decoded JSON value to the stored format; errors are recorded in ``problem``.
 
     ``image`` may be missing, null, a path or a list of paths; keys that training does not use are dropped.
     """
@@ -83,10 +83,10 @@ def parse_entry(raw: Any) -> Entry:
 
 
 def _words_of_ordinary(turns: Any, num_images: int) -> int | None:
-    """The words of a conversation in which nothing needs a second look; None when something may.
+    """The number of words of a plainly valid conversation; None if it needs the full check.
 
-    A quick way past ``_turns`` and ``check_conversation`` for nearly all of the millions of entries of a large file: it
-    halves the time of their conversion. It lets nothing through that those two would change or refuse.
+    A shortcut past ``_turns`` and ``check_conversation`` for nearly all entries of a large file, which halves the
+    conversion time. It accepts nothing that those two would change or reject.
     """
     if type(turns) is not list or not turns or len(turns) % 2:
         return None
@@ -111,10 +111,10 @@ def _words_of_ordinary(turns: Any, num_images: int) -> int | None:
 
 
 def check_conversation(conversations: Sequence[dict[str, Any]], num_images: int) -> list[tuple[str, str]]:
-    """The turns that training uses, or an error that says what is wrong.
+    """The turns that training uses.
 
     A leading gpt turn is dropped, as LLaVA does; a last human turn without an answer is dropped as well,
-    since nothing can be learnt from it.
+    because there is nothing to learn from it.
 
     Returns:
         ``(from, value)`` pairs, human and gpt in turn.
@@ -195,7 +195,7 @@ def _turns(raw: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _text(text: str, name: str) -> str:
-    """Refuse half a surrogate pair (``"\\ud83d"`` alone), which JSON lets through but no tokenizer takes."""
+    """Reject half a surrogate pair (``"\\ud83d"`` alone), which JSON allows but no tokenizer accepts."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -206,7 +206,7 @@ def _text(text: str, name: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    """A JSON value named for an error message: its type and its beginning."""
+    """A JSON value for an error message: its type and its first characters."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     text = json.dumps(value, ensure_ascii=False, default=str)
     return f"{names.get(type(value), 'a number')} ({text if len(text) <= 40 else text[:37] + '...'})"

@@ -1,7 +1,7 @@
-"""Read annotation files entry by entry, in bounded memory, and say exactly where one is broken.
+"""Read annotation files entry by entry, in bounded memory, with the exact location of errors.
 
-``.json`` holds one list of entries; it is decoded from a window that slides over the file, so a file of
-several gigabytes needs no more memory than its longest entry. ``.jsonl`` holds one entry a line.
+``.json`` contains one list of entries; it is decoded from a window that slides over the file, so a file of several
+gigabytes needs no more memory than its longest entry. ``.jsonl`` contains one entry per line.
 """
 
 import codecs
@@ -56,7 +56,7 @@ def iter_rows(path: Path, progress: Progress | None = None, keep_broken: bool = 
 
 
 def read_rows(path: Path, file: BinaryIO, progress: Progress | None = None, keep_broken: bool = False) -> Iterator[Row]:
-    """Like :func:`iter_rows`, from an open file; ``path`` tells its format and names it in messages."""
+    """Like :func:`iter_rows`, from an open file; ``path`` determines the format and is used in messages."""
     if path.suffix == ".jsonl":
         yield from _json_lines(path, file, progress, keep_broken)
     else:
@@ -104,7 +104,7 @@ def _json_lines(path: Path, file: BinaryIO, progress: Progress | None, keep_brok
 
 
 class _Window:
-    """A part of the file as text, from which entries of a JSON list are decoded one after the other."""
+    """A part of the file as text, from which the entries of a JSON list are decoded in order."""
 
     def __init__(self, path: Path, file: BinaryIO, progress: Progress | None):
         self._path, self._file, self._progress = path, file, progress
@@ -164,7 +164,7 @@ class _Window:
             self._read_on(max(WINDOW_BYTES, len(self._text) - self._at))
 
     def _next_character(self) -> str:
-        """Go to the next character that is not white space; "" at the end of the file."""
+        """Advance to the next character that is not white space; "" at the end of the file."""
         while True:
             space = _SPACE.match(self._text, self._at)
             self._at = space.end() if space else self._at

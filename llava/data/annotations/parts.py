@@ -1,11 +1,12 @@
 """An annotation file as byte ranges, which several processes can read at the same time.
 
 A part begins at the byte that separates two entries: the comma in a ``.json`` list, the line end in a ``.jsonl``
-file. :class:`PartReader` shows a part of a list as a list of its own: ``[`` stands for its comma, a ``]`` follows.
+file. :class:`PartReader` presents a part of a list as a list of its own: ``[`` replaces the comma, and a ``]`` is
+appended.
 
-The commas are guessed, and decoding the parts proves the guesses. A comma inside an entry or inside a text leaves
-that entry open at the end of the part before, and one ``]`` cannot close both the entry and the list. So as the first
-part begins where the file does, all parts are valid lists only if every comma stands between two entries.
+The commas are guessed, and decoding the parts verifies the guesses. A comma inside an entry or inside a text leaves
+that entry open at the end of the previous part, and one ``]`` cannot close both the entry and the list. The first part
+starts where the file does, so all parts are valid lists only if every comma is between two entries.
 """
 
 import io
@@ -24,7 +25,7 @@ WHOLE_FILE: Part = (0, None)
 
 
 def split_file(path: Path, count: int) -> list[Part]:
-    """At most ``count`` parts of about the same size, in their order; fewer where no separator is found."""
+    """At most ``count`` parts of about the same size, in order; fewer if separators are missing."""
     size = path.stat().st_size
     with path.open("rb") as file:
         found = [_find_separator(file, size * number // count, path.suffix) for number in range(1, count)]
@@ -42,7 +43,7 @@ def _find_separator(file: BinaryIO, start: int, suffix: str) -> int | None:
 def _find_comma(text: str) -> int:
     """The first comma before an object that looks like an entry (the turns of a conversation are objects as well).
 
-    Latin-1 takes every byte for one character, so positions agree and a cut character does no harm.
+    Latin-1 maps every byte to one character, so positions match and a split character does no harm.
     """
     decoder = json.JSONDecoder()
     for match in _BETWEEN_OBJECTS.finditer(text):

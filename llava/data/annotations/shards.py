@@ -1,7 +1,7 @@
 """Write the entries of an annotation file, or of a part of it, as Arrow shards.
 
-This is also the program that converts one part of a large file beside others:
-``python -m llava.data.annotations.shards FILE FOLDER PART``. Nothing slow to import belongs here.
+This is also the program that converts one part of a large file in a worker process:
+``python -m llava.data.annotations.shards FILE FOLDER PART``. Do not import slow modules here.
 """
 
 import gc
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 
 
 def convert_part(path: Path, part: Part, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Write the entries of a part into the new ``folder``; the stored lines count from the beginning of the part.
+    """Write the entries of a part into the new ``folder``; stored line numbers count from the beginning of the part.
 
     Returns:
         ``shards`` (file names below the parent of ``folder``), ``rows``, ``problems`` (unusable rows) and ``lines``
@@ -57,7 +57,7 @@ def convert_part(path: Path, part: Part, folder: Path, progress: Progress) -> di
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Decoded JSON has no cycles; looking for some takes a fifth of the time of a conversion."""
+    """Decoded JSON has no reference cycles; searching for them would take a fifth of the conversion time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -100,7 +100,8 @@ def _write_shards(batches: Iterator[pa.RecordBatch], folder: Path) -> dict[str, 
 
 
 def _reporter() -> Progress:
-    """Write the bytes read to standard output, a line at a time; it breaks, and ends us, when the parent is gone."""
+    """Report the bytes read on standard output, one line at a time; the process exits when the parent is gone, because
+    the pipe breaks."""
     waiting = 0
 
     def report(count: int) -> None:
@@ -114,7 +115,7 @@ def _reporter() -> Progress:
 
 
 def main() -> None:
-    """Convert one part; what was written is told in ``meta.json``, the last file to appear in the folder."""
+    """Convert one part; ``meta.json``, the last file written to the folder, describes the result."""
     path, folder, part = sys.argv[1:]
     meta = convert_part(Path(path), json.loads(part), Path(folder), _reporter())
     (Path(folder) / "meta.json").write_text(json.dumps(meta))

@@ -1,4 +1,4 @@
-"""Annotation files as one random-access table that no process ever holds in memory as Python objects."""
+"""Annotation files as one random-access table that is never held in memory as Python objects."""
 
 from bisect import bisect_right
 from pathlib import Path
@@ -50,7 +50,7 @@ class Annotations:
         return self._data.data.column("length").to_numpy()
 
     def where(self, index: int) -> str:
-        """An entry's place in words: file, entry number (from 0), id and line."""
+        """An entry's location as text: file, entry index (from 0), id and line."""
         return self._describe(index, self._row(index))
 
     def folder(self, index: int) -> Path:
@@ -58,7 +58,7 @@ class Annotations:
         return self.files[self._file(index)].parent
 
     def problems(self) -> list[tuple[int, str]]:
-        """``(index, place and reason)`` of every malformed entry; cheap when there is none."""
+        """``(index, place and reason)`` of every malformed entry; cheap if there are none."""
         if not self._problem_count:
             return []
         broken = pc.not_equal(self._data.data.column("problem"), "").to_numpy()

@@ -1,1 +1,1 @@
-"""``python -m llava.data.check``: what is wrong with a data set, before hours are spent on it."""
+"""``python -m llava.data.check``: checks training data before a run."""

@@ -1,12 +1,11 @@
-"""Check a data set before hours are spent on it.
+"""Check training data before a run.
 
     python -m llava.data.check --data_path data/mix.json --image_folder data/images \\
         --model_name_or_path Qwen/Qwen2-0.5B --version qwen --model_max_length 2048
 
 Reads every entry, opens every image once and, given a tokenizer, measures every sample as training would.
-Goes on after errors as far as the file format allows (a broken line of a ``.jsonl`` file costs that line, a
-broken ``.json`` list ends there). Exit status: 0 for a clean data set, 1 when errors were found in it, 2 for
-wrong usage.
+Continues after errors as far as the file format allows (a broken line of a ``.jsonl`` file is skipped, a broken
+``.json`` list ends there). Exit status: 0 for a clean data set, 1 when errors were found in it, 2 for wrong usage.
 """
 
 import argparse
@@ -92,7 +91,7 @@ class Checker:
         yield batch
 
     def _samples(self, file: Path, row: Row) -> list[Sample]:
-        """Note what is quickly seen of an entry; return it if it is worth a closer look."""
+        """Record the cheap findings about an entry; return it if it needs the expensive checks."""
         self.report.entries += 1
         if row.error:
             self.report.add(Finding(BROKEN_JSON, f"{file}, entry {row.index} (line {row.line})", row.error))
@@ -149,7 +148,7 @@ class _Progress:
 
 
 def _seen(text: str, earlier: set[int]) -> bool:
-    """Whether ``text`` came before; only its hash is kept."""
+    """Whether ``text`` was seen before; only its hash is stored."""
     key = hash(text)
     known = key in earlier
     earlier.add(key)

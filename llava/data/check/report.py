@@ -1,4 +1,4 @@
-"""What the checker found: counts by kind of finding, first examples, statistics of lengths."""
+"""Findings of the checker: counts by kind, first examples, length statistics."""
 
 from array import array
 from collections import Counter
@@ -38,7 +38,7 @@ EXAMPLES_KEPT = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: its kind (one of ``ERRORS``, ``WARNINGS``, ``NOTES``), where, and the details."""
+    """One finding: its kind (one of ``ERRORS``, ``WARNINGS``, ``NOTES``), location and details."""
 
     kind: str
     where: str
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """Counts over the whole data set; memory grows by a few bytes an entry.
+    """Counts over the whole dataset; memory grows by a few bytes per entry.
 
     Attributes:
         entries: entries read, broken ones included.
@@ -77,7 +77,7 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """How many errors were found."""
+        """Number of errors."""
         return sum(self.counts[kind] for kind in ERRORS)
 
     def as_json(self) -> dict[str, Any]:

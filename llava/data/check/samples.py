@@ -14,7 +14,7 @@ from llava.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """What workers need to know; small, since it travels with every batch.
+    """Settings of the workers; small, because they are sent with every batch.
 
     Attributes:
         tokenizer: folder or hub name of the tokenizer, None to check no lengths.
@@ -31,7 +31,7 @@ class Settings:
 
 @dataclass
 class Sample:
-    """A usable entry to be looked at more closely.
+    """A usable entry that needs the expensive checks.
 
     Attributes:
         where: its place in words.
