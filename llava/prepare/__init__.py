@@ -1,1 +1,1 @@
-"""From the published files to the four training mixes and the six benchmarks: ``python -m llava.prepare``."""
+"""Builds the four training mixes and the six benchmarks from the published files: ``python -m llava.prepare``."""

@@ -1,7 +1,7 @@
 """The folders of pictures that the mixes refer to, and where to get their pictures.
 
-Pictures are never downloaded. Mirrors are offered by name because some of the publishers' addresses are dead (most of
-OCR-VQA's). Copies that say that they changed the pictures (made them smaller, say) are not among them.
+Images are never downloaded. Mirrors are listed because some of the publishers' addresses are dead (most of OCR-VQA's).
+Copies that state that they changed the images (for example made them smaller) are not listed.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from llava.prepare.web import HUB, Mirror
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A folder of pictures that mixes refer to.
+    """An image folder that mixes refer to.
 
     Attributes:
         path: where it lies in the data folder.
@@ -30,7 +30,7 @@ class ImageFolder:
     also_at: tuple[str, ...] = ()
 
     def find(self, data: Path) -> str:
-        """Where it lies in ``data``: ``path``, or another place if only that one exists."""
+        """Its path in ``data``: ``path``, or an alternative if only that exists."""
         places = (self.path, *self.also_at)
         return next((place for place in places if (data / place).is_dir()), self.path)
 
@@ -147,11 +147,11 @@ MIX_FOLDERS = {
     "student-pretrain": (LAION, "coco/train2017", "sam/images"),
     "student-finetune": tuple(IMAGE_FOLDERS),
 }
-"""The image folders that a mix's publishers list; a report counts what its rows really name."""
+"""The image folders that a mix's publishers list; a report counts the folders its rows actually use."""
 
 
 def folder_of(image: str) -> str:
-    """The known image folder that a path lies in; for others its first two parts."""
+    """The known image folder that contains a path; for other paths their first two parts."""
     parts = image.split("/")[:-1]
     for length in range(min(len(parts), 3), 0, -1):
         start = "/".join(parts[:length])

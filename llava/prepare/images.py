@@ -1,4 +1,4 @@
-"""Looks at the pictures of rows while they stream by, in several processes, each picture once."""
+"""Checks the images of streamed rows in several processes, each image once."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ Bad = tuple[str, str, str]
 
 @dataclass
 class ImageChecker:
-    """Finds pictures that are missing or cannot be read.
+    """Finds images that are missing or unreadable.
 
     Attributes:
         folder: where image paths start.
@@ -38,7 +38,7 @@ class ImageChecker:
     _seen: set[int] = field(default_factory=set)
 
     def check(self, rows: Iterable[Converted]) -> Iterator[Converted]:
-        """The same rows in the same order, each after its pictures have been looked at."""
+        """The same rows in the same order, each after its images have been checked."""
         for batch, found in self._results(iter(rows)):
             for path, kind, detail in found:
                 self.bad[path] = (kind, detail)
@@ -51,7 +51,7 @@ class ImageChecker:
             yield batch, paths
 
     def _is_new(self, path: str) -> bool:
-        """Whether ``path`` comes for the first time; only its hash is kept."""
+        """Whether ``path`` is new; only its hash is stored."""
         before = len(self._seen)
         self._seen.add(hash(path))
         return len(self._seen) > before

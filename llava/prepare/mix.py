@@ -1,4 +1,4 @@
-"""Makes one mix: streams the published file into LLaVA's form and writes the manifest beside it."""
+"""Builds one mix: streams the published file to LLaVA's format and writes a manifest next to it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ REPEATED = "repeated row"
 
 @dataclass(frozen=True)
 class Options:
-    """How a mix is made.
+    """Options for building a mix.
 
     Attributes:
         check_images: None, ``exist`` or ``open``.
@@ -84,12 +84,12 @@ def make_mix(mix: Mix, source: Path, data: Path, output: Path, options: Options)
 
 
 def manifest_path(output: Path) -> Path:
-    """Where the manifest of a mix lies."""
+    """Path of a mix's manifest."""
     return output.with_name(f"{output.stem}.manifest.json")
 
 
 def bad_images_path(output: Path) -> Path:
-    """Where the missing and unreadable images of a mix are listed."""
+    """Path of the list of a mix's missing and unreadable images."""
     return output.with_name(f"{output.stem}.bad_images.tsv")
 
 

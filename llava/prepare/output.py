@@ -1,4 +1,4 @@
-"""A list of entries on disk that appears only when it is whole."""
+"""Writing a list of entries to a file that appears only when it is complete."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from llava.errors import InputError
 
 
 class EntryWriter:
-    """Writes entries one a line, as a JSON list (``.json``) or as JSON lines (``.jsonl``).
+    """Writes entries one per line, as a JSON list (``.json``) or as JSON lines (``.jsonl``).
 
-    They go to ``NAME.part``, which takes the place of ``NAME`` when the ``with`` block ends without an
-    exception; otherwise it is removed and an earlier ``NAME`` stays as it was.
+    They are written to ``NAME.part``, which replaces ``NAME`` when the ``with`` block ends without an exception;
+    otherwise it is removed and an earlier ``NAME`` is unchanged.
 
     Attributes:
         rows: entries written.

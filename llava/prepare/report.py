@@ -1,4 +1,4 @@
-"""What the command prints: the list of mixes, what is missing, and what was made."""
+"""The command's output: the list of mixes, missing files, and results."""
 
 import shlex
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def list_mixes() -> str:
 
 @dataclass(frozen=True)
 class MixState:
-    """What there is of a mix in the data folder.
+    """The state of a mix in the data folder.
 
     Attributes:
         text: a line for its file and each image folder that its publishers list.
@@ -84,7 +84,7 @@ def _state(there: bool) -> str:
 
 
 def where_to_get(mixes: Sequence[Mix], states: Sequence[MixState], data: Path) -> str:
-    """Addresses of everything that is missing, each once; "" if nothing is."""
+    """Addresses of all missing files, each once; "" if nothing is missing."""
     lines = [f"  {mix.places[0]}\n      {mix.url}" for mix, state in zip(mixes, states, strict=True) if not state.file]
     for folder in dict.fromkeys(folder for state in states for folder in state.missing):
         lines += [f"  {folder.path}", *(f"      {source}" for source in folder.sources(data))]
@@ -92,7 +92,7 @@ def where_to_get(mixes: Sequence[Mix], states: Sequence[MixState], data: Path) -
 
 
 def summary(mix: Mix, manifest: dict[str, Any], output: Path, options: Options) -> str:
-    """A made mix in a few lines: counts, what differs from the published figures, what is missing."""
+    """A finished mix in a few lines: counts, differences from the published numbers, missing images."""
     rows = manifest["rows"]
     lines = [
         f"{mix.name}: {rows['kept']:,} of {rows['read']:,} rows written to {output} "

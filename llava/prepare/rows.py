@@ -1,4 +1,4 @@
-"""Rows of a published file, brought into LLaVA's form by the same rules that training applies."""
+"""Conversion of published rows to LLaVA's format, with the same rules as in training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ ROWS_PER_BATCH = 1_000
 
 @dataclass
 class Converted:
-    """What became of a row.
+    """A converted row.
 
     Attributes:
         entry: ``id``, ``image`` (a path or a list of them, missing for text only), ``conversations``; None when
@@ -44,7 +44,7 @@ class Converted:
     content: int = 0
 
     def move_images(self, old: str, new: str) -> None:
-        """Take the images of folder ``old`` from folder ``new``."""
+        """Change image paths from folder ``old`` to folder ``new``."""
         if self.entry is not None and any(path.startswith(f"{old}/") for path in self.images):
             self.images = [new + path[len(old) :] if path.startswith(f"{old}/") else path for path in self.images]
             self.entry["image"] = self.images[0] if len(self.images) == 1 else self.images
@@ -92,7 +92,7 @@ def _parquet_rows(path: Path, progress: Progress | None) -> Iterator[Row]:
 
 
 def convert(row: Row, mix: str, prefix: str = "") -> Converted:
-    """Bring one row into LLaVA's form.
+    """Convert one row to LLaVA's format.
 
     Numbers as ids become text and missing ones are made from mix and position; empty ``image`` values are left
     out; image paths get forward slashes and the prefix; a row with one image and no ``<image>`` marker gets one

@@ -1,4 +1,4 @@
-"""Counts of one mix while it is made, and the comparison with the published figures."""
+"""Counts of one mix while it is built, and the comparison with published numbers."""
 
 from array import array
 from collections import Counter
@@ -18,7 +18,7 @@ EXAMPLES_KEPT = 5
 
 @dataclass
 class Tally:
-    """What was read, kept, changed and dropped; memory grows by 16 bytes a row.
+    """Rows read, kept, changed and dropped; memory grows by 16 bytes per row.
 
     Attributes:
         read: rows of the file.
@@ -61,12 +61,12 @@ class Tally:
 
     @property
     def repeated_ids(self) -> int:
-        """Rows written whose id an earlier one has."""
+        """Number of written rows that repeat an earlier id."""
         return len(self._ids) - len(np.unique(np.asarray(self._ids)))
 
     @property
     def repeated_rows(self) -> int:
-        """Rows written whose images and conversations an earlier one has."""
+        """Number of written rows that repeat earlier images and conversations."""
         return len(self._contents) - len(np.unique(np.asarray(self._contents)))
 
     def compare(self, expected: tuple[Expected, ...]) -> list[dict[str, Any]]:

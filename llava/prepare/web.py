@@ -1,4 +1,4 @@
-"""Addresses: on the hub, and of copies there."""
+"""Hub addresses, and mirrors on the hub."""
 
 import os
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ def web_address(place: str) -> str:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A copy of pictures on the hub, uploaded by somebody else than their publisher.
+    """A copy of images on the hub, not uploaded by their publisher.
 
-    That it exists and how large it is was read off stored pages of the hub; what is in it was not looked at.
+    Its existence and size were read from stored pages of the hub; its content was not checked.
 
     Attributes:
         hub_path: where it lies on the hub.

@@ -1,4 +1,4 @@
-"""What is there of a benchmark, what is missing, and what is wrong: read as the evaluation reads it."""
+"""The state of a benchmark's files: present, missing or wrong, read in the same way as in the evaluation."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -44,12 +44,12 @@ class State:
 
     @property
     def complete(self) -> bool:
-        """Whether the evaluation can run on it and gives numbers that compare with published ones."""
+        """Whether the evaluation can run and gives scores comparable with published ones."""
         return all(item.state == FOUND for item in self.items)
 
 
 def check(source: BenchmarkSource, root: Path, origins: dict[str, Any]) -> State:
-    """Look at everything that the evaluation reads of a benchmark.
+    """Check everything that the evaluation reads of a benchmark.
 
     Args:
         source: which benchmark.
@@ -109,7 +109,7 @@ def _question_item(
 
 
 def _read(source: BenchmarkSource, path: Path, folder: Path, state: State) -> None:
-    """Read the benchmark as the evaluation does; count questions, look for pictures."""
+    """Read the benchmark as the evaluation does; count the questions and check that the images exist."""
     try:
         questions = source.benchmark.load(folder, path)
     except MissingFile:
@@ -145,7 +145,7 @@ def tally(questions: Sequence[Question]) -> Counter:
 
 
 def _picture_item(source: BenchmarkSource, folder: Path, questions: Sequence[Question]) -> Item:
-    """Whether every question's picture is a file; before there are questions, whether there is a folder."""
+    """Whether every question's image exists; if there are no questions yet, whether the folder exists."""
     pictures = source.pictures
     path = picture_folder(folder, pictures.places) if pictures else folder
     absent = [q.picture for q in questions if q.picture is not None and not q.picture.exists()]

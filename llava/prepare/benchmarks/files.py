@@ -1,4 +1,4 @@
-"""One published file of a benchmark: found, downloaded, or taken out of an archive."""
+"""One published file of a benchmark: found, downloaded, or extracted from an archive."""
 
 import logging
 import os
@@ -54,17 +54,17 @@ class Published:
         return web_address(self.urls[0])
 
     def find(self, folder: Path) -> Path | None:
-        """Where it is in the benchmark's folder, None if it is not there."""
+        """Its path in the benchmark's folder; None if it is missing."""
         return next((folder / place for place in (self.place, *self.also_at) if (folder / place).exists()), None)
 
     def find_archive(self, folder: Path) -> Path | None:
-        """Its archive in the benchmark's folder or where the file belongs, None without one."""
+        """Its archive in the benchmark's folder or at the file's own location; None if there is none."""
         places = (folder, (folder / self.place).parent) if self.archive else ()
         return next((place / self.archive for place in places if (place / self.archive).is_file()), None)
 
 
 def get(file: Published, folder: Path, may_download: bool) -> str | None:
-    """Put a file in its place, unless it is there.
+    """Get a file, unless it exists.
 
     Args:
         file: which file.
@@ -95,7 +95,7 @@ def get(file: Published, folder: Path, may_download: bool) -> str | None:
 
 
 def _download(file: Published, target: Path) -> str:
-    """Try the addresses in turn; returns the one that gave the file."""
+    """Try the addresses in order; returns the one that delivered the file."""
     problems = []
     for url in map(web_address, file.urls):
         try:
@@ -134,7 +134,7 @@ def _unpack(file: Published, archive: Path, folder: Path) -> None:
 
 @contextmanager
 def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive; what is wrong with it becomes an InputError that names it."""
+    """Open a zip archive; errors become an InputError that names it."""
     try:
         with zipfile.ZipFile(archive) as packed:
             yield packed
@@ -145,5 +145,5 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def member(packed: zipfile.ZipFile, wanted: str) -> str | None:
-    """The archive's name of a file that is called ``wanted``, in whatever folder of it; None without one."""
+    """The path in the archive of a file named ``wanted``, in any of its folders; None if there is none."""
     return next((name for name in packed.namelist() if name == wanted or name.endswith(f"/{wanted}")), None)

@@ -1,4 +1,4 @@
-"""Lays a benchmark's files out in the folders that the evaluation reads, and writes down where they came from."""
+"""Arranges a benchmark's files in the folders that the evaluation reads, and records their origin."""
 
 import json
 import logging
@@ -57,7 +57,7 @@ def get_eval_zip(root: Path, given: Path | None, wanted: bool) -> Path | None:
 
 
 def lay_out(source: BenchmarkSource, root: Path, eval_zip: Path | None, download: bool, accept_terms: bool) -> Laid:
-    """Put a benchmark's files where they belong; what is there already is left alone.
+    """Put a benchmark's files in place; existing files are left unchanged.
 
     Args:
         source: which benchmark.
@@ -88,7 +88,7 @@ def _get(file: Published, laid: Laid, may_download: bool) -> None:
 
 
 def _lay_questions(source: BenchmarkSource, eval_zip: Path | None, laid: Laid) -> None:
-    """Take the question file from LLaVA's archive, else make it if everything for it is there."""
+    """Take the question file from LLaVA's archive, or build it if all published files for it exist."""
     if eval_zip is not None and _from_zip(source, eval_zip, laid, write=True):
         return
     if source.make is None or any(file.find(laid.folder) is None for file in source.files):
@@ -103,7 +103,7 @@ def _lay_questions(source: BenchmarkSource, eval_zip: Path | None, laid: Laid) -
 
 
 def _from_zip(source: BenchmarkSource, eval_zip: Path, laid: Laid, write: bool) -> bool:
-    """Whether the archive has the benchmark's question file, which is unpacked with ``write``."""
+    """Whether the archive contains the benchmark's question file; with ``write`` it is extracted."""
     name = source.benchmark.questions[0]
     with opened(eval_zip) as packed:
         found = next(filter(None, (member(packed, f"{folder}/{name}") for folder in source.benchmark.folders)), None)
@@ -115,7 +115,7 @@ def _from_zip(source: BenchmarkSource, eval_zip: Path, laid: Laid, write: bool) 
 
 
 def manifest_path(source: BenchmarkSource, root: Path) -> Path:
-    """Where a benchmark's manifest lies."""
+    """Path of a benchmark's manifest."""
     return root / f"{source.name}.manifest.json"
 
 
@@ -129,7 +129,7 @@ def read_manifest(source: BenchmarkSource, root: Path) -> Record:
 
 
 def records(source: BenchmarkSource, root: Path, laid: Laid) -> Record:
-    """Origin, size and SHA-256 of every file that is there; the record of a file that was left alone is kept."""
+    """Origin, size and SHA-256 of every existing file; records of unchanged files are kept."""
     before, files = read_manifest(source, root), {}
     paths = [file.find(laid.folder) for file in source.files] + [source.question_file(laid.folder)]
     for path in dict.fromkeys(path for path in paths if path is not None):
@@ -143,7 +143,7 @@ def records(source: BenchmarkSource, root: Path, laid: Laid) -> Record:
 
 
 def write_manifest(source: BenchmarkSource, root: Path, files: Record, counts: list[Record]) -> None:
-    """Write down the records and the comparison of counts, unless there is nothing."""
+    """Write the records and the comparison of counts, unless there are none."""
     if files:
         content = {"format": MANIFEST_FORMAT, "benchmark": source.name, "files": files, "expected": counts}
         write_json(manifest_path(source, root), content)

@@ -1,4 +1,4 @@
-"""What the command prints."""
+"""The command's output."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from llava.prepare.web import web_address
 
 
 def describe(source: BenchmarkSource, state: State, laid: Laid | None) -> str:
-    """A benchmark in a few lines: what is there, what is missing, what is wrong, and where to get it."""
+    """A benchmark in a few lines: files present, missing and wrong, and where to get them."""
     rows: list[tuple[str, ...]] = [(item.what, item.state, str(item.path)) for item in state.items]
     lines = [f"{source.name}: {source.title}"]
     for row, item in zip(table(rows), state.items, strict=True):

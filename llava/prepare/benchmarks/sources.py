@@ -1,7 +1,7 @@
-"""Where the six benchmarks' files and pictures come from, and how many questions they have.
+"""Sources of the six benchmarks' files and images, and their numbers of questions.
 
-A checksum is given only where it was found stated: eval.zip's is the same in four independent copies on the hub (their
-Git LFS pointers). For the rest the manifest records what was downloaded, and counts are compared with published ones.
+A checksum is given only if it is published: eval.zip's is the same in four independent copies on the hub (their Git LFS
+pointers). For the other files the manifest records what was downloaded, and counts are compared with published ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ LLAVA = "LLaVA's question file"
 
 @dataclass(frozen=True)
 class Pictures:
-    """A benchmark's pictures, which are not downloaded.
+    """A benchmark's images, which are not downloaded.
 
     Attributes:
         places: folders in the benchmark's folder where the evaluation looks for them; the first is the usual one.
@@ -42,7 +42,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class BenchmarkSource:
-    """What there is to get of a benchmark.
+    """The files of a benchmark and their sources.
 
     Attributes:
         name: Name on the command line.
@@ -67,16 +67,16 @@ class BenchmarkSource:
 
     @property
     def benchmark(self) -> Benchmark:
-        """How the evaluation reads it."""
+        """The benchmark as defined in the evaluation."""
         return BENCHMARKS[self.name]
 
     def folder(self, root: Path) -> Path:
-        """Its folder below the evaluation root: the first that exists, else the usual one."""
+        """Its folder below the evaluation root: the first that exists, otherwise the default one."""
         folders = [root / name for name in self.benchmark.folders]
         return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def question_file(self, folder: Path) -> Path | None:
-        """Its question file, None if it is not there."""
+        """Its question file; None if it is missing."""
         return next((folder / name for name in self.benchmark.questions if (folder / name).is_file()), None)
 
 
