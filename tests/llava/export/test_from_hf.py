@@ -108,7 +108,7 @@ def stranger(folder, tokenizer, vision=None, **config):
 def test_a_public_checkpoint_becomes_a_teacher(qwen_tokenizer, pictures, tmp_path, caplog):
     theirs = stranger(tmp_path / "hf", qwen_tokenizer)
     import_from_hf(str(tmp_path / "hf"), tmp_path / "ours")
-    assert "give --version" in caplog.text
+    assert "with --version" in caplog.text
     tokenizer, model, processor, _ = load_pretrained_model(tmp_path / "ours")
     assert model.config.image_aspect_ratio == "square"
     assert not hasattr(model.config, "mm_template")
