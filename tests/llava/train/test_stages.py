@@ -155,7 +155,7 @@ def test_bad_samples_are_errors_or_skipped_and_counted(run, tmp_path, world):
     entries[3]["image"] = "gone.png"
     data = tmp_path / "broken.json"
     data.write_text(json.dumps(entries))
-    with pytest.raises(InputError, match="images that were looked for are not there.*gone.png"):
+    with pytest.raises(InputError, match="images checked are missing.*gone.png"):
         run(tmp_path / "a", "--per_device_train_batch_size", "8", data=data)
     log = run(tmp_path / "b", "--per_device_train_batch_size", "8", "--on_bad_sample", "skip", data=data)
     assert max(entry.get("bad_samples", 0) for entry in log) == 1
