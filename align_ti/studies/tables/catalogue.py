@@ -129,6 +129,7 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         "reverse-kl": Run("Reverse KL", "vanilla-kd", ("--divergence", "reverse_kl")),
         "jsd": Run("JSD", "vanilla-kd", ("--divergence", "jsd")),
         "skew-kl": Run("Skew KL", "vanilla-kd", ("--divergence", "skew_kl")),
+        "topk": _losses("sft,topk", "Top-k KD"),
         "gkd": Run("GKD", "gkd"),
         "minillm": Run("MiniLLM", "minillm"),
         "uniform": Run("Uniform alignment", "uniform-alignment"),
