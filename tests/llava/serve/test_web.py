@@ -62,7 +62,7 @@ def test_upload_ask_see_answer_and_map(visit, both, wide, save):
         layer = both[number].layers // 2  # no run names a better one
         assert picture_of(page, number) == measure(chat).picture(wide, layer).tobytes()
         legend = page.inner_text(f"#legend-{number}")
-        assert f"Layer {layer}:" in legend and "on the padding" in legend
+        assert f"Layer {layer}:" in legend and "to the padding" in legend
         assert "l*" not in page.inner_text(f"#layer-{number}")
     before = page.locator("#map-0 img").get_attribute("src")
     move_slider(page, 0, 0)
