@@ -7,9 +7,11 @@ import warnings
 NOISE = {
     "accelerate.accelerator": "Gradient accumulation steps mismatch",
     "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
+    "transformers.configuration_utils": "vocabulary (between 0 and 31999), got 4940",
 }
 """Logger -> part of a message that is of no use: accelerate's own count beside DeepSpeed's, which is the right one; the
-model's configuration following its tokenizer, as it should."""
+model's configuration following its tokenizer, as it should; token ids that transformers itself gives the text half of a
+SigLIP tower, which is not loaded."""
 
 
 class Unhelpful(logging.Filter):
