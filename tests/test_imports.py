@@ -16,7 +16,7 @@ LAYERS = (  # bottom up; rooms side by side on a layer do not import each other
     ("llava",),
     ("llava.errors",),
     ("llava.constants",),
-    ("llava.conversation", "llava.files", "llava.flags", "llava.console"),
+    ("llava.conversation", "llava.files", "llava.flags", "llava.console", "llava.cores"),
     ("llava.model",),
     ("llava.data",),  # annotations, check
     ("llava.mm_utils",),  # LLaVA's names, for programs written for it

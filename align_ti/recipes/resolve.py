@@ -1,6 +1,5 @@
 """A recipe, a pair of models and the flags of a command line, made into what is trained."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from align_ti.recipes.files import (
 )
 from align_ti.recipes.flags import DISTILLATION, SUPERVISED, Flags, parse_flags, refuse_unknown_flags, trainer_flags
 from align_ti.recipes.keys import GIVEN, KEYS, MAPPINGS, NAMES, SECTIONS
+from llava.cores import cores
 from llava.errors import InputError
 
 SHARE = "share"
@@ -128,11 +128,6 @@ def for_plan(recipe: Recipe) -> Recipe:
         choices = value if isinstance(value, list) else [str(value)]
         flags[name] = (next((choice for choice in choices if Path(choice).exists()), choices[-1]),)
     return replace(recipe, flags=flags)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _with_pair(values: Values, pair: str | None) -> Values:

@@ -14,10 +14,10 @@ from align_ti.launch.module import run_module
 from align_ti.launch.stages import show
 from align_ti.recipes.flags import parse_flags, words_of
 from align_ti.recipes.keys import GIVEN
-from align_ti.recipes.resolve import cores
 from align_ti.studies.common.evaluations import named_scores
 from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.students import find_students
+from llava.cores import cores
 from llava.errors import InputError
 
 OF_RECIPES = {*GIVEN, "teacher_path", "data_path", "image_folder", "version", "model_name_or_path"}

@@ -22,7 +22,6 @@ from transformers import PreTrainedConfig
 
 from align_ti.launch.machine import Machine
 from align_ti.recipes.flags import take_option, take_switch
-from align_ti.recipes.resolve import cores
 from align_ti.studies.common.checkpoints import parse_named
 from align_ti.studies.common.evaluations import named_scores
 from align_ti.studies.common.provenance import run_facts
@@ -35,6 +34,7 @@ from align_ti.studies.tables.report import write_report
 from align_ti.studies.tables.runner import Work, run_trials, take_kept
 from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial, plan_trials
+from llava.cores import cores
 from llava.errors import InputError, run_cli
 from llava.eval.registry import BENCHMARKS
 from llava.eval.table import Row, read_rows

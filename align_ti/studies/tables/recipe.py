@@ -129,7 +129,7 @@ def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str
 
 
 def check_recipes(trials: Iterable[Trial], setting: Setting, held_out: Path | None = None) -> None:
-    """Refuse folders that hold a student, finished or begun, that is made otherwise than it would be now.
+    """Refuse folders whose student, finished or begun, was trained with other settings than it would be now.
 
     Args:
         trials: those with nothing in their folders pass.

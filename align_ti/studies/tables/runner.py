@@ -1,6 +1,5 @@
 """Train and evaluate the students of a table, one for each seed; what is finished is not done again."""
 
-import json
 import logging
 import shutil
 import signal
@@ -23,7 +22,7 @@ from align_ti.studies.tables.record import Record, keep, read_records
 from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial, read_json
 from llava.eval.table import SCORES_FILE, read_rows
-from llava.files import write_text
+from llava.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Work:
         return recipe(trial, self.setting, self.held_out_data)
 
     def check(self, trials: Sequence[Trial]) -> None:
-        """Refuse folders with students that were made otherwise, and teachers that are not there.
+        """Refuse folders with students trained with different settings, and missing teachers.
 
         Raises:
             InputError: there is one.
@@ -177,7 +176,7 @@ def take_kept(trials: Sequence[Trial], work: Work) -> None:
 def run_trial(trial: Trial, work: Work) -> None:
     """Train and evaluate one student, as far as that was not done before; see :func:`run_trials`.
 
-    A training that was interrupted goes on from its last checkpoint.
+    A training that was interrupted resumes from its last checkpoint.
     """
     with only_here(trial.folder, work.commands) as held:
         work.check([trial])  # another table may have worked here since
@@ -209,14 +208,14 @@ def _train(trial: Trial, work: Work, held: int) -> None:
         for stale in (trial.record_file, trial.held_out_file, trial.seconds_file):
             stale.unlink(missing_ok=True)
         shutil.rmtree(trial.scores_folder, ignore_errors=True)
-        write_text(trial.recipe_file, json.dumps(wanted, indent=1) + "\n")
+        write_json(trial.recipe_file, wanted)
         own = ["--output_dir", str(trial.model.resolve()), "--seed", str(trial.seed), "--run_name", trial.name]
         command = [*ALIGN_TI, *work.setting.command(trial.run, [*own, "--resume", "auto"])]
         work.commands.run(command, trial.folder / "train.log", {}, held)
         if fresh:
             trial.took("train", time.monotonic() - started)
     elif work.held_out is not None:  # it may not have been asked for before
-        write_text(trial.recipe_file, json.dumps(wanted, indent=1) + "\n")
+        write_json(trial.recipe_file, wanted)
     for checkpoint in trial.model.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 

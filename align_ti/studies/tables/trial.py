@@ -9,7 +9,7 @@ from typing import Any
 from align_ti.studies.tables.catalogue import Run
 from align_ti.studies.tables.record import Record, current, read_record
 from llava.errors import InputError
-from llava.files import write_text
+from llava.files import write_json
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Trial:
 
     def took(self, part: str, seconds: float) -> None:
         """Keep how long a part took."""
-        write_text(self.seconds_file, json.dumps(self.seconds() | {part: round(seconds, 1)}) + "\n")
+        write_json(self.seconds_file, self.seconds() | {part: round(seconds, 1)}, indent=None)
 
 
 def plan_trials(runs: Mapping[str, Run], seeds: Sequence[int], root: Path) -> list[Trial]:

@@ -18,6 +18,7 @@ import datasets
 from filelock import FileLock
 from tqdm import tqdm
 
+from llava.cores import cores
 from llava.data.annotations.json_stream import require_annotation_file
 from llava.data.annotations.parts import WHOLE_FILE, Part, split_file
 from llava.data.annotations.shards import convert_part
@@ -128,7 +129,7 @@ def _convert(path: Path, target: Path, size: int) -> None:
 
 def _convert_parts(path: Path, size: int, work: Path, bar: tqdm) -> list[dict[str, Any]]:
     """Convert a large file in several processes; a small one, or one for which they fail, in this process."""
-    parts = split_file(path, min(_usable_cores(), MOST_PROCESSES, size // BYTES_PER_PROCESS))
+    parts = split_file(path, min(cores(), MOST_PROCESSES, size // BYTES_PER_PROCESS))
     if len(parts) > 1:
         try:
             return _convert_in_workers(path, parts, work, bar)
@@ -138,10 +139,6 @@ def _convert_parts(path: Path, size: int, work: Path, bar: tqdm) -> list[dict[st
             for folder in work.iterdir():
                 shutil.rmtree(folder)
     return [convert_part(path, WHOLE_FILE, work / "whole", bar.update)]
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _convert_in_workers(path: Path, parts: list[Part], work: Path, bar: tqdm) -> list[dict[str, Any]]:

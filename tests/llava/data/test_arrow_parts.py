@@ -86,7 +86,7 @@ def cores(monkeypatch, tmp_path):
         monkeypatch.setenv("LLAVA_CACHE", str(tmp_path / f"cache-{count}"))
         monkeypatch.setattr(arrow_cache, "BYTES_PER_PROCESS", 1)
         monkeypatch.setattr(arrow_cache, "MOST_PROCESSES", 1_000)
-        monkeypatch.setattr(arrow_cache, "_usable_cores", lambda: count)
+        monkeypatch.setattr(arrow_cache, "cores", lambda: count)
 
     return have
 
@@ -231,7 +231,7 @@ def test_no_interpreter_to_start(entries, write, cores, monkeypatch, caplog):
 
 
 def test_a_small_file_starts_no_process(entries, write, monkeypatch):
-    monkeypatch.setattr(arrow_cache, "_usable_cores", lambda: 64)
+    monkeypatch.setattr(arrow_cache, "cores", lambda: 64)
     monkeypatch.setattr(arrow_cache, "_start_worker", None)
     path = write(entries, "x.json", "pretty")
     assert len(open_annotations(path)) == 60
@@ -273,7 +273,7 @@ SCRIPT = """
     from llava.data.annotations.table import open_annotations
     logging.basicConfig(level=logging.INFO)
     arrow_cache.BYTES_PER_PROCESS = 1
-    arrow_cache._usable_cores = lambda: 2
+    arrow_cache.cores = lambda: 2
     print("main", flush=True)
     start = arrow_cache._start_worker
     def stopped(*arguments):
