@@ -17,7 +17,7 @@ from align_ti.attention.packing import Packing, pack, packed_attention
 from align_ti.attention.ribbon.backends import attention_dtype, resolve_backend
 from align_ti.candidates.algorithm1 import single_pass
 from align_ti.candidates.layout import CandidateLayout, SupervisedTokens, candidate_layout, supervised_tokens
-from align_ti.candidates.noise import draw_noise
+from align_ti.candidates.noise import SampleNoise
 from align_ti.candidates.sampling import draw_candidates
 from align_ti.config import ObjectiveConfig
 from align_ti.losses.batch import ON_POLICY, Counts, MicroBatch, Passes
@@ -84,11 +84,10 @@ class Objective:
         self.check_layer(student)
         student_inputs, teacher_inputs = self.splice(student, batch)
         supervised = supervised_tokens(student_inputs.labels, student_inputs.attention_mask)
-        noise = None
+        numbers, noise = SampleNoise(batch, self.config.seed, step), None
         if self.drawing is not None and self.drawing.sampling != "greedy":
             per_sample = torch.bincount(supervised.sample, minlength=len(student_inputs.labels)).tolist()
-            noise = draw_noise(batch, per_sample, self.drawing.d, self.config.seed, step)
-            noise = noise.to(supervised.label.device)
+            noise = numbers.draws(per_sample, self.drawing.d).to(supervised.label.device)
         packing = None
         if self.config.packing:
             student_inputs, packing = pack(student_inputs)
@@ -99,7 +98,8 @@ class Objective:
         else:
             passes = self.run_prefix(student, student_inputs, teacher_inputs, supervised, noise, packing)
         on_policy = bool(batch.get(ON_POLICY, False))
-        return self.evaluate(student, MicroBatch(student_inputs, supervised, counts, packing, on_policy), passes)
+        micro_batch = MicroBatch(student_inputs, supervised, counts, packing, on_policy, numbers)
+        return self.evaluate(student, micro_batch, passes)
 
     def check_layer(self, student: VisionLanguageModel) -> None:
         """Raise ``InputError`` if the model whose attention is needed does not have the layer."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from align_ti.attention.packing import Packing, samples_of
 from align_ti.candidates.layout import CandidateLayout, SupervisedTokens
+from align_ti.candidates.noise import SampleNoise
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.splice import SplicedBatch
 
@@ -99,6 +100,7 @@ class MicroBatch:
         counts: The denominators.
         packing: Of a packed row.
         on_policy: Whether the student sampled the responses.
+        numbers: Random numbers of its samples.
     """
 
     inputs: SplicedBatch
@@ -106,6 +108,7 @@ class MicroBatch:
     counts: Counts
     packing: Packing | None = None
     on_policy: bool = False
+    numbers: SampleNoise | None = None
 
     @cached_property
     def visual_places(self) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from align_ti.candidates.noise import draw_noise, step_noise
+from align_ti.candidates.noise import SampleNoise, step_noise
 from align_ti.candidates.sampling import draw
 from align_ti.losses.batch import ON_POLICY
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
@@ -146,7 +146,8 @@ class StudentResponses:
         """One response a sample, the token that ends it included: long ``[n]`` each, ``n >= 1``."""
         ids, mask = batch["input_ids"], batch["attention_mask"]
         longest = self.settings.max_new_tokens
-        noise = draw_noise(batch, [longest] * len(ids), 1, self.settings.seed, step, b"on-policy draws")
+        numbers = SampleNoise(batch, self.settings.seed, step)
+        noise = numbers.draws([longest] * len(ids), 1, b"on-policy draws")
         sampler = InverseSampler(
             noise.view(len(ids), longest).to(ids.device), self.settings.temperature, self.vocabulary
         )

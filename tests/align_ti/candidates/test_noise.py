@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from align_ti import objective
-from align_ti.candidates.noise import draw_noise
+from align_ti.candidates.noise import SampleNoise
 from tests.runs import steps
 
 WIDTH, DRAWS, SEED, STEP = 6, 3, 5, 7
@@ -23,9 +23,9 @@ def batch_of(texts, index=None, side="right"):
     return batch if index is None else {**batch, "sample_index": torch.tensor(index)}
 
 
-def noise_of(batch, counts, **options):
+def noise_of(batch, counts, seed=SEED, step=STEP, **options):
     """Noise a sample: ``[count, DRAWS]`` each."""
-    noise = draw_noise(batch, counts, DRAWS, **{"seed": SEED, "step": STEP, **options})
+    noise = SampleNoise(batch, seed, step).draws(counts, DRAWS, **options)
     assert noise.shape == (sum(counts), DRAWS) and noise.dtype == torch.float64
     assert noise.min() >= 0 and noise.max() < 1
     return noise.split(counts)
@@ -81,17 +81,27 @@ def twins(world, tmp_path):
     return file
 
 
+def test_one_number_for_each_sample():
+    batch = batch_of([[4, 5, 6], [4, 5, 6], [7, 8]], [3, 11, 0])
+    numbers = SampleNoise(batch, SEED, STEP)
+    ones = numbers.one_each(b"rows")
+    assert ones.shape == (3,) and len(set(ones.tolist())) == 3
+    assert torch.equal(ones, SampleNoise(batch, SEED, STEP).draws([1, 1, 1], 1, b"rows")[:, 0])
+    assert not torch.equal(ones, numbers.one_each(b"others"))
+
+
 def test_twins_in_training(run, twins, tmp_path, monkeypatch):
     """Draws of a real run differ between equal samples, and not between splits of the batch."""
     seen = {}
 
-    def recorded(batch, per_sample, *arguments):
-        noise = draw_noise(batch, per_sample, *arguments)
-        for index, part in zip(batch["sample_index"].tolist(), noise.split(per_sample), strict=True):
-            seen.setdefault((arguments[-1], index), []).append(part)
-        return noise
+    class Recorded(SampleNoise):
+        def draws(self, per_sample, d, purpose=b""):
+            noise = super().draws(per_sample, d, purpose)
+            for index, part in zip(self.batch["sample_index"].tolist(), noise.split(per_sample), strict=True):
+                seen.setdefault((self.step, index), []).append(part)
+            return noise
 
-    monkeypatch.setattr(objective, "draw_noise", recorded)
+    monkeypatch.setattr(objective, "SampleNoise", Recorded)
     flags = ("--data_path", str(twins), "--iva_layer", "1", "--max_steps", "2", "--num_train_epochs", "2")
     whole = run(tmp_path / "whole", *flags, "--per_device_train_batch_size", "8")
     split = run(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align_ti.candidates.noise import draw_noise
+from align_ti.candidates.noise import SampleNoise
 from align_ti.training.on_policy import ON_POLICY, OnPolicySettings, StudentResponses, last_turn
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import get_template
@@ -78,7 +78,7 @@ def sampled_plainly(loaded, sample, prompt, temperature, vocabulary, stop):
     _, model = loaded
     ids, labels = sample["input_ids"], []
     number = {"sample_index": sample["sample_index"][None]}
-    noise = draw_noise(number, [LONGEST], 1, 5, 3, b"on-policy draws")[:, 0]
+    noise = SampleNoise(number, 5, 3).draws([LONGEST], 1, b"on-policy draws")[:, 0]
     images = sample["images"][: int((ids[:prompt] == IMAGE_TOKEN_INDEX).sum())]
     for number in noise:
         sequence = torch.cat([ids[:prompt], torch.tensor(labels, dtype=torch.long)])[None]
@@ -184,7 +184,7 @@ def test_how_often():
 def test_draws_for_two_purposes_are_independent():
     ids = torch.arange(12).view(2, 6)
     other, same, draws = (
-        draw_noise({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, [3, 4], 2, 5, 3, purpose)
+        SampleNoise({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 5, 3).draws([3, 4], 2, purpose)
         for purpose in (b"one", b"", b"")
     )
     assert torch.equal(same, draws) and not (other == draws).any()
