@@ -75,7 +75,7 @@ def data(words: Sequence[str]) -> int:
     """``align-ti data``.
 
     Raises:
-        InputError: no such program.
+        InputError: No such program.
     """
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write("usage: align-ti data prepare|benchmarks|check|hold-out ...\n")
@@ -90,7 +90,7 @@ def stage(command: str, words: Sequence[str]) -> int:
     """``align-ti pretrain``, ``finetune``, ``distill`` and ``plan``.
 
     Raises:
-        InputError: something of the recipe or the command line is wrong.
+        InputError: Something of the recipe or the command line is wrong.
     """
     from align_ti.launch import stages
     from align_ti.recipes.files import PAIRS, RECIPES, names_in
@@ -123,7 +123,7 @@ def main() -> int:
     """Entry point.
 
     Raises:
-        InputError: no such command.
+        InputError: No such command.
     """
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):

@@ -53,7 +53,7 @@ class Demo:
             command: With its arguments.
 
         Raises:
-            SystemExit: it failed, with its status.
+            SystemExit: It failed, with its status.
         """
         if result is not None and result.exists():
             say(f"== {name}: done before ({result})")
@@ -82,7 +82,7 @@ class Demo:
         """Refuse to mix models with data that they were not trained on.
 
         Raises:
-            InputError: there are models of other data.
+            InputError: There are models of other data.
         """
         now = json.loads((self.data / "manifest.json").read_text(encoding="utf-8"))["contents"]
         for trained in (self.data / "models", self.runs):
@@ -108,8 +108,8 @@ class Demo:
         """All steps.
 
         Raises:
-            InputError: see :meth:`check_data`.
-            SystemExit: a step failed.
+            InputError: See :meth:`check_data`.
+            SystemExit: A step failed.
         """
         (self.runs / "logs").mkdir(parents=True, exist_ok=True)
         data, quick = str(self.data), self.quick
@@ -143,8 +143,8 @@ def main() -> None:
     """Entry point.
 
     Raises:
-        InputError: this is not a checkout of the repository, or there are models of other data.
-        SystemExit: a step failed.
+        InputError: This is not a checkout of the repository, or there are models of other data.
+        SystemExit: A step failed.
     """
     parser = argparse.ArgumentParser(
         prog="align-ti demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -45,7 +45,7 @@ class LayerScores:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: the file is missing or holds something else.
+            InputError: The file is missing or holds something else.
         """
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
@@ -58,14 +58,14 @@ def irs(vectors: Tensor, pairs: int = PAIRS, generator: torch.Generator | None =
 
     Args:
         vectors: ``[inputs, layers, N_v]``, mean attention of each input and layer to its visual tokens.
-        pairs: number of pairs; the same pairs serve all layers.
+        pairs: Number of pairs; the same pairs serve all layers.
         generator: Random generator on the CPU.
 
     Returns:
         ``[layers]``, between 0 (all inputs alike) and 1, as attention is never negative.
 
     Raises:
-        InputError: fewer than two inputs, or ``pairs < 1``.
+        InputError: Fewer than two inputs, or ``pairs < 1``.
     """
     inputs = len(vectors)
     if inputs < 2 or pairs < 1:
@@ -89,7 +89,7 @@ def layer_vectors(model: VisionLanguageModel, batch: Mapping[str, Any]) -> Tenso
     """Mean instruction-to-vision attention in every layer, from one forward pass over a batch.
 
     Args:
-        model: a LLaVA model with the ``align_ti`` attention.
+        model: A LLaVA model with the ``align_ti`` attention.
         batch: Batch of the collator (``input_ids``, ``attention_mask``, ``labels``,
             ``instruction_mask``, ``images``).
 
@@ -135,16 +135,16 @@ def collect_vectors(
     """``layer_vectors`` of many batches.
 
     Args:
-        model: a LLaVA model with the ``align_ti`` attention, in evaluation mode.
+        model: A LLaVA model with the ``align_ti`` attention, in evaluation mode.
         batches: Batches of the collator; samples with no image, several images or no instruction are skipped.
-        max_inputs: stop after so many suitable inputs.
-        progress: show a progress bar, in inputs.
+        max_inputs: Stop after so many suitable inputs.
+        progress: Show a progress bar, in inputs.
 
     Returns:
         ``[inputs, layers, N_v]`` on the CPU, in float32.
 
     Raises:
-        InputError: fewer than two suitable inputs, or inputs with differing numbers of visual tokens.
+        InputError: Fewer than two suitable inputs, or inputs with differing numbers of visual tokens.
     """
     found: list[Tensor] = []
     count = 0
@@ -178,12 +178,12 @@ def instruction_relevance_scores(
     """Score all layers of a teacher on real inputs and choose ``l*``.
 
     Args:
-        model, batches, max_inputs, progress: see ``collect_vectors``.
-        pairs: pairs of inputs (the paper: 1,000).
+        model, batches, max_inputs, progress: See ``collect_vectors``.
+        pairs: Pairs of inputs (the paper: 1,000).
         seed: Random seed of the pairs.
 
     Raises:
-        InputError: see ``collect_vectors``.
+        InputError: See ``collect_vectors``.
     """
     vectors = collect_vectors(model, batches, max_inputs, progress)
     scores = irs(vectors, pairs, torch.Generator().manual_seed(seed))

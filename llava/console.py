@@ -39,7 +39,7 @@ def setup_console(main_process: bool = True) -> None:
     """Readable logs on the main process, warnings only on the others; call it before models are loaded.
 
     Args:
-        main_process: whether this is the process that speaks for all.
+        main_process: Whether this is the process that speaks for all.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormat("%(message)s"))

@@ -39,13 +39,13 @@ class Segment:
     """A piece of a rendered conversation.
 
     Attributes:
-        text: the characters, ``<image>`` for an image.
-        is_target: the model learns to produce this text.
-        is_instruction: the human's own words: no system text, no role tag, no image marker, not the newline
+        text: The characters, ``<image>`` for an image.
+        is_target: The model learns to produce this text.
+        is_instruction: The human's own words: no system text, no role tag, no image marker, not the newline
             after an image. The space that parts a role tag from the first word belongs to the word, since
             tokenizers make one token of both.
-        is_image: an image stands here.
-        is_end_of_turn: the string that closes an assistant turn; a target as well.
+        is_image: An image stands here.
+        is_end_of_turn: The string that closes an assistant turn; a target as well.
     """
 
     text: str
@@ -64,16 +64,16 @@ class Template:
     {end_of_turn}{after_turn}``, and ``system`` (its own separator included) stands in front of the first.
 
     Attributes:
-        name: what users pass as ``--version``.
-        system: text in front of everything.
-        user_role, assistant_role: role tags, without ``role_end``.
-        role_end: what follows a role tag; a prompt for inference ends in it.
-        gap: what parts ``role_end`` from the text. In front of an answer it is a target.
-        after_user: what closes a human turn.
-        end_of_turn: what closes an assistant turn; a target, and the stop string of generation.
-        after_turn: what follows ``end_of_turn``; not a target.
-        captions_only: human words are dropped, only their images stay (LLaVA's ``plain`` pretraining).
-        style: the layout's name in LLaVA.
+        name: What users pass as ``--version``.
+        system: Text in front of everything.
+        user_role, assistant_role: Role tags, without ``role_end``.
+        role_end: What follows a role tag; a prompt for inference ends in it.
+        gap: What parts ``role_end`` from the text. In front of an answer it is a target.
+        after_user: What closes a human turn.
+        end_of_turn: What closes an assistant turn; a target, and the stop string of generation.
+        after_turn: What follows ``end_of_turn``; not a target.
+        captions_only: Human words are dropped, only their images stay (LLaVA's ``plain`` pretraining).
+        style: The layout's name in LLaVA.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Template:
                 answer to the last human turn the result is a prompt for inference.
 
         Raises:
-            InputError: another speaker than ``human`` and ``gpt``, or the wrong order.
+            InputError: Another speaker than ``human`` and ``gpt``, or the wrong order.
         """
         return self.compose([(who, images_first(text) if who == HUMAN else text) for who, text in turns])
 
@@ -210,7 +210,7 @@ class Conversation:
         """The conversation as text.
 
         Raises:
-            InputError: turns that do not alternate, or a missing text anywhere but in the last turn.
+            InputError: Turns that do not alternate, or a missing text anywhere but in the last turn.
         """
         turns = []
         for index, (_, message) in enumerate(self.messages):
@@ -284,7 +284,7 @@ def get_template(name: str) -> Template:
     """The template called ``name``.
 
     Raises:
-        InputError: no such template; the message lists the known ones.
+        InputError: No such template; the message lists the known ones.
     """
     if name not in TEMPLATES:
         raise InputError(f"unknown prompt template {name!r}; known templates: {', '.join(sorted(TEMPLATES))}")

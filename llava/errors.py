@@ -21,8 +21,8 @@ class Stopped(Exception):
     """A command was told to stop and did so in good order.
 
     Args:
-        message: what was done, and how to go on.
-        status: exit status, 128 plus the signal's number.
+        message: What was done, and how to go on.
+        status: Exit status, 128 plus the signal's number.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -34,7 +34,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     """Run an entry point; ``InputError`` becomes one readable message and exit status 2, ``Stopped`` its own status.
 
     Args:
-        main: the entry point; its return value (``None`` counts as 0) is the exit status.
+        main: The entry point; its return value (``None`` counts as 0) is the exit status.
     """
     try:
         status = main() or 0

@@ -35,7 +35,7 @@ def read_json(path: Path) -> Any:
     """Contents of a JSON file.
 
     Raises:
-        InputError: the file does not exist, or is not JSON.
+        InputError: The file does not exist, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -33,13 +33,13 @@ def tokenizer_image_token(
     token leaves one BOS, at the very front.
 
     Args:
-        prompt: text with any number of ``<image>`` markers.
-        tokenizer: any transformers tokenizer.
-        image_token_index: the id that stands for an image.
+        prompt: Text with any number of ``<image>`` markers.
+        tokenizer: Any transformers tokenizer.
+        image_token_index: The id that stands for an image.
         return_tensors: None for a list, ``"pt"`` for a LongTensor ``[T]``.
 
     Raises:
-        InputError: another value of ``return_tensors``.
+        InputError: Another value of ``return_tensors``.
     """
     if return_tensors not in (None, "pt"):
         raise InputError(f"return_tensors={return_tensors!r} is not supported; use None or 'pt'")
@@ -59,15 +59,15 @@ def process_images(
 
     Args:
         images: PIL images in any mode.
-        image_processor: the vision tower's processor.
-        model_cfg: the model's config (an object or a mapping); its ``image_aspect_ratio`` decides between
+        image_processor: The vision tower's processor.
+        model_cfg: The model's config (an object or a mapping); its ``image_aspect_ratio`` decides between
             padding to a square (``pad``) and the processor's own resizing (``square``, or not set).
 
     Returns:
         Float tensor ``[N, 3, H, W]``.
 
     Raises:
-        InputError: no image, or an unknown ``image_aspect_ratio``.
+        InputError: No image, or an unknown ``image_aspect_ratio``.
     """
     if not images:
         raise InputError("process_images was given no image; leave images out of the call for text-only input")

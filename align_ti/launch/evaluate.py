@@ -46,7 +46,7 @@ def evaluation_words(benchmark: str, checkpoint: str, words: Sequence[str]) -> l
         words: Flags that come before the pair's.
 
     Raises:
-        InputError: there is no such pair.
+        InputError: There is no such pair.
     """
     given = parse_flags(words)
     pair = " ".join(given.pop("pair", ())) or os.environ.get("PRESET")
@@ -68,7 +68,7 @@ def on_every_gpu(module: str, words: Sequence[str], devices: Sequence[str]) -> i
         Exit status: 0 if all of them ended well.
 
     Raises:
-        Stopped: a signal came.
+        Stopped: A signal came.
     """
     running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
@@ -94,7 +94,7 @@ def main() -> int:
     """Entry point.
 
     Raises:
-        InputError: no checkpoint is named.
+        InputError: No checkpoint is named.
     """
     words, devices = sys.argv[1:], gpus()
     if not words or words[0] in ("-h", "--help"):

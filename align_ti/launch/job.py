@@ -19,12 +19,12 @@ class Job:
     """What is to be run.
 
     Attributes:
-        module: run with ``python -m``.
-        flags: its flags.
-        global_batch: samples of one optimizer step, over all processes.
-        per_device: samples of one forward pass of one process; None: an even share of the global batch.
+        module: Run with ``python -m``.
+        flags: Its flags.
+        global_batch: Samples of one optimizer step, over all processes.
+        per_device: Samples of one forward pass of one process; None: an even share of the global batch.
         deepspeed_config: DeepSpeed's JSON, if any.
-        needs_gpu: whether the recipe is of a size that nobody trains on a CPU.
+        needs_gpu: Whether the recipe is of a size that nobody trains on a CPU.
     """
 
     module: str
@@ -60,12 +60,12 @@ def build_command(job: Job, machine: Machine, present: int | None = None) -> tup
     """The command that trains, and what it needs in its environment (None: a variable that must not be set).
 
     Args:
-        job: what is run.
-        machine: where.
+        job: What is run.
+        machine: Where.
         present: GPUs that torch sees on this machine; None where they are not asked for (the command is only shown).
 
     Raises:
-        InputError: devices, nodes or batch that do not go together.
+        InputError: Devices, nodes or batch that do not go together.
     """
     gpus = count_gpus(job, machine, present)
     processes = (gpus or machine.cpu_processes or 1) * machine.nodes
@@ -97,7 +97,7 @@ def count_gpus(job: Job, machine: Machine, present: int | None) -> int:
     """GPUs per node that the job uses.
 
     Raises:
-        InputError: more are asked for than there are, or there are none for a job that needs one.
+        InputError: More are asked for than there are, or there are none for a job that needs one.
     """
     visible = None if machine.visible is None else len(machine.visible)
     known = visible if present is None else present
@@ -127,7 +127,7 @@ def batch_flags(job: Job, processes: int) -> list[str]:
     Both flags may be given by hand as well: ``--gradient_accumulation_steps`` then sets another global batch.
 
     Raises:
-        InputError: it cannot be split so; the message proposes what can.
+        InputError: It cannot be split so; the message proposes what can.
     """
     share = job.global_batch // processes if job.global_batch % processes == 0 else 1
     per_device = job.per_device or share
@@ -167,7 +167,7 @@ def torchrun_flags(machine: Machine, per_node: int) -> list[str]:
     """How torchrun's processes find each other.
 
     Raises:
-        InputError: several nodes without an address.
+        InputError: Several nodes without an address.
     """
     count = ["--nnodes", str(machine.nodes), "--nproc_per_node", str(per_node)]
     if machine.nodes == 1:
@@ -185,7 +185,7 @@ def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
     """DeepSpeed's devices, nodes and meeting place.
 
     Raises:
-        InputError: several nodes without a host file or address, or a host file that does not fit.
+        InputError: Several nodes without a host file or address, or a host file that does not fit.
     """
     if machine.nodes == 1:
         # --num_gpus would make DeepSpeed discard CUDA_VISIBLE_DEVICES and take the first GPUs of the machine.
@@ -215,7 +215,7 @@ def plan_command(job: Job, machine: Machine) -> list[str]:
     """The command that prints the plan; devices need not be there.
 
     Raises:
-        InputError: see ``build_command``.
+        InputError: See ``build_command``.
     """
     gpus = visible_gpus() if machine.gpus is None else machine.gpus
     processes = (gpus or machine.cpu_processes or 1) * machine.nodes

@@ -16,12 +16,12 @@ class Machine:
 
     Attributes:
         gpus: GPUs per node (``NUM_GPUS``); None: all that torch sees.
-        cpu_processes: processes where there are no GPUs (``CPU_PROCESSES``); None: not asked for.
-        nodes: number of nodes (``NUM_NODES``).
+        cpu_processes: Processes where there are no GPUs (``CPU_PROCESSES``); None: not asked for.
+        nodes: Number of nodes (``NUM_NODES``).
         launcher: ``deepspeed``, ``torchrun`` or ``python`` (``LAUNCHER``); None: chosen by the devices.
-        visible: devices that ``CUDA_VISIBLE_DEVICES`` leaves; None: the variable is not set.
+        visible: Devices that ``CUDA_VISIBLE_DEVICES`` leaves; None: the variable is not set.
         hostfile: DeepSpeed's host file (``HOSTFILE``).
-        master_addr, master_port: where the processes meet (``MASTER_ADDR``, ``MASTER_PORT``).
+        master_addr, master_port: Where the processes meet (``MASTER_ADDR``, ``MASTER_PORT``).
     """
 
     gpus: int | None = None
@@ -38,7 +38,7 @@ class Machine:
         """Read the variables; an empty one counts as not set, but for ``CUDA_VISIBLE_DEVICES``.
 
         Raises:
-            InputError: a number is none, or out of range, or the launcher is unknown.
+            InputError: A number is none, or out of range, or the launcher is unknown.
         """
         visible = environment.get("CUDA_VISIBLE_DEVICES")
         launcher = environment.get("LAUNCHER") or None
@@ -82,7 +82,7 @@ def check_hostfile(path: str, nodes: int, gpus: int) -> list[str]:
         The hosts.
 
     Raises:
-        InputError: no such file, a line that cannot be read, another number of hosts, or too few slots.
+        InputError: No such file, a line that cannot be read, another number of hosts, or too few slots.
     """
     if not Path(path).is_file():
         raise InputError(f"HOSTFILE={path}: no such file; expected one line per node, like `node1 slots={gpus}`")

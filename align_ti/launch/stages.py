@@ -26,7 +26,7 @@ def train(recipe: Recipe) -> int:
         Exit status.
 
     Raises:
-        InputError: devices, nodes and batch do not go together, or an earlier stage was not run.
+        InputError: Devices, nodes and batch do not go together, or an earlier stage was not run.
     """
     machine = machine_for(recipe, Machine.from_environment(os.environ))
     command, environment = build_command(Job.of(recipe), machine, 0 if machine.gpus == 0 else visible_gpus())
@@ -41,7 +41,7 @@ def command_of(recipe: Recipe) -> list[str]:
     """The command that would train a recipe; as many devices as are asked for need not be there.
 
     Raises:
-        InputError: devices, nodes and batch do not go together.
+        InputError: Devices, nodes and batch do not go together.
     """
     machine = machine_for(recipe, Machine.from_environment(os.environ))
     return build_command(Job.of(recipe), machine, None if machine.gpus is not None else visible_gpus())[0]
@@ -51,7 +51,7 @@ def plan_of(recipe: Recipe) -> list[str]:
     """The command that prints the plan of a recipe; devices and models need not be there.
 
     Raises:
-        InputError: the batch cannot be split.
+        InputError: The batch cannot be split.
     """
     recipe = for_plan(recipe)
     return plan_command(Job.of(recipe), machine_for(recipe, Machine.from_environment(os.environ)))
@@ -72,7 +72,7 @@ def check_earlier_stages(recipe: Recipe) -> None:
     """Refuse a recipe that starts from what another one makes, where that was not run.
 
     Raises:
-        InputError: with the script that has to run first.
+        InputError: With the script that has to run first.
     """
     missing = [flag for flag in MADE_BEFORE if recipe.text(flag) and not Path(recipe.text(flag)).exists()]
     if not missing:
@@ -101,7 +101,7 @@ def check_kind(command: str, recipe: Recipe) -> None:
     """Refuse a recipe that another command runs.
 
     Raises:
-        InputError: a distillation is asked for as a stage without a teacher, or the other way round.
+        InputError: A distillation is asked for as a stage without a teacher, or the other way round.
     """
     known = recipe.module in (DISTILLATION, SUPERVISED)
     if known and (recipe.module == DISTILLATION) != (command == "distill"):

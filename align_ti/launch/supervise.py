@@ -25,7 +25,7 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
 
     Args:
         command: ``python -m MODULE ...``, or that of a launcher.
-        environment: all of its environment.
+        environment: All of its environment.
 
     Returns:
         Exit status: that of the training, or 128 plus the number of the signal that stopped it.
@@ -85,7 +85,7 @@ def workers(launcher: int) -> "list[psutil.Process]":
     """The processes that a launcher started to train, without what these have started themselves.
 
     Args:
-        launcher: its process number.
+        launcher: Its process number.
     """
     import psutil  # the command is also shown, without it, by a Python that has nothing installed
 

@@ -50,7 +50,7 @@ def read_recipe(name: str) -> tuple[str, Values]:
         Its name and its values.
 
     Raises:
-        InputError: there is none, or the file is not a recipe.
+        InputError: There is none, or the file is not a recipe.
     """
     file = find_file(name, RECIPES, "recipe")
     return file.stem, _read(file, RECIPES)
@@ -63,7 +63,7 @@ def read_pair(name: str) -> tuple[str, Values]:
         Its name and its values.
 
     Raises:
-        InputError: there is none, or the file is not a pair.
+        InputError: There is none, or the file is not a pair.
     """
     file = find_file(name, PAIRS, "pair")
     return file.stem, _read(file, PAIRS)
@@ -83,7 +83,7 @@ def find_file(name: str, folder: Path, kind: str) -> Path:
         kind: ``recipe`` or ``pair``, for the message.
 
     Raises:
-        InputError: there is no such file; the message names the nearest one.
+        InputError: There is no such file; the message names the nearest one.
     """
     if name.endswith((".yaml", ".yml")):
         file = Path(name)
@@ -127,7 +127,7 @@ def _read(file: Path, folder: Path, known: tuple[Path, ...] = ()) -> Values:
     """A file over its bases.
 
     Raises:
-        InputError: it cannot be read, or a base is missing or one of those that lead here.
+        InputError: It cannot be read, or a base is missing or one of those that lead here.
     """
     if file.resolve() in known:
         raise InputError(f"{file} is its own base: {' -> '.join(map(str, known))}")
@@ -159,7 +159,7 @@ def _parse(file: Path) -> Values:
     """One file.
 
     Raises:
-        InputError: it is not YAML, or not a mapping of keys to texts, lists of them and mappings.
+        InputError: It is not YAML, or not a mapping of keys to texts, lists of them and mappings.
     """
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
@@ -210,7 +210,7 @@ def as_mapping(values: Values, key: str) -> Mapping[str, Value]:
     """The value of a key that has to be a mapping; empty without it.
 
     Raises:
-        InputError: it is something else.
+        InputError: It is something else.
     """
     value = values.values.get(key)
     if value is None:

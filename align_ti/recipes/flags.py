@@ -18,7 +18,7 @@ def parse_flags(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
     The last one counts where a flag is given twice.
 
     Raises:
-        InputError: a word before the first flag.
+        InputError: A word before the first flag.
     """
     flags: dict[str, tuple[str, ...]] = {}
     name = None
@@ -44,7 +44,7 @@ def take_option(words: Sequence[str], name: str) -> tuple[str | None, list[str]]
     """The value of an option, and the words without it; the last one counts.
 
     Raises:
-        InputError: no value follows.
+        InputError: No value follows.
     """
     value, rest, following = None, [], iter(words)
     for word in following:
@@ -89,7 +89,7 @@ def refuse_unknown_flags(module: str, names: Iterable[str], also_known: Iterable
         also_known: Those of the launcher.
 
     Raises:
-        InputError: there is one; the message names the nearest, or says that it belongs to distillation.
+        InputError: There is one; the message names the nearest, or says that it belongs to distillation.
     """
     known = trainer_flags(module)
     if known is None:

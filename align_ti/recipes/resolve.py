@@ -85,7 +85,7 @@ def resolve(name: str, pair: str | None = None, words: Sequence[str] = ()) -> Re
         words: Flags, of the trainer or one of ``GIVEN``.
 
     Raises:
-        InputError: a file, key, flag or value is wrong; keys are named with file and line.
+        InputError: A file, key, flag or value is wrong; keys are named with file and line.
     """
     name, values = read_recipe(name)
     values = _with_pair(values, pair)
@@ -172,7 +172,7 @@ def _expand(value: Value, values: Values, inside: tuple[str, ...] = ()) -> Value
     """A value with ``${name}`` replaced.
 
     Raises:
-        InputError: a name that is no key, has no text, or is defined by itself.
+        InputError: A name that is no key, has no text, or is defined by itself.
     """
     if isinstance(value, list):
         return [str(_expand(item, values, inside)) for item in value]
@@ -239,7 +239,7 @@ def _check_keys(values: Values) -> None:
     Those of the recipes that come with the code are known without the trainer, which takes seconds to import.
 
     Raises:
-        InputError: there is one; the message names file, line and the nearest key.
+        InputError: There is one; the message names file, line and the nearest key.
     """
     for key, value in values.values.items():
         if isinstance(value, dict) and key not in MAPPINGS:
@@ -262,7 +262,7 @@ def _check_flags(module: str, given: Flags) -> None:
     """Refuse flags of the command line that nothing has.
 
     Raises:
-        InputError: there is one.
+        InputError: There is one.
     """
     unknown = [name for name in given if name not in GIVEN and name not in _shipped_flags(module)]
     if unknown:

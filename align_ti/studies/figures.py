@@ -122,7 +122,7 @@ class Measurement:
         """Stop where the held-out conversations are missing.
 
         Raises:
-            InputError: with the command that makes them.
+            InputError: With the command that makes them.
         """
         recipe, (data, _) = self.setting.places, self.held_out
         if Path(data).exists():
@@ -216,7 +216,7 @@ def command_of(name: str, pair: str | None, words: Sequence[str], needs: bool = 
         needs: Whether data that are missing are refused.
 
     Raises:
-        InputError: no such pair, or something that is measured is missing.
+        InputError: No such pair, or something that is measured is missing.
     """
     given = parse_flags(words)
     of_recipes = {flag: given.pop(flag) for flag in list(given) if flag in OF_RECIPES}
@@ -250,7 +250,7 @@ def measure(name: str, pair: str | None, words: Sequence[str], printed: bool) ->
         Exit status.
 
     Raises:
-        InputError: see :func:`command_of`.
+        InputError: See :func:`command_of`.
     """
     module, *rest = command_of(name, pair, words, needs=not printed)
     if printed:

@@ -82,7 +82,7 @@ class DistillArguments:
         """How often and how the student answers the samples itself.
 
         Raises:
-            InputError: a number out of range.
+            InputError: A number out of range.
         """
         return OnPolicySettings(
             self.on_policy_fraction, self.on_policy_temperature, self.on_policy_max_new_tokens, seed
@@ -98,7 +98,7 @@ class DistillArguments:
         """The configuration of the objective that the flags give.
 
         Raises:
-            InputError: a value that a setting cannot have, or values that do not go together.
+            InputError: A value that a setting cannot have, or values that do not go together.
         """
         try:
             return ObjectiveConfig.of_flags(self.chosen_losses, vars(self))

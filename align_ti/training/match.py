@@ -32,10 +32,10 @@ class Input:
     """How a model reads a sample.
 
     Attributes:
-        template: name of the prompt template; None where a checkpoint does not say.
+        template: Name of the prompt template; None where a checkpoint does not say.
         aspect_ratio: ``pad`` or ``square``; None where a checkpoint does not say.
-        tower: name or absolute path of its vision tower.
-        processor: the tower's image processor; None where only the loaded tower knows (timm, open_clip).
+        tower: Name or absolute path of its vision tower.
+        processor: The tower's image processor; None where only the loaded tower knows (timm, open_clip).
     """
 
     template: str | None
@@ -48,7 +48,7 @@ def input_of_teacher(path: str) -> Input:
     """How a finished checkpoint was trained to read samples; no weights are read.
 
     Raises:
-        InputError: not a LLaVA checkpoint, or its vision tower is not there.
+        InputError: Not a LLaVA checkpoint, or its vision tower is not there.
     """
     settings = read_checkpoint_config(path)
     tower, processor = _tower(settings["mm_vision_tower"], path)
@@ -59,7 +59,7 @@ def input_of_run(model_arguments: ModelArguments, data_arguments: DataArguments)
     """How a run makes its batches; no weights are read.
 
     Raises:
-        InputError: an unknown template, or no vision tower is named, or it is not there.
+        InputError: An unknown template, or no vision tower is named, or it is not there.
     """
     get_template(model_arguments.version)
     path = model_arguments.model_name_or_path
@@ -87,7 +87,7 @@ def check_input(run: Input, teacher: Input, path: str, allow: bool = False) -> N
         allow: Warn about a mismatch instead of raising.
 
     Raises:
-        InputError: both sides of every mismatch, and what to do; also with ``allow`` if the teacher's tower takes
+        InputError: Both sides of every mismatch, and what to do; also with ``allow`` if the teacher's tower takes
             images of another size.
     """
     _warn_of_what_is_unknown(run, teacher, path)
@@ -110,7 +110,7 @@ def check_loaded_processors(
     """The rest of :func:`check_input` where a tower must be loaded to know its image processor (timm, open_clip).
 
     Raises:
-        InputError: as there.
+        InputError: As there.
     """
     if run.processor is not None and of_teacher.processor is not None:
         return

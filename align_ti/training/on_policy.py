@@ -41,7 +41,7 @@ class OnPolicySettings:
         seed: Random seed of the run.
 
     Raises:
-        InputError: a number out of range.
+        InputError: A number out of range.
     """
 
     fraction: float = 0.0
@@ -67,9 +67,9 @@ class LastTurn:
     """The last assistant turn of each sample, as columns of its batch ``[B, T]``; tensors are bool ``[B, T]``.
 
     Attributes:
-        before: real tokens before it: the prompt. A sample without a target is prompt from end to end.
-        after: real tokens behind it.
-        exists: bool ``[B]``, whether the sample has a target.
+        before: Real tokens before it: the prompt. A sample without a target is prompt from end to end.
+        after: Real tokens behind it.
+        exists: Bool ``[B]``, whether the sample has a target.
     """
 
     before: Tensor
@@ -81,8 +81,8 @@ def last_turn(labels: Tensor, attention_mask: Tensor) -> LastTurn:
     """Find the last run of targets of each sample.
 
     Args:
-        labels: long ``[B, T]``, -100 where there is no target.
-        attention_mask: bool ``[B, T]``, True at real tokens.
+        labels: Long ``[B, T]``, -100 where there is no target.
+        attention_mask: Bool ``[B, T]``, True at real tokens.
     """
     real = attention_mask.bool()
     target = (labels != IGNORE_INDEX) & real
@@ -97,10 +97,10 @@ class StudentResponses:
     """Replaces the last answers of a batch by sampled ones.
 
     Args:
-        settings: how to sample.
+        settings: How to sample.
         stop: End of a response.
-        vocabulary: sample among the first so many tokens only: the rows that both models have.
-        max_length: positions of a sample, visual tokens included, that a response is cut to fit in; 1 token stays.
+        vocabulary: Sample among the first so many tokens only: the rows that both models have.
+        max_length: Positions of a sample, visual tokens included, that a response is cut to fit in; 1 token stays.
     """
 
     def __init__(self, settings: OnPolicySettings, stop: EndOfTurn, vocabulary: int, max_length: int) -> None:
@@ -114,9 +114,9 @@ class StudentResponses:
         """The batch with the student's responses, marked as such.
 
         Args:
-            student: the bare model; runs in eval mode, its training mode is restored.
+            student: The bare model; runs in eval mode, its training mode is restored.
             batch: Collated batch, on the student's device.
-            step: number of the optimizer step.
+            step: Number of the optimizer step.
 
         Returns:
             A batch of the same keys, padded on the right, and ``on_policy``. Only the sampled tokens are targets.
@@ -190,9 +190,9 @@ class InverseSampler(LogitsProcessor):
     """Draws the next token of each row with numbers given beforehand, and leaves no other to choose.
 
     Args:
-        noise: uniform numbers ``[B, n]``, one a row and step.
-        temperature: divides the logits.
-        vocabulary: draw among the first so many tokens.
+        noise: Uniform numbers ``[B, n]``, one a row and step.
+        temperature: Divides the logits.
+        vocabulary: Draw among the first so many tokens.
     """
 
     def __init__(self, noise: Tensor, temperature: float, vocabulary: int) -> None:

@@ -24,17 +24,17 @@ def load_teacher(
     """A finished checkpoint as a frozen teacher.
 
     Args:
-        path: folder or hub name.
+        path: Folder or hub name.
         dtype: Type of the weights.
         device: Device of the teacher.
-        sharded: every rank holds a piece of each weight and gathers it when it is used (ZeRO-3); otherwise a whole
+        sharded: Every rank holds a piece of each weight and gathers it when it is used (ZeRO-3); otherwise a whole
             copy, whatever becomes of the student.
 
     Returns:
         Its tokenizer, and the model in eval mode, no parameter trainable.
 
     Raises:
-        InputError: if it is not a LLaVA-style checkpoint.
+        InputError: If it is not a LLaVA-style checkpoint.
     """
     config = zero3_config(dtype) if sharded else None
     with deepspeed_config(config):
@@ -88,7 +88,7 @@ def check_same_tokenizer(
     """Both models must give every token id the same meaning, since their distributions are compared entry by entry.
 
     Raises:
-        InputError: naming both tokenizers and the first ids that differ.
+        InputError: They differ; the message names both tokenizers and the first ids that differ.
     """
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     differing = [
@@ -128,7 +128,7 @@ def check_visual_tokens(student: VisionLanguageModel, teacher: VisionLanguageMod
     """Every loss compares the two models position by position: both must see an image as equally many tokens.
 
     Raises:
-        InputError: with both counts.
+        InputError: With both counts.
     """
     ours, theirs = vision_tower_of(student).num_patches, vision_tower_of(teacher).num_patches
     if ours != theirs:
@@ -149,7 +149,7 @@ def resolve_layer(choice: int | str, layers: int, model: str = "teacher") -> int
         model: Its role, ``teacher`` or ``student``.
 
     Raises:
-        InputError: if the model has no such layer.
+        InputError: If the model has no such layer.
     """
     if choice == "auto":
         return None

@@ -222,11 +222,11 @@ def choose_iva_layer(
     The student's are those before its first step: the layer stays the same.
 
     Args:
-        model: the teacher, or the student with ``--iva_weights student``.
+        model: The teacher, or the student with ``--iva_weights student``.
         path: Checkpoint it was loaded from.
 
     Raises:
-        InputError: if the model is a student in pieces (ZeRO-3), which cannot run before training starts.
+        InputError: If the model is a student in pieces (ZeRO-3), which cannot run before training starts.
     """
     needed = distill.objective.attention
     assert needed is not None

@@ -22,9 +22,9 @@ class FlagRow(NamedTuple):
     """One flag of a command line.
 
     Attributes:
-        flag: as it is written.
-        default: its default; "" if it is unset, None if the flag is required.
-        help: its help text.
+        flag: As it is written.
+        default: Its default; "" if it is unset, None if the flag is required.
+        help: Its help text.
     """
 
     flag: str
@@ -36,10 +36,10 @@ def flag_rows(name: str) -> list[FlagRow]:
     """The flags that a dataclass defines, in its order.
 
     Args:
-        name: module and class, ``package.module.Class``.
+        name: Module and class, ``package.module.Class``.
 
     Raises:
-        ValueError: not a dataclass, or a field without help.
+        ValueError: Not a dataclass, or a field without help.
     """
     module, _, class_name = name.rpartition(".")
     found: Any = getattr(import_module(module), class_name)

@@ -36,11 +36,11 @@ class Panel:
     """One mask.
 
     Attributes:
-        title: above it.
-        mask: bool ``[rows, columns]``, True where the row attends to the column.
-        rows, columns: labels.
-        kinds: of the columns, 1 to 4 as in ``KINDS``.
-        weights: what each row counts in Eq. 7, if it is shown.
+        title: Above it.
+        mask: Bool ``[rows, columns]``, True where the row attends to the column.
+        rows, columns: Labels.
+        kinds: Of the columns, 1 to 4 as in ``KINDS``.
+        weights: What each row counts in Eq. 7, if it is shown.
     """
 
     title: str

@@ -34,9 +34,9 @@ def save(figure: Figure, name: str, description: str) -> None:
     """Write ``NAME.svg`` and ``NAME.png`` beside this file.
 
     Args:
-        figure: the drawing.
-        name: of the files, without ending.
-        description: what it was drawn from; a test compares it with what the code says today.
+        figure: The drawing.
+        name: Of the files, without ending.
+        description: What it was drawn from; a test compares it with what the code says today.
     """
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
     figure.savefig(HERE / f"{name}.svg", metadata={"Date": None, "Description": description})

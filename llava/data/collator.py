@@ -27,11 +27,11 @@ class ConversationCollator:
     is attended to and is not a target, so that this rank takes part in the step like every other.
 
     Args:
-        pad_token_id: id to fill ``input_ids`` with.
-        padding_side: where padding goes.
+        pad_token_id: Id to fill ``input_ids`` with.
+        padding_side: Where padding goes.
 
     Raises:
-        InputError: another padding side, or no padding id.
+        InputError: Another padding side, or no padding id.
     """
 
     def __init__(self, pad_token_id: int, padding_side: Literal["right", "left"] = "right"):

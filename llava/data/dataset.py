@@ -48,22 +48,22 @@ class ConversationDataset(Dataset):
     away an image or every target. A bad image is never replaced by another sample's image.
 
     Args:
-        annotations: the entries.
-        tokenizer: a fast tokenizer.
-        template: the prompt template.
-        image_processor: the vision tower's processor; None only for annotations without images, or with
+        annotations: The entries.
+        tokenizer: A fast tokenizer.
+        template: The prompt template.
+        image_processor: The vision tower's processor; None only for annotations without images, or with
             ``tower_later``.
-        image_folder: where image paths start; None for the folder of the annotation file.
+        image_folder: Where image paths start; None for the folder of the annotation file.
         image_aspect_ratio: ``pad``, or ``square`` / None for the processor's own resizing.
-        model_max_length: limit on a sample's positions, every image counting ``visual_tokens``; longer
+        model_max_length: Limit on a sample's positions, every image counting ``visual_tokens``; longer
             samples are cut at the end. None for no limit.
-        visual_tokens: positions an image takes in the model.
-        train_on_inputs: share of the samples, the same in every epoch, whose human turns are targets as well.
-        tower_later: whether ``attach_tower`` is called before the first sample is read.
+        visual_tokens: Positions an image takes in the model.
+        train_on_inputs: Share of the samples, the same in every epoch, whose human turns are targets as well.
+        tower_later: Whether ``attach_tower`` is called before the first sample is read.
         on_bad_sample: ``error`` raises; ``skip`` gives a :class:`BadSample` and warns about the first few.
 
     Raises:
-        InputError: an argument is wrong, or (with ``error``) an entry is already known to be malformed.
+        InputError: An argument is wrong, or (with ``error``) an entry is already known to be malformed.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ConversationDataset(Dataset):
         """Look for the images of some entries, spread over all, so that training does not begin with a wrong folder.
 
         Raises:
-            InputError: some are not there (with ``on_bad_sample="skip"`` a warning).
+            InputError: Some are not there (with ``on_bad_sample="skip"`` a warning).
         """
         with_images = np.flatnonzero(self.annotations.lengths > 0)
         malformed = {index for index, _ in self.annotations.problems()}

@@ -39,7 +39,7 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read a picture completely, as RGB.
 
     Raises:
-        InputError: no such file, not a picture, damaged or cut short, or so large that Pillow takes it for a
+        InputError: No such file, not a picture, damaged or cut short, or so large that Pillow takes it for a
             decompression bomb; the message names the file.
     """
     with _readable(path) as image:
@@ -50,7 +50,7 @@ def verify_image(path: str | os.PathLike[str]) -> None:
     """Read a picture to its end without keeping it, faster than :func:`load_image` for JPEG.
 
     Raises:
-        InputError: as :func:`load_image`.
+        InputError: As :func:`load_image`.
     """
     with _readable(path) as image:
         if image.format == "JPEG":
@@ -101,8 +101,8 @@ def preprocess_image(image: Image.Image, processor: "ImageProcessor", aspect_rat
     """Pixel values of one RGB picture.
 
     Args:
-        image: an RGB picture.
-        processor: the vision tower's image processor (resizing, normalisation).
+        image: An RGB picture.
+        processor: The vision tower's image processor (resizing, normalisation).
         aspect_ratio: ``pad`` pads to a square with the processor's mean colour first; ``square`` or None
             leaves the whole resizing to the processor.
 
@@ -110,7 +110,7 @@ def preprocess_image(image: Image.Image, processor: "ImageProcessor", aspect_rat
         Float tensor ``[3, H, W]``.
 
     Raises:
-        InputError: another ``aspect_ratio``.
+        InputError: Another ``aspect_ratio``.
     """
     if aspect_ratio not in ASPECT_RATIOS:
         raise InputError(f"image_aspect_ratio {aspect_ratio!r} is not supported; use 'pad' or 'square'")

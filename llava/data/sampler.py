@@ -1,7 +1,7 @@
-"""The order of an epoch: shuffled, or in steps of one modality whose work is spread evenly over ranks.
+"""The order of samples in an epoch: shuffled, or grouped by modality with even work per rank.
 
-Both samplers give an order that depends on seed and epoch alone, so it is the same on every rank and after
-resuming. Several ranks share it by taking the batches in turn, as ``transformers.Trainer`` does.
+The order depends only on the seed and the epoch, so it is the same on every rank and after resuming. Ranks take the
+batches in turn, as in ``transformers.Trainer``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from llava.errors import InputError
 
 
 class ShuffleSampler(Sampler[int]):
-    """All samples in random order, another one each epoch.
+    """All samples in random order, a different one in each epoch.
 
     Args:
-        size: number of samples.
-        seed: makes the order, together with the epoch.
+        size: Number of samples.
+        seed: Random seed; each epoch derives its own from it.
 
     Raises:
-        InputError: no samples.
+        InputError: There are no samples.
     """
 
     def __init__(self, size: int, seed: int = 0):
@@ -35,7 +35,7 @@ class ShuffleSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
+        """Set the epoch whose order the next iteration follows."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -45,11 +45,11 @@ class ShuffleSampler(Sampler[int]):
         yield from self.order().tolist()
 
     def order(self) -> np.ndarray:
-        """Indices of the current epoch in order, int64 ``[len(self)]``."""
+        """Sample indices of the current epoch in order, int64 ``[len(self)]``."""
         return torch.randperm(self._size, generator=self._generator()).numpy()
 
     def _generator(self) -> torch.Generator:
-        # Mixed rather than added: seed 0 in epoch 1 must not have the order of seed 1 in epoch 0.
+        # Hashed rather than added: seed 0 in epoch 1 must not have the order of seed 1 in epoch 0.
         state = np.random.SeedSequence([self._seed, self.epoch]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
@@ -57,22 +57,22 @@ class ShuffleSampler(Sampler[int]):
 class ModalityLengthSampler(ShuffleSampler):
     """Shuffled order in which a mega-batch is either all multimodal or all text.
 
-    A mega-batch is what all ranks take in one optimiser step: ``batches_per_step`` batches of ``batch_size``.
-    Its samples are drawn at random from one modality and dealt out to the batches by length, back and forth,
-    so that all batches of a step cost about the same. Mega-batches come in random order. The samples that do
-    not fill one come last, multimodal first. This is the grouping of LLaVA's ``group_by_modality_length``,
-    dealt out in vectorised form since an epoch may have millions of samples.
+    A mega-batch is the input of one optimizer step on all ranks: ``batches_per_step`` batches of ``batch_size``
+    samples. Its samples are drawn at random from one modality and distributed over the batches by length, back and
+    forth, so that all batches of a step cost about the same. Mega-batches are in random order. Samples that do not
+    fill a mega-batch come last, multimodal ones first. This is the grouping of LLaVA's ``group_by_modality_length``,
+    vectorised because an epoch may have millions of samples.
 
     Args:
-        lengths: signed lengths, positive with images and negative for text only (``Annotations.lengths``).
-        batch_size: samples of a batch on one rank.
-        batches_per_step: ranks times gradient accumulation steps.
-        seed: makes the order, together with the epoch.
-        window: mega-batches among which samples are sorted by length before they are dealt out. 1 is LLaVA's
-            grouping; more make the samples of a batch alike in length, with less padding and less mixture.
+        lengths: Signed lengths, positive with images and negative for text only (``Annotations.lengths``).
+        batch_size: Samples per batch on one rank.
+        batches_per_step: Number of ranks times gradient accumulation steps.
+        seed: Random seed; each epoch derives its own from it.
+        window: Number of mega-batches over which samples are sorted by length before they are distributed. 1 is
+            LLaVA's grouping. A larger window makes the lengths in a batch more alike: less padding, less mixing.
 
     Raises:
-        InputError: no lengths, a length of 0, or sizes below 1.
+        InputError: There are no lengths, a length is 0, or a size is below 1.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class ModalityLengthSampler(ShuffleSampler):
         self._batches_per_step = batches_per_step
 
     def order(self) -> np.ndarray:
-        """Indices of the current epoch in order, int64 ``[len(self)]``."""
+        """Sample indices of the current epoch in order, int64 ``[len(self)]``."""
         generator = self._generator()
         size = self._batch_size * self._batches_per_step
         # Each modality is cut into whole mega-batches before these are shuffled, so that only the last steps
-        # can mix the two: with pictures on one rank and text on another, all wait for the slower one.
+        # can mix the two: with images on one rank and text on another, all wait for the slower one.
         mega_batches, leftovers = [], []
         for members in (np.flatnonzero(self._lengths > 0), np.flatnonzero(self._lengths < 0)):
             shuffled = members[torch.randperm(len(members), generator=generator).numpy()]
@@ -114,12 +114,12 @@ class ModalityLengthSampler(ShuffleSampler):
         return np.concatenate([grouped.reshape(-1), *leftovers])
 
     def _sort_windows(self, samples: np.ndarray) -> np.ndarray:
-        """Samples of each window of mega-batches from longest to shortest."""
+        """Sort the samples by length within each window of mega-batches, longest first."""
         window = np.arange(len(samples)) // (self._window * self._batch_size * self._batches_per_step)
         return samples[np.lexsort((-np.abs(self._lengths[samples]), window))]
 
     def _deal(self, mega_batches: np.ndarray) -> np.ndarray:
-        """Sort every row ``[M, size]`` by length, longest first, and deal it out to the batches back and
+        """Sort every row of ``[M, size]`` by length, longest first, and distribute it over the batches, back and
         forth."""
         by_length = np.argsort(-np.abs(self._lengths)[mega_batches], axis=1, kind="stable")
         rows = np.take_along_axis(mega_batches, by_length, axis=1)
@@ -131,14 +131,13 @@ class ModalityLengthSampler(ShuffleSampler):
 
 
 class SetEpoch(TrainerCallback):
-    """Tells a sampler the epoch at its start.
+    """Sets the sampler's epoch when an epoch begins.
 
-    ``Trainer`` does so too, but not when several ranks resume within an epoch: accelerate then wraps the
-    batch sampler twice, and its ``set_epoch`` no longer reaches the sampler, which would give the first
-    epoch's order.
+    ``Trainer`` does this too, except when several ranks resume within an epoch: accelerate then wraps the batch
+    sampler twice, ``set_epoch`` no longer reaches the sampler, and it would repeat the first epoch's order.
 
     Args:
-        sampler: the training sampler.
+        sampler: The training sampler.
     """
 
     def __init__(self, sampler: ShuffleSampler):
@@ -147,6 +146,6 @@ class SetEpoch(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """``state.epoch`` is the epoch's number, with a fraction after resuming within it."""
-        # The fraction is a quotient of steps, and may lie a rounding error below a whole number.
+        """Set the epoch from ``state.epoch``, which has a fractional part after resuming within an epoch."""
+        # The fraction is a quotient of steps, and may be a rounding error below a whole number.
         self.sampler.set_epoch(int((state.epoch or 0) + 1e-6))

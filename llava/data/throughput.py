@@ -80,11 +80,11 @@ def measure(
     """Read ``samples`` samples in the order of training (shuffled), in one process by parts and through a DataLoader.
 
     Args:
-        dataset: what training reads.
+        dataset: What training reads.
         collator: Makes its batches.
-        workers: processes of the DataLoader; 0 works in this one.
-        batch: samples a batch.
-        samples: how many, at most the data set's.
+        workers: Processes of the DataLoader; 0 works in this one.
+        batch: Samples a batch.
+        samples: How many, at most the data set's.
     """
     order = list(ShuffleSampler(len(dataset), 0))[: min(samples, len(dataset))]
     parts = measure_parts(dataset, order[: min(len(order), 200)])

@@ -27,11 +27,11 @@ class TokenizedSample:
     """One conversation as tokens; all tensors have shape ``[T]``.
 
     Attributes:
-        input_ids: token ids (long), ``IMAGE_TOKEN_INDEX`` once for every image.
-        labels: the ids of the targets, ``IGNORE_INDEX`` elsewhere (long). Position 0 is never a target, since
+        input_ids: Token ids (long), ``IMAGE_TOKEN_INDEX`` once for every image.
+        labels: The ids of the targets, ``IGNORE_INDEX`` elsewhere (long). Position 0 is never a target, since
             nothing predicts it.
-        instruction_mask: tokens of the human's own words (bool).
-        end_of_turn_mask: tokens that close an assistant turn (bool).
+        instruction_mask: Tokens of the human's own words (bool).
+        end_of_turn_mask: Tokens that close an assistant turn (bool).
     """
 
     input_ids: torch.Tensor
@@ -54,7 +54,7 @@ class TokenizedSample:
         """Cut at the end so that at most ``max_length`` spliced positions are left.
 
         Raises:
-            EntryError: an image, or every target, would be cut away.
+            EntryError: An image, or every target, would be cut away.
         """
         if self.spliced_length(visual_tokens) <= max_length:
             return self
@@ -86,7 +86,7 @@ def load_tokenizer(path: str, model_max_length: int | None = None) -> PreTrained
         model_max_length: Recorded in the tokenizer; its own if None.
 
     Raises:
-        InputError: there is none at ``path``.
+        InputError: There is none at ``path``.
     """
     own = {} if model_max_length is None else {"model_max_length": model_max_length}
     try:
@@ -109,12 +109,12 @@ def tokenize_conversation(
     Args:
         conversations: ``{"from": "human" | "gpt", "value": text}`` turns. A leading gpt turn and a last human
             turn without an answer are dropped.
-        tokenizer: a fast tokenizer.
-        template: how turns become text.
-        num_images: how many images come with the conversation.
+        tokenizer: A fast tokenizer.
+        template: How turns become text.
+        num_images: How many images come with the conversation.
 
     Raises:
-        InputError: a malformed conversation, another number of ``<image>`` markers than images, or a
+        InputError: A malformed conversation, another number of ``<image>`` markers than images, or a
             tokenizer without character offsets.
     """
     turns = check_conversation(conversations, num_images)
@@ -132,7 +132,7 @@ def tokenize_segments(segments: Sequence[Segment], tokenizer: PreTrainedTokenize
     text.
 
     Raises:
-        InputError: the tokenizer is a slow one, which gives no character offsets.
+        InputError: The tokenizer is a slow one, which gives no character offsets.
     """
     if not tokenizer.is_fast:
         raise InputError(

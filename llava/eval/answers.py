@@ -37,15 +37,15 @@ class AnswerWriter:
     """Appends the answers of one process, and knows which questions need not be asked again.
 
     Args:
-        folder: the benchmark's folder.
-        settings: what the answers depend on; plain values.
-        model_id: written into every answer.
-        chunk_idx, num_chunks: which process this is.
-        overwrite: discard what this process wrote before, and pay no attention to what others did under other
+        folder: The benchmark's folder.
+        settings: What the answers depend on; plain values.
+        model_id: Written into every answer.
+        chunk_idx, num_chunks: Which process this is.
+        overwrite: Discard what this process wrote before, and pay no attention to what others did under other
             settings.
 
     Raises:
-        InputError: there are answers made with other settings.
+        InputError: There are answers made with other settings.
     """
 
     def __init__(
@@ -98,15 +98,15 @@ def merge_parts(
     """Join the answers of all processes into one file, in the questions' order.
 
     Args:
-        folder: the benchmark's folder.
-        questions: all questions of the benchmark.
+        folder: The benchmark's folder.
+        questions: All questions of the benchmark.
         settings: Settings that the writers were given.
-        overwrite: leave out and delete parts of other settings, or of another number of processes.
-        num_chunks: the number of processes, needed with ``overwrite``.
-        target: the file; ``answers.jsonl`` in the folder if absent.
+        overwrite: Leave out and delete parts of other settings, or of another number of processes.
+        num_chunks: The number of processes, needed with ``overwrite``.
+        target: The file; ``answers.jsonl`` in the folder if absent.
 
     Raises:
-        InputError: there are no answers, or some were made with other settings.
+        InputError: There are no answers, or some were made with other settings.
     """
     keep = _parts_of(folder, num_chunks if overwrite else None)
     if overwrite:

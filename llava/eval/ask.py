@@ -109,7 +109,7 @@ def answers_files(paths: Sequence[str], target: Path) -> list[Path]:
     parent folders as needed.
 
     Raises:
-        InputError: several checkpoints and a file, or the same checkpoint twice.
+        InputError: Several checkpoints and a file, or the same checkpoint twice.
     """
     if len(paths) == 1 and not target.is_dir():
         return [target]
@@ -132,7 +132,7 @@ def refuse_foreign(target: Path, overwrite: bool) -> None:
     """Leave an answers file alone that this program did not write.
 
     Raises:
-        InputError: there is one, and ``overwrite`` is False.
+        InputError: There is one, and ``overwrite`` is False.
     """
     if target.exists() and not run_folder(target).is_dir() and not overwrite:
         raise InputError(f"{target} exists and was not written by this program; {REMEDY}")

@@ -44,15 +44,15 @@ class Benchmark:
     """One benchmark: where it lies, how it is asked and how it is scored.
 
     Attributes:
-        name: on the command line and in file names.
-        column: heading in the table.
-        folders: its folder below the evaluation root; the first that exists is taken.
-        questions: its question file in that folder, likewise.
-        load: reads questions and expected answers, given the folder and the question file.
-        score: a pure function of the questions and, in the same order, the answers (None for a missing one).
-        max_new_tokens: limit of an answer.
-        conv_mode: prompt template instead of the one chosen for the run.
-        write_submission: writes what an evaluation server wants into a folder, and says where or why not.
+        name: On the command line and in file names.
+        column: Heading in the table.
+        folders: Its folder below the evaluation root; the first that exists is taken.
+        questions: Its question file in that folder, likewise.
+        load: Reads questions and expected answers, given the folder and the question file.
+        score: A pure function of the questions and, in the same order, the answers (None for a missing one).
+        max_new_tokens: Limit of an answer.
+        conv_mode: Prompt template instead of the one chosen for the run.
+        write_submission: Writes what an evaluation server wants into a folder, and says where or why not.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Benchmark:
         """The benchmark's folder and question file below ``root``.
 
         Raises:
-            MissingFile: one of them is not there; the message lists what was looked for.
+            MissingFile: One of them is not there; the message lists what was looked for.
         """
         folder = first_existing(root, self.folders, f"folder of {self.column}")
         return folder, first_existing(folder, self.questions, f"question file of {self.column}")
@@ -79,7 +79,7 @@ def first_existing(folder: Path, names: Sequence[str], what: str) -> Path:
     """The first of ``names`` that exists in ``folder``; a name may be a path.
 
     Raises:
-        MissingFile: none exists.
+        MissingFile: None exists.
     """
     for name in names:
         if (folder / name).exists():
@@ -98,7 +98,7 @@ def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[Row]:
     """Objects of a JSON-lines file, each with the ``required`` keys.
 
     Raises:
-        InputError: a malformed line; the message names it and what was expected.
+        InputError: A malformed line; the message names it and what was expected.
     """
     rows = []
     try:

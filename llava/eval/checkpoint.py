@@ -40,7 +40,7 @@ def open_checkpoint(
         attn_implementation: As in transformers.
 
     Raises:
-        InputError: not a checkpoint of this family.
+        InputError: Not a checkpoint of this family.
     """
     from llava.mm_utils import get_model_name_from_path  # here, since it needs torch
 

@@ -55,7 +55,7 @@ class Task:
         """Read questions and annotation.
 
         Raises:
-            InputError: a file is missing (the message names the command that gets it), malformed, or does not belong to
+            InputError: A file is missing (the message names the command that gets it), malformed, or does not belong to
                 the benchmark.
         """
         try:
@@ -68,7 +68,7 @@ class Task:
         """See that the pictures are there, before a model is loaded.
 
         Raises:
-            InputError: some are not; the message counts them and names the first.
+            InputError: Some are not; the message counts them and names the first.
         """
         asked = subset(self.questions, limit)
         missing = [q.picture.name for q in asked if q.picture is not None and not q.picture.exists()]
@@ -99,7 +99,7 @@ def answer(task: Task, checkpoint: Checkpoint, options: EvalOptions, load_model:
     ``load_model`` is called only if there is something to ask.
 
     Raises:
-        InputError: answers of another model or other settings are there, or a picture cannot be read.
+        InputError: Answers of another model or other settings are there, or a picture cannot be read.
     """
     return ask(
         subset(task.questions, options.limit),
@@ -131,17 +131,17 @@ def ask(
 
     Args:
         questions: Questions of all processes.
-        folder: see :mod:`llava.eval.answers`.
-        settings: what the answers depend on, ``model``, ``conv_mode`` and ``max_new_tokens`` among them.
-        load_model: called only if there is something to ask.
-        batch_size: questions a batch.
-        num_chunks, chunk_idx: the number of processes, and which one this is.
-        overwrite: discard answers that are there.
-        description: shown with the progress bar.
-        draws: how answers are drawn; greedy without.
+        folder: See :mod:`llava.eval.answers`.
+        settings: What the answers depend on, ``model``, ``conv_mode`` and ``max_new_tokens`` among them.
+        load_model: Called only if there is something to ask.
+        batch_size: Questions a batch.
+        num_chunks, chunk_idx: The number of processes, and which one this is.
+        overwrite: Discard answers that are there.
+        description: Shown with the progress bar.
+        draws: How answers are drawn; greedy without.
 
     Raises:
-        InputError: answers of another model or other settings are there, or a picture cannot be read.
+        InputError: Answers of another model or other settings are there, or a picture cannot be read.
     """
     template = get_template(settings["conv_mode"])
     share = chunk(questions, num_chunks, chunk_idx)
@@ -170,7 +170,7 @@ def score(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dict[str,
     """Join the answers, score them, write ``<benchmark>.json`` and return its content.
 
     Raises:
-        InputError: no answers, or answers of another model or other settings.
+        InputError: No answers, or answers of another model or other settings.
     """
     settings = settings_of(task, checkpoint, options)
     answers = merge_parts(

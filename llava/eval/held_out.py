@@ -33,10 +33,10 @@ class HeldOut:
     """What a model makes of conversations that it was not trained on.
 
     Attributes:
-        cross_entropy: nats a target token, ends of turns included, mean over all tokens.
-        greedy: percent of the conversations whose every target token is the model's first choice.
-        conversations: how many were read.
-        tokens: targets in them.
+        cross_entropy: Nats a target token, ends of turns included, mean over all tokens.
+        greedy: Percent of the conversations whose every target token is the model's first choice.
+        conversations: How many were read.
+        tokens: Targets in them.
     """
 
     cross_entropy: float
@@ -58,14 +58,14 @@ def measure(
     """Read all conversations of a file.
 
     Args:
-        model: a vision-language model in evaluation mode.
-        tokenizer, image_processor, template: how it reads.
-        annotations: the conversations.
+        model: A vision-language model in evaluation mode.
+        tokenizer, image_processor, template: How it reads.
+        annotations: The conversations.
         image_folder: Folder that picture paths are relative to; the annotation file's folder if absent.
-        batch_size: conversations at a time; does not change the result.
+        batch_size: Conversations at a time; does not change the result.
 
     Raises:
-        InputError: the file is empty, an entry is malformed, a picture cannot be read, or ``batch_size < 1``.
+        InputError: The file is empty, an entry is malformed, a picture cannot be read, or ``batch_size < 1``.
     """
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; it must be at least 1")

@@ -19,9 +19,9 @@ def answer_losses(
     """Mean negative log-likelihood of each sample's targets, and whether they are what greedy decoding gives.
 
     Args:
-        model: a vision-language model in evaluation mode.
-        samples: tokenised conversations, each with at least one target.
-        pixels: pixel values ``[N, 3, H, W]`` of all pictures in reading order, or None.
+        model: A vision-language model in evaluation mode.
+        samples: Tokenised conversations, each with at least one target.
+        pixels: Pixel values ``[N, 3, H, W]`` of all pictures in reading order, or None.
 
     Returns:
         For each sample the loss in nats per target token, its end of turn included, and True if every target

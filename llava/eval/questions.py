@@ -16,11 +16,11 @@ def read_questions(path: Path, image_folder: Path | None = None) -> list[Questio
     """The questions of a file, in its order.
 
     Args:
-        path: the question file.
+        path: The question file.
         image_folder: Folder that picture paths are relative to; the question file's folder if absent.
 
     Raises:
-        InputError: no such file, a malformed line, an id that occurred before, or a picture that is not there; the
+        InputError: No such file, a malformed line, an id that occurred before, or a picture that is not there; the
             message names the line.
     """
     try:

@@ -63,7 +63,7 @@ def subset(questions: Sequence[Question], limit: int | None) -> list[Question]:
     """About ``limit`` questions spread evenly over the file, groups kept whole, in the file's order.
 
     Raises:
-        InputError: a limit below 1.
+        InputError: A limit below 1.
     """
     if limit is None or limit >= len(questions):
         return list(questions)
@@ -82,7 +82,7 @@ def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> lis
     """Part ``chunk_idx`` of ``num_chunks`` contiguous parts whose sizes differ by at most one.
 
     Raises:
-        InputError: no such part.
+        InputError: No such part.
     """
     if num_chunks < 1 or not 0 <= chunk_idx < num_chunks:
         raise InputError(
@@ -167,7 +167,7 @@ def parse_answer(line: str, where: str) -> Answer:
     """An answer from a line of an answers file.
 
     Raises:
-        InputError: not a JSON object with ``question_id`` and ``text``; the message begins with ``where``.
+        InputError: Not a JSON object with ``question_id`` and ``text``; the message begins with ``where``.
     """
     try:
         row = json.loads(line)
@@ -190,7 +190,7 @@ def read_answers(path: Path) -> list[Answer]:
     """All answers of a file; a last line cut short by a kill is left out.
 
     Raises:
-        InputError: the file is missing, or a line before the last is malformed.
+        InputError: The file is missing, or a line before the last is malformed.
     """
     if not path.is_file():
         raise InputError(f"answers file {path} does not exist")

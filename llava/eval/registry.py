@@ -29,7 +29,7 @@ def select(names: str) -> list[Benchmark]:
     """Benchmarks by comma-separated names; ``all`` means the whole table.
 
     Raises:
-        InputError: an unknown name.
+        InputError: An unknown name.
     """
     if names == "all":
         return list(BENCHMARKS.values())

@@ -45,7 +45,7 @@ def read_rows(run: str) -> list[Row]:
     """Rows of one command-line argument, ``PATH`` or ``NAME=PATH``.
 
     Raises:
-        InputError: no scores there, or a file of another kind.
+        InputError: No scores there, or a file of another kind.
     """
     name, separator, rest = run.partition("=")
     path = Path(rest if separator else run)

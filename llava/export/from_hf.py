@@ -90,7 +90,7 @@ def convert(theirs: LlavaForConditionalGeneration, config: PreTrainedConfig, row
     """The model converted to this package's class, without its tower; weights are shared, not copied.
 
     Args:
-        theirs: transformers' model.
+        theirs: Transformers' model.
         config: This package's configuration; its vocabulary size is set to ``rows``.
         rows: Number of rows of embedding and head to keep.
     """

@@ -62,7 +62,7 @@ def build_processor(
         config: This package's configuration (``mm_use_im_start_end``).
 
     Raises:
-        InputError: transformers' tokenization of a prompt differs from this package's.
+        InputError: Transformers' tokenization of a prompt differs from this package's.
     """
     extended, _ = with_image_token(tokenizer)
     drops_class_token = tower.has_class_token and tower.settings.select_feature == "patch"

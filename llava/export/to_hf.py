@@ -90,7 +90,7 @@ def check_early(model_path: str) -> None:
     """Reject what cannot be exported before anything large is read.
 
     Raises:
-        InputError: transformers' LLaVA does not support the tower or projector.
+        InputError: Transformers' LLaVA does not support the tower or projector.
     """
     try:
         settings, _ = PreTrainedConfig.get_config_dict(model_path)

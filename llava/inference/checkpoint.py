@@ -77,7 +77,7 @@ class ChatModel:
             options: As for :func:`load`.
 
         Raises:
-            InputError: not a LLaVA checkpoint, an unknown template, or one that cannot hold a conversation.
+            InputError: Not a LLaVA checkpoint, an unknown template, or one that cannot hold a conversation.
         """
         return cls.of(load(path, base, **options), template)
 
@@ -86,7 +86,7 @@ class ChatModel:
         """A model that is already loaded.
 
         Raises:
-            InputError: an unknown template, or one that cannot hold a conversation.
+            InputError: An unknown template, or one that cannot hold a conversation.
         """
         from llava.inference.end_of_turn import EndOfTurn
 
@@ -130,7 +130,7 @@ def load(
         load_8bit, load_4bit: Quantise the language model with bitsandbytes.
 
     Raises:
-        InputError: not a checkpoint of this family.
+        InputError: Not a checkpoint of this family.
     """
     import torch
 
@@ -161,7 +161,7 @@ def own_template(checkpoint: "str | PreTrainedConfig") -> str:
         checkpoint: Folder or hub name, or a configuration that is loaded already.
 
     Raises:
-        InputError: no readable config.json.
+        InputError: No readable config.json.
     """
     if not isinstance(checkpoint, str):
         return getattr(checkpoint, "mm_template", None) or _usual_template(checkpoint.model_type)
@@ -180,7 +180,7 @@ def chat_template(config: "PreTrainedConfig", name: str | None = None) -> Templa
     """The template to talk in: ``name``, or else the checkpoint's own.
 
     Raises:
-        InputError: an unknown template, or one for captions only.
+        InputError: An unknown template, or one for captions only.
     """
     chosen = name or own_template(config)
     if name is None and getattr(config, "mm_template", None) is None:

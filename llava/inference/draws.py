@@ -19,8 +19,8 @@ class Draws:
     """Settings of the sampling.
 
     Attributes:
-        temperature: divides the logits; above 0.
-        top_p: draw among the likeliest tokens that together reach this probability, in (0, 1].
+        temperature: Divides the logits; above 0.
+        top_p: Draw among the likeliest tokens that together reach this probability, in (0, 1].
         seed: Random seed.
     """
 

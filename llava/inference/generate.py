@@ -84,18 +84,18 @@ def generate_answers(
     """Ask every question once, in an order that suits the machine.
 
     Args:
-        loaded: the model and what belongs to it.
-        questions: what to ask.
-        template: the prompt template.
-        max_new_tokens: limit of an answer.
-        batch_size: questions a batch.
-        on_answer: called with question, answer and ``stop`` or ``length`` as soon as a batch is finished.
-        description: shown with the progress bar.
-        done: questions answered in an earlier run, for the progress bar.
-        draws: how answers are drawn; greedy without.
+        loaded: The model and what belongs to it.
+        questions: What to ask.
+        template: The prompt template.
+        max_new_tokens: Limit of an answer.
+        batch_size: Questions a batch.
+        on_answer: Called with question, answer and ``stop`` or ``length`` as soon as a batch is finished.
+        description: Shown with the progress bar.
+        done: Questions answered in an earlier run, for the progress bar.
+        draws: How answers are drawn; greedy without.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: A picture cannot be read.
     """
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; it must be at least 1")

@@ -45,7 +45,7 @@ class Picture:
         """The picture as RGB.
 
         Raises:
-            InputError: it cannot be read; the message names it.
+            InputError: It cannot be read; the message names it.
         """
         from PIL import Image  # here, since scorers and the table need no pictures and should start at once
 
@@ -67,13 +67,13 @@ class Question:
 
     Attributes:
         question_id: Id in the benchmark's own file; not always unique (MME asks twice about a picture).
-        text: the user's words, the benchmark's suffix included, without an image marker.
+        text: The user's words, the benchmark's suffix included, without an image marker.
         picture: None for a text-only question.
-        gold: the expected answer, in the form the benchmark's scorer takes.
-        category: the part of the benchmark it belongs to.
-        group: questions that are scored together share it and are never separated by a limit.
-        info: further columns that a scorer reports by.
-        key: unique among the questions asked together; set by :func:`llava.eval.records.with_keys`.
+        gold: The expected answer, in the form the benchmark's scorer takes.
+        category: The part of the benchmark it belongs to.
+        group: Questions that are scored together share it and are never separated by a limit.
+        info: Further columns that a scorer reports by.
+        key: Unique among the questions asked together; set by :func:`llava.eval.records.with_keys`.
     """
 
     question_id: str | int

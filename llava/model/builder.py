@@ -57,7 +57,7 @@ def load_pretrained_model(
         model_name: Accepted for compatibility with LLaVA; not used.
         load_8bit, load_4bit: Quantise the language model's weights with bitsandbytes.
         device_map: As in transformers; the CPU by default.
-        torch_dtype: dtype of all weights; by default the checkpoint's own.
+        torch_dtype: Dtype of all weights; by default the checkpoint's own.
         multimodal: Accepted for compatibility with LLaVA; not used.
         attn_implementation: As in transformers.
         kwargs: Passed to ``from_pretrained``.
@@ -114,7 +114,7 @@ def read_checkpoint_config(path: str) -> dict[str, Any]:
     """A checkpoint's config.json with LLaVA's keys, checked to be that of a vision-language model.
 
     Args:
-        path: folder or hub name.
+        path: Folder or hub name.
 
     Raises:
         InputError: There is no readable config.json, or it is of another kind of model.

@@ -89,7 +89,7 @@ def tower_weights(folder: Path) -> dict[str, Tensor]:
     """The vision tower's weights contained in a local checkpoint with LLaVA's names.
 
     Args:
-        folder: the checkpoint; a hub name simply is no folder.
+        folder: The checkpoint; a hub name simply is no folder.
 
     Returns:
         Tensors by their name inside the tower; empty if there are none.

@@ -47,7 +47,7 @@ def check_own_form(model_type: str | None, path: str) -> None:
 
     Args:
         model_type: The model type in its config.json.
-        path: folder or hub name.
+        path: Folder or hub name.
 
     Raises:
         InputError: The checkpoint must be imported first; the message has the command.

@@ -47,7 +47,7 @@ def add_lora(model: Any, base: str, *, r: int, alpha: int, dropout: float, bias:
         weights: Folder of an adapter to start from; if empty, new adapters that initially change nothing.
 
     Raises:
-        InputError: peft is missing, a setting is out of range, or ``weights`` does not fit.
+        InputError: The peft package is missing, a setting is out of range, or ``weights`` does not fit.
     """
     if r < 1 or not 0 <= dropout < 1 or bias not in ("none", "all", "lora_only"):
         raise InputError(
@@ -82,7 +82,7 @@ def save_lora(model: Any, folder: str | Path) -> None:
 
     Args:
         model: Model with adapters.
-        folder: created if needed.
+        folder: Created if needed.
     """
     folder = Path(folder)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -158,7 +158,7 @@ def merge_lora(model: Any, folder: Path) -> None:
         folder: Folder of the adapter.
 
     Raises:
-        InputError: peft is missing, or the adapter is truncated or does not fit.
+        InputError: The peft package is missing, or the adapter is truncated or does not fit.
     """
     check_weight_files(folder)
     peft = _peft()

@@ -228,9 +228,9 @@ def share_vision_tower(
     Under ZeRO-3 every rank must call it.
 
     Args:
-        student: a model whose own tower need not be loaded; a loaded one must give the same features (see
+        student: A model whose own tower need not be loaded; a loaded one must give the same features (see
             ``tower_difference``), one that is not loaded must be the same by its name, layer and feature.
-        teacher: a model with a loaded tower.
+        teacher: A model with a loaded tower.
         names: Names of the two models, in this order, for the message.
 
     Raises:

@@ -57,7 +57,7 @@ def check_arguments(args: argparse.Namespace) -> list[Mix]:
     """The mixes asked for.
 
     Raises:
-        InputError: an unknown mix, a missing folder, or values that make no sense together.
+        InputError: An unknown mix, a missing folder, or values that make no sense together.
     """
     names = list(MIXES) if "all" in args.mixes else list(dict.fromkeys(args.mixes))
     mixes = [get_mix(name) for name in names]

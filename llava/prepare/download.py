@@ -50,14 +50,14 @@ def download(url: str, target: Path, sha256: str | None = None, tries: int = 6, 
     """Download a file unless it is there, resuming an earlier attempt.
 
     Args:
-        url: where it is.
-        target: where it goes; appears only when it is whole and its checksum right.
-        sha256: its checksum; without one, the checksum that the hub names is checked, if it names one.
-        tries: attempts in a row that may bring no byte before giving up.
-        pause: seconds before the second attempt, doubled for each further one.
+        url: Where it is.
+        target: Where it goes; appears only when it is whole and its checksum right.
+        sha256: Its checksum; without one, the checksum that the hub names is checked, if it names one.
+        tries: Attempts in a row that may bring no byte before giving up.
+        pause: Seconds before the second attempt, doubled for each further one.
 
     Raises:
-        InputError: the server refuses, the connection fails for good (what came so far is kept), the disk is
+        InputError: The server refuses, the connection fails for good (what came so far is kept), the disk is
             too small, the checksum is wrong, or another process downloads the same file.
     """
     if not url.startswith(("http://", "https://")):

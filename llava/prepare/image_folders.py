@@ -15,12 +15,12 @@ class ImageFolder:
     """An image folder that mixes refer to.
 
     Attributes:
-        path: where it lies in the data folder.
-        get: where its pictures come from.
-        unpack_in: the folder in the data folder in which the publisher's archive is to be unpacked; "" if there is no
+        path: Where it lies in the data folder.
+        get: Where its pictures come from.
+        unpack_in: The folder in the data folder in which the publisher's archive is to be unpacked; "" if there is no
             single archive.
-        mirrors: copies on the hub.
-        also_at: other places where people keep it; the first that exists is used.
+        mirrors: Copies on the hub.
+        also_at: Other places where people keep it; the first that exists is used.
     """
 
     path: str

@@ -23,11 +23,11 @@ class ImageChecker:
     """Finds images that are missing or unreadable.
 
     Attributes:
-        folder: where image paths start.
+        folder: Where image paths start.
         mode: ``exist`` only looks whether the file is there, ``open`` reads it to its end.
-        workers: processes (threads for ``exist``); 0 works in this one.
-        bad: path to (kind of finding, detail) of every bad picture, in order of appearance.
-        distinct: different pictures looked at.
+        workers: Processes (threads for ``exist``); 0 works in this one.
+        bad: Path to (kind of finding, detail) of every bad picture, in order of appearance.
+        distinct: Different pictures looked at.
     """
 
     folder: Path

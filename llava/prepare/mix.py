@@ -29,12 +29,12 @@ class Options:
 
     Attributes:
         check_images: None, ``exist`` or ``open``.
-        drop_bad_images: leave out rows with a missing or unreadable image; otherwise they are only listed.
-        drop_repeated: leave out rows whose images and conversations came before.
-        sample: share of the rows to keep, drawn row by row from seed and position.
-        seed: seed of the draw.
-        workers: processes that look at images; 0 for none.
-        any_checksum: take a file whose checksum is not the published one.
+        drop_bad_images: Leave out rows with a missing or unreadable image; otherwise they are only listed.
+        drop_repeated: Leave out rows whose images and conversations came before.
+        sample: Share of the rows to keep, drawn row by row from seed and position.
+        seed: Seed of the draw.
+        workers: Processes that look at images; 0 for none.
+        any_checksum: Take a file whose checksum is not the published one.
     """
 
     check_images: str | None = None
@@ -50,17 +50,17 @@ def make_mix(mix: Mix, source: Path, data: Path, output: Path, options: Options)
     """Write a mix, its manifest (``NAME.manifest.json``) and, if images were checked, the list of bad ones.
 
     Args:
-        mix: which mix.
-        source: the published file, as JSON list, JSON lines or Parquet.
-        data: the data folder, where image paths start.
-        output: the ``.json`` or ``.jsonl`` file to write.
-        options: how to make it.
+        mix: Which mix.
+        source: The published file, as JSON list, JSON lines or Parquet.
+        data: The data folder, where image paths start.
+        output: The ``.json`` or ``.jsonl`` file to write.
+        options: How to make it.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: the source is missing, broken, or not the published version; nothing is written then.
+        InputError: The source is missing, broken, or not the published version; nothing is written then.
     """
     if output.exists() and source.exists() and output.samefile(source):
         raise InputError(f"the mix would overwrite its source {source}; choose another --out folder")

@@ -19,9 +19,9 @@ class EntryWriter:
     otherwise it is removed and an earlier ``NAME`` is unchanged.
 
     Attributes:
-        rows: entries written.
-        bytes: size of the file.
-        sha256: checksum of the file as hexadecimal text; complete after the ``with`` block.
+        rows: Entries written.
+        bytes: Size of the file.
+        sha256: Checksum of the file as hexadecimal text; complete after the ``with`` block.
     """
 
     def __init__(self, path: Path):

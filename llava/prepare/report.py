@@ -43,9 +43,9 @@ class MixState:
     """The state of a mix in the data folder.
 
     Attributes:
-        text: a line for its file and each image folder that its publishers list.
-        file: whether its file is there.
-        missing: the image folders that are not.
+        text: A line for its file and each image folder that its publishers list.
+        file: Whether its file is there.
+        missing: The image folders that are not.
     """
 
     text: str

@@ -27,12 +27,12 @@ class Converted:
     Attributes:
         entry: ``id``, ``image`` (a path or a list of them, missing for text only), ``conversations``; None when
             the row cannot be used.
-        images: its image paths, relative to the data folder.
-        reason: why it cannot be used, "" when it can.
-        detail: the reason in full.
-        changes: what was changed, other than the prefix of image paths.
-        where: its place in the file, in words.
-        content: its content's key, once computed.
+        images: Its image paths, relative to the data folder.
+        reason: Why it cannot be used, "" when it can.
+        detail: The reason in full.
+        changes: What was changed, other than the prefix of image paths.
+        where: Its place in the file, in words.
+        content: Its content's key, once computed.
     """
 
     entry: dict[str, Any] | None = None
@@ -54,7 +54,7 @@ def read_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
     """The rows of a ``.json`` list, a ``.jsonl`` or a ``.parquet`` file, in bounded memory.
 
     Raises:
-        InputError: the file is missing, broken, or of another kind.
+        InputError: The file is missing, broken, or of another kind.
     """
     if path.suffix == ".parquet":
         yield from _parquet_rows(path, progress)
@@ -99,9 +99,9 @@ def convert(row: Row, mix: str, prefix: str = "") -> Converted:
     at the front of its first question.
 
     Args:
-        row: a row as read.
-        mix: the mix's name, used for made ids.
-        prefix: put before image paths that do not begin with it.
+        row: A row as read.
+        mix: The mix's name, used for made ids.
+        prefix: Put before image paths that do not begin with it.
     """
     result = Converted()
     if row.error:

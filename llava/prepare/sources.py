@@ -17,10 +17,10 @@ class Expected:
     """A published number of rows.
 
     Attributes:
-        what: what is counted; the name of an image folder, or "" for all rows.
-        rows: the number.
-        unit: what it was rounded to; 1 for an exact one.
-        stated_by: where it is written.
+        what: What is counted; the name of an image folder, or "" for all rows.
+        rows: The number.
+        unit: What it was rounded to; 1 for an exact one.
+        stated_by: Where it is written.
     """
 
     what: str
@@ -38,16 +38,16 @@ class Mix:
     """One training set and the published file it is made from.
 
     Attributes:
-        name: its name on the command line.
-        stage: what it trains.
-        script: the launch script of that stage.
-        content: what is in it, in words.
-        places: where its file may lie in the data folder; a download goes to the first.
-        hub_path: where its file lies on the hub.
-        size: the file's size as its page shows it, None if unknown.
-        sha256: the file's checksum, None if unknown.
-        expected: published counts.
-        image_prefix: put before the image paths, which the file gives relative to its own image folder.
+        name: Its name on the command line.
+        stage: What it trains.
+        script: The launch script of that stage.
+        content: What is in it, in words.
+        places: Where its file may lie in the data folder; a download goes to the first.
+        hub_path: Where its file lies on the hub.
+        size: The file's size as its page shows it, None if unknown.
+        sha256: The file's checksum, None if unknown.
+        expected: Published counts.
+        image_prefix: Put before the image paths, which the file gives relative to its own image folder.
     """
 
     name: str
@@ -145,7 +145,7 @@ def get_mix(name: str) -> Mix:
     """A mix by name.
 
     Raises:
-        InputError: no such mix; the message lists them.
+        InputError: No such mix; the message lists them.
     """
     if name not in MIXES:
         raise InputError(f"unknown mix {name!r}; expected {', '.join(MIXES)}, or all")

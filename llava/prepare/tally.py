@@ -21,13 +21,13 @@ class Tally:
     """Rows read, kept, changed and dropped; memory grows by 16 bytes per row.
 
     Attributes:
-        read: rows of the file.
-        kept: rows written.
-        text_only: rows written that have no image.
-        dropped: rows that were not written, by reason.
-        changed: rows that were changed, by what was done.
-        examples: places of the first rows dropped for each reason.
-        folders: usable rows by the image folder of their first image, before any sampling.
+        read: Rows of the file.
+        kept: Rows written.
+        text_only: Rows written that have no image.
+        dropped: Rows that were not written, by reason.
+        changed: Rows that were changed, by what was done.
+        examples: Places of the first rows dropped for each reason.
+        folders: Usable rows by the image folder of their first image, before any sampling.
     """
 
     read: int = 0

@@ -20,9 +20,9 @@ class Mirror:
     Its existence and size were read from stored pages of the hub; its content was not checked.
 
     Attributes:
-        hub_path: where it lies on the hub.
+        hub_path: Where it lies on the hub.
         size: Size as its page shows it.
-        note: what there is to know about it.
+        note: What there is to know about it.
     """
 
     hub_path: str

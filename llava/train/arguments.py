@@ -1,4 +1,4 @@
-"""Command-line arguments of the two LLaVA stages: the names that users' scripts already pass."""
+"""Command-line arguments of the two LLaVA stages, with LLaVA's own flag names."""
 
 import os
 import warnings

@@ -106,7 +106,7 @@ def check_benchmarks(names: str, root: str) -> None:
     """Refuse benchmarks whose files are not there; this needs no model.
 
     Raises:
-        InputError: an unknown benchmark, no folder of benchmarks, or one that lacks a file.
+        InputError: An unknown benchmark, no folder of benchmarks, or one that lacks a file.
     """
     check_probe(names, root, zero3=False)
     for benchmark in select(names) if names else ():

@@ -66,7 +66,7 @@ class LlavaTrainer(Trainer):
             )
         if self.args.n_gpu > 1:
             raise InputError(
-                f"one process sees {self.args.n_gpu} GPUs; start one process a GPU with `deepspeed` or `torchrun` "
+                f"one process sees {self.args.n_gpu} GPUs; start one process per GPU with `deepspeed` or `torchrun` "
                 "(or set CUDA_VISIBLE_DEVICES to a single one)"
             )
 
@@ -106,7 +106,7 @@ class LlavaTrainer(Trainer):
         """This rank's contribution to the loss denominators.
 
         Returns:
-            Float tensor [1]: number of supervised tokens, without position 0, which nothing predicts.
+            Float tensor [1]: number of supervised tokens, not counting position 0, which nothing predicts.
         """
         return torch.stack([supervised_tokens(batch["labels"]) for batch in batches]).sum(0, keepdim=True).float()
 
@@ -121,14 +121,14 @@ class LlavaTrainer(Trainer):
         message = f"step {self.state.global_step + 1}: no token of the batch is a target"
         if not self.skip_bad_samples:
             raise InputError(
-                f"{message}. Run `python -m llava.data.check` on the data; too small a --model_max_length or a "
-                "--version that is not the data's cuts targets away"
+                f"{message}. Run `python -m llava.data.check` on the data; targets are cut away if --model_max_length "
+                "is too small or --version does not match the data"
             )
-        logger.warning("%s; the step trains nothing", message)
+        logger.warning("%s; this step does not update the model", message)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """transformers' epoch; skipped for a run resumed at its last step, which would otherwise train one step
-        more."""
+        """transformers' epoch; skipped when a run resumes after its last step, which would otherwise train one step
+        too many."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
@@ -190,7 +190,7 @@ class LlavaTrainer(Trainer):
             self._term_steps.setdefault(name, set()).add(self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the mean of every named loss over those steps since the last log line in which it was defined."""
+        """Log ``logs`` with the mean of every named loss, over the steps since the last log line that had it."""
         if "loss" in logs and self._terms:
             values = torch.stack(list(self._terms.values())).float()
             if self.args.world_size > 1:
@@ -255,7 +255,7 @@ class LlavaTrainer(Trainer):
     # ---- checkpoints ----
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        for name, value in self._terms.items():  # a checkpoint must not replace a good one when training has blown up
+        for name, value in self._terms.items():  # when training has diverged, keep the older, good checkpoint
             self.check_finite(name, float(value))
         with checkpoint_writing(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"):
             super()._save_checkpoint(model, trial)
@@ -286,7 +286,7 @@ class LlavaTrainer(Trainer):
 
 
 def supervised_tokens(labels: Tensor) -> Tensor:
-    """Number of targets in a batch, leaving out position 0, which nothing predicts.
+    """Number of targets in a batch, not counting position 0, which nothing predicts.
 
     Args:
         labels: [B, T], -100 where a token is not a target.

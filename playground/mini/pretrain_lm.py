@@ -61,7 +61,7 @@ def pretrain_lm(
         hidden_size, layers, heads, kv_heads: Model size; the feed-forward layer is 3 x ``hidden_size`` wide.
         vocab_multiple: The number of embedding rows is the tokenizer's size rounded up to a multiple of this (it
             differs between teacher and student, as for Qwen2-7B and Qwen2-0.5B).
-        architecture: transformers' ``model_type``: ``qwen2``, ``qwen3`` or ``llama``.
+        architecture: Transformers' ``model_type``: ``qwen2``, ``qwen3`` or ``llama``.
         batch_size: Blocks per step.
         epochs, learning_rate, seed: Training settings (cosine schedule, 3 % warm-up).
 

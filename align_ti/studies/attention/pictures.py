@@ -50,7 +50,7 @@ class Viewer:
             ``[layers, side, side]``, each entry the mean over heads and question tokens of the softmax over the row.
 
         Raises:
-            InputError: if the visual tokens do not form a square.
+            InputError: If the visual tokens do not form a square.
         """
         turns = [
             {"from": "human", "value": f"{DEFAULT_IMAGE_TOKEN}\n{question}"},

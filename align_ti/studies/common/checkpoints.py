@@ -45,7 +45,7 @@ def parse_groups(values: Sequence[str], flag: str) -> dict[str, list[str]]:
         flag: The flag they were given with, for error messages.
 
     Raises:
-        InputError: a word without a name or a path.
+        InputError: A word without a name or a path.
     """
     groups: dict[str, list[str]] = {}
     for value in values:

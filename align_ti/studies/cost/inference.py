@@ -50,11 +50,11 @@ class Cost:
     Attributes:
         parameters: Parameters of tower, projector and language model; shared ones count once.
         weight_bytes: Size of these, in bytes.
-        peak_bytes: allocated while an answer is made, weights included.
+        peak_bytes: Allocated while an answer is made, weights included.
         first_token_seconds: Median time from pixels and ids to the first token.
-        tokens_per_second: after the first token, median.
-        prompt_tokens: positions of the prompt, visual tokens included.
-        average: mean of the six benchmarks, where scores were given.
+        tokens_per_second: After the first token, median.
+        prompt_tokens: Positions of the prompt, visual tokens included.
+        average: Mean of the six benchmarks, where scores were given.
         rounds: ``(seconds to the first token, seconds to the last)`` of every round.
     """
 
@@ -80,10 +80,10 @@ def answerer(
     """A function that writes an answer of exactly so many tokens, and the positions of its prompt.
 
     Args:
-        loaded: the model and what belongs to it.
-        template: the prompt template's name.
-        image: an RGB picture.
-        question: the human turn, without ``<image>``.
+        loaded: The model and what belongs to it.
+        template: The prompt template's name.
+        image: An RGB picture.
+        question: The human turn, without ``<image>``.
 
     Returns:
         Tokens to write -> ids ``[1, tokens]``, greedily; an end of turn is not among them.
@@ -136,14 +136,14 @@ def measure(
     Args:
         models: Models by name, on one device.
         templates: Their prompt templates, by name.
-        image: an RGB picture.
-        question: without ``<image>``.
-        new_tokens: tokens of an answer, at least 2.
-        rounds: answers that are timed, after one that is not.
-        averages: benchmark scores by name, to stand beside the costs.
+        image: An RGB picture.
+        question: Without ``<image>``.
+        new_tokens: Tokens of an answer, at least 2.
+        rounds: Answers that are timed, after one that is not.
+        averages: Benchmark scores by name, to stand beside the costs.
 
     Raises:
-        InputError: fewer than two tokens or one round.
+        InputError: Fewer than two tokens or one round.
     """
     if new_tokens < 2 or rounds < 1:
         raise InputError(f"--new-tokens {new_tokens}, --rounds {rounds}: at least 2 tokens and 1 round are needed")
@@ -179,7 +179,7 @@ def tokens_per_second(rounds: list[tuple[float, float]], new_tokens: int) -> flo
     The difference is taken between medians: in a single round of a small model noise can be larger than it.
 
     Raises:
-        InputError: the median whole answer took no longer than its first token.
+        InputError: The median whole answer took no longer than its first token.
     """
     first, whole = (statistics.median(times) for times in zip(*rounds, strict=True))
     if whole <= first:

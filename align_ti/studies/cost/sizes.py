@@ -23,12 +23,12 @@ class Geometry:
     """Models and batch of a benchmark.
 
     Attributes:
-        prompt: tokens before the response, the visual ones among them.
-        visual, instruction: of the prompt, how many are visual, and how many (its last) are instruction.
-        responses: supervised tokens of each sample; their number is the batch size.
-        d: draws a step. rows: candidate rows a step that merging leaves.
-        dtype: of parameters and activations.
-        rounds: timed rounds by default.
+        prompt: Tokens before the response, the visual ones among them.
+        visual, instruction: Of the prompt, how many are visual, and how many (its last) are instruction.
+        responses: Supervised tokens of each sample; their number is the batch size.
+        d: Draws a step. rows: candidate rows a step that merging leaves.
+        dtype: Of parameters and activations.
+        rounds: Timed rounds by default.
     """
 
     teacher: Decoder

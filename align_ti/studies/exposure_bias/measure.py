@@ -96,7 +96,7 @@ class Outputs:
 
     Attributes:
         rows: Last hidden states ``[R, D]``, ordered by sample and step.
-        exist: bool ``[B, steps]``, True at the steps that a response has; ``R`` of them.
+        exist: Bool ``[B, steps]``, True at the steps that a response has; ``R`` of them.
     """
 
     rows: Tensor

@@ -130,7 +130,7 @@ def check_nodes(environment: Mapping[str, str]) -> None:
     """Refuse a launcher that needs the same command on every node: a table is one command.
 
     Raises:
-        InputError: torchrun on several nodes is asked for.
+        InputError: ``torchrun`` on several nodes is asked for.
     """
     if environment.get("LAUNCHER") == "torchrun" and (Machine.from_environment(environment).nodes > 1):
         raise InputError(

@@ -17,11 +17,11 @@ class Run:
     """One way to train the student.
 
     Attributes:
-        label: its name in tables.
+        label: Its name in tables.
         recipe: Name in ``scripts/recipes``.
         flags: Flags in place of the recipe's values.
-        teacher: checkpoint that teaches instead of the preset's.
-        data_share: how long, in percent of the preset's passes over the data; the schedule is as long.
+        teacher: Checkpoint that teaches instead of the preset's.
+        data_share: How long, in percent of the preset's passes over the data; the schedule is as long.
     """
 
     label: str
@@ -41,15 +41,15 @@ class Table:
     """One table or figure of the paper.
 
     Attributes:
-        title: what it compares, and the paper's number.
-        runs: names of its rows, in order.
-        baseline: the row that the others are compared with, seed by seed.
-        paper: what the paper reports, in a sentence.
-        teachers: whether each row is trained under every teacher that is given, instead of the preset's alone.
-        beside_teacher: whether the teacher's own scores have to be there.
-        axis: for a figure: what its horizontal axis shows; each of ``lines`` then names the runs of one line.
+        title: What it compares, and the paper's number.
+        runs: Names of its rows, in order.
+        baseline: The row that the others are compared with, seed by seed.
+        paper: What the paper reports, in a sentence.
+        teachers: Whether each row is trained under every teacher that is given, instead of the preset's alone.
+        beside_teacher: Whether the teacher's own scores have to be there.
+        axis: For a figure: what its horizontal axis shows; each of ``lines`` then names the runs of one line.
         lines: ``(name of the line, {position: run})``.
-        labels: what rows are called here instead of their run's own label, where that would not say what is compared.
+        labels: What rows are called here instead of their run's own label, where that would not say what is compared.
     """
 
     title: str
@@ -264,7 +264,7 @@ def find_table(name: str) -> Table:
     """Look a table up.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: There is none of that name.
     """
     if name not in TABLES:
         raise InputError(f"no table {name!r}; there are: {', '.join(TABLES)}")
@@ -280,9 +280,9 @@ def with_teachers(table: Table, teachers: Mapping[str, str], own: str = "") -> t
     """A table's runs under every teacher: the table with their names, the first of them its baseline, and the runs.
 
     Args:
-        table: one with ``teachers``.
-        teachers: label -> checkpoint.
-        own: the preset's teacher; students under it are those of the other tables.
+        table: One with ``teachers``.
+        teachers: Label -> checkpoint.
+        own: The preset's teacher; students under it are those of the other tables.
     """
     runs: dict[str, Run] = {}
     for label, path in teachers.items():
@@ -298,8 +298,8 @@ def with_layers(table: Table, runs: Mapping[str, Run], layers: int) -> tuple[Tab
     of a shallow teacher are one.
 
     Args:
-        table, runs: with rows whose flags have ``--iva_layer PERCENT%``; others stay as they are.
-        layers: of the teacher.
+        table, runs: With rows whose flags have ``--iva_layer PERCENT%``; others stay as they are.
+        layers: Of the teacher.
     """
     taken: set[int | None] = set()
     kept = {}
@@ -319,7 +319,7 @@ def find_runs(names: Sequence[str]) -> dict[str, Run]:
     """Look runs up.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: There is none of that name.
     """
     unknown = [name for name in names if name not in RUNS]
     if unknown:

@@ -38,14 +38,14 @@ class Commands:
         """Run one command.
 
         Args:
-            command: with its arguments.
-            log: file for what it says.
-            environment: added to this process's.
-            held: a file descriptor that it keeps open, of :func:`only_here`.
+            command: With its arguments.
+            log: File for what it says.
+            environment: Added to this process's.
+            held: A file descriptor that it keeps open, of :func:`only_here`.
 
         Raises:
             Ended: :meth:`end` was called.
-            InputError: it failed; the message has the end of its log.
+            InputError: It failed; the message has the end of its log.
         """
         with open(log, "w", encoding="utf-8") as file:
             with self._lock:
@@ -96,7 +96,7 @@ def only_here(folder: Path, commands: Commands) -> Iterator[int]:
         The file descriptor.
 
     Raises:
-        Ended: the commands were ended, now or before.
+        Ended: The commands were ended, now or before.
     """
     commands.check()
     folder.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def teachers_of(setting: Setting) -> list[str]:
         done
 
     Raises:
-        InputError: it is not known which they are with this pair.
+        InputError: It is not known which they are with this pair.
     """
     pair, runs = setting.places.pair, setting.runs
     if pair == "mini":

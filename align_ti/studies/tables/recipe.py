@@ -46,7 +46,7 @@ def recipe(trial: Trial, setting: Setting, held_out: Path | None = None) -> dict
         is evaluated on.
 
     Raises:
-        InputError: the settings are refused, or a benchmark is not there.
+        InputError: The settings are refused, or a benchmark is not there.
     """
     made = made_by(setting.recipe(trial.run))
     made["benchmarks"] = questions(setting.eval_root)
@@ -112,7 +112,7 @@ def questions(root: Path) -> str:
     """What the benchmarks below an evaluation root are known by: a hash of all questions and expected answers.
 
     Raises:
-        InputError: one of them is not there.
+        InputError: One of them is not there.
     """
     whole = hashlib.sha256()
     for benchmark in BENCHMARKS.values():
@@ -132,11 +132,11 @@ def check_recipes(trials: Iterable[Trial], setting: Setting, held_out: Path | No
     """Refuse folders whose student, finished or begun, was trained with other settings than it would be now.
 
     Args:
-        trials: those with nothing in their folders pass.
-        setting, held_out: as for :func:`recipe`.
+        trials: Those with nothing in their folders pass.
+        setting, held_out: As for :func:`recipe`.
 
     Raises:
-        InputError: something of a recipe is different.
+        InputError: Something of a recipe is different.
     """
     for trial in trials:
         found = trial.recipe()
@@ -153,7 +153,7 @@ def check_alike(trials: Sequence[Trial], setting: Setting) -> None:
     Whatever flags they were trained with, and whatever they were evaluated on.
 
     Raises:
-        InputError: two of them differ, or a teacher does.
+        InputError: Two of them differ, or a teacher does.
     """
     taught = weights(Path(setting.teacher))
     made = [(trial, found, made_by(setting.recipe(trial.run))) for trial in trials if (found := trial.recipe())]
@@ -185,7 +185,7 @@ def check_flags(runs: Collection[Run], flags: Sequence[str]) -> None:
     """Refuse flags for all students that a row sets, since its label would no longer be true.
 
     Raises:
-        InputError: there is one.
+        InputError: There is one.
     """
     of_rows = {name for run in runs for name in parse_flags(run.flags)}
     if any(run.teacher for run in runs):
@@ -206,7 +206,7 @@ def check_teacher(trial: Trial) -> None:
     """Refuse a teacher that is not there.
 
     Raises:
-        InputError: it is not there.
+        InputError: It is not there.
     """
     teacher = trial.run.teacher
     if teacher and not Path(teacher).exists() and len(Path(teacher).parts) > 2:  # a hub's name has two parts

@@ -35,10 +35,10 @@ class Work:
 
     Attributes:
         setting: What the students share.
-        held_out: conversations and the folder of their pictures, for the cross-entropy.
-        kept: file to which the record of each is added.
-        known: other files of records, which stand for trials as those of ``kept`` do.
-        commands: runs what a trial runs.
+        held_out: Conversations and the folder of their pictures, for the cross-entropy.
+        kept: File to which the record of each is added.
+        known: Other files of records, which stand for trials as those of ``kept`` do.
+        commands: Runs what a trial runs.
     """
 
     setting: Setting = field(default_factory=Setting)
@@ -68,7 +68,7 @@ class Work:
         """Refuse folders with students trained with different settings, and missing teachers.
 
         Raises:
-            InputError: there is one.
+            InputError: There is one.
         """
         for trial in trials:
             check_teacher(trial)
@@ -81,12 +81,12 @@ def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
     Ctrl-C or SIGTERM ends what runs; the trainings among it save a checkpoint and go on from there next time.
 
     Args:
-        trials: of :func:`align_ti.studies.tables.trial.plan_trials`.
-        work: what is done with them.
-        jobs: trials at a time.
+        trials: Of :func:`align_ti.studies.tables.trial.plan_trials`.
+        work: What is done with them.
+        jobs: Trials at a time.
 
     Raises:
-        InputError: a command failed; the message has the end of its log.
+        InputError: A command failed; the message has the end of its log.
     """
     work.check(trials)
     left = [trial for trial in trials if not trial.is_finished(with_held_out=work.held_out is not None)]
@@ -156,8 +156,8 @@ def take_kept(trials: Sequence[Trial], work: Work) -> None:
     """Take records that were kept for trials of which nothing is there, if these would be made in the same way.
 
     Args:
-        trials: as for :func:`run_trials`.
-        work: its ``known`` and ``kept`` are the files of records; the last one of a trial counts.
+        trials: As for :func:`run_trials`.
+        work: Its ``known`` and ``kept`` are the files of records; the last one of a trial counts.
     """
     known: dict[tuple[str, int], list[Record]] = {}
     for file in dict.fromkeys([*work.known, *([work.kept] if work.kept else [])]):
@@ -224,7 +224,7 @@ def collect(trial: Trial) -> Record:
     """The record of a trial all of whose parts are done.
 
     Raises:
-        InputError: a file of one of them is damaged.
+        InputError: A file of one of them is damaged.
     """
     read = trial.held_out_file
     return Record(

@@ -31,7 +31,7 @@ class Setting:
         """Where teacher, data, benchmarks and runs are: the recipe ``studies``.
 
         Raises:
-            InputError: no such pair, or a flag that nothing has.
+            InputError: No such pair, or a flag that nothing has.
         """
         return resolve("studies", self.pair, self.flags)
 
@@ -63,7 +63,7 @@ class Setting:
         """How a run's student is trained.
 
         Raises:
-            InputError: the settings are refused.
+            InputError: The settings are refused.
         """
         return resolve(run.recipe, self.pair, self.words(run))
 

@@ -21,12 +21,12 @@ def find_students(folder: Path, names: Mapping[str, str], setting: Setting) -> d
     """Trained students by name, of the same seeds.
 
     Args:
-        folder: of the tables.
-        names: name -> run of the catalogue.
+        folder: Of the tables.
+        names: Name -> run of the catalogue.
         setting: What the students share.
 
     Raises:
-        InputError: no such run, or students that cannot be compared; see :func:`check_alike`.
+        InputError: No such run, or students that cannot be compared; see :func:`check_alike`.
     """
     found: dict[str, dict[int, Trial]] = {}
     for name, run in names.items():

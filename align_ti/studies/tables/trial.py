@@ -72,7 +72,7 @@ class Trial:
         """What came of it; None where it is not finished.
 
         Raises:
-            InputError: its file is damaged.
+            InputError: Its file is damaged.
         """
         if self.kept is not None:
             return self.kept
@@ -88,7 +88,7 @@ class Trial:
         """How what is here, a student or the scores of one, was made; None where nothing is.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: The file is damaged.
         """
         record = self.record()
         if record is not None:
@@ -100,7 +100,7 @@ class Trial:
         """Seconds by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: The file is damaged.
         """
         return read_json(self.seconds_file) if self.seconds_file.is_file() else {}
 
@@ -118,7 +118,7 @@ def read_json(file: Path) -> Any:
     """Read a file of a trial.
 
     Raises:
-        InputError: it is no JSON.
+        InputError: It is no JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))

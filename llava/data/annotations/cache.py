@@ -68,7 +68,7 @@ def convert_once(path: Path) -> ArrowTables:
     folder. Concurrent processes wait for the one that converts.
 
     Raises:
-        InputError: the file is missing, broken or empty.
+        InputError: The file is missing, broken or empty.
     """
     require_annotation_file(path)
     status = path.stat()

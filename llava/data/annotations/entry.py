@@ -14,7 +14,7 @@ class EntryError(InputError):
     """What is wrong with one entry.
 
     Attributes:
-        kind: the class of the problem in a few words; the checker counts by it.
+        kind: The class of the problem in a few words; the checker counts by it.
     """
 
     def __init__(self, kind: str, message: str):
@@ -36,12 +36,12 @@ class Entry:
     """An entry in the stored format.
 
     Attributes:
-        id: the entry's id as text, "" without one.
-        image: the image paths as written, an empty list for a text-only entry.
+        id: The entry's id as text, "" without one.
+        image: The image paths as written, an empty list for a text-only entry.
         conversations: ``{"from", "value"}`` turns.
-        length: words in all turns, at least 1; negative for a text-only entry (LLaVA's modality length).
-        problem: why the entry cannot be used; "" when it can.
-        problem_kind: the class of the problem; "" without one.
+        length: Words in all turns, at least 1; negative for a text-only entry (LLaVA's modality length).
+        problem: Why the entry cannot be used; "" when it can.
+        problem_kind: The class of the problem; "" without one.
     """
 
     id: str = ""
@@ -120,7 +120,7 @@ def check_conversation(conversations: Sequence[dict[str, Any]], num_images: int)
         ``(from, value)`` pairs, human and gpt in turn.
 
     Raises:
-        EntryError: no turns, an unknown speaker, two turns of one speaker in a row, no assistant turn, an
+        EntryError: No turns, an unknown speaker, two turns of one speaker in a row, no assistant turn, an
             empty text, an ``<image>`` in an assistant turn, or another number of ``<image>`` markers than
             images.
     """

@@ -26,10 +26,10 @@ class Row:
     """One entry of a file.
 
     Attributes:
-        index: its position in the file, from 0.
-        line: the line it begins on, from 1.
-        value: the decoded JSON value.
-        error: why it could not be decoded ("" when it could); only lines of a ``.jsonl`` file.
+        index: Its position in the file, from 0.
+        line: The line it begins on, from 1.
+        value: The decoded JSON value.
+        error: Why it could not be decoded ("" when it could); only lines of a ``.jsonl`` file.
     """
 
     index: int
@@ -42,12 +42,12 @@ def iter_rows(path: Path, progress: Progress | None = None, keep_broken: bool = 
     """Yield the entries of a ``.json`` list or a ``.jsonl`` file.
 
     Args:
-        path: the annotation file.
-        progress: called with the number of bytes that were read since its last call.
-        keep_broken: yield broken lines of a ``.jsonl`` file with their ``error`` instead of raising.
+        path: The annotation file.
+        progress: Called with the number of bytes that were read since its last call.
+        keep_broken: Yield broken lines of a ``.jsonl`` file with their ``error`` instead of raising.
 
     Raises:
-        InputError: the file does not exist, has another ending, is not valid JSON (the message gives file,
+        InputError: The file does not exist, has another ending, is not valid JSON (the message gives file,
             line, column and entry), or is not a list.
     """
     require_annotation_file(path)

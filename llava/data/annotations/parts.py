@@ -59,7 +59,7 @@ class PartReader(io.RawIOBase):
     """The bytes of one part.
 
     Attributes:
-        lines: line ends read so far.
+        lines: Line ends read so far.
     """
 
     def __init__(self, path: Path, part: Part):

@@ -46,7 +46,7 @@ def convert_part(path: Path, part: Part, folder: Path, progress: Progress) -> di
         (line ends in the part).
 
     Raises:
-        InputError: the part is broken.
+        InputError: The part is broken.
     """
     folder.mkdir()
     reader = PartReader(path, part)

@@ -36,7 +36,7 @@ class Annotations:
         (list of ``{"from", "value"}``).
 
         Raises:
-            InputError: the entry is malformed; the message names file, entry and line.
+            InputError: The entry is malformed; the message names file, entry and line.
             IndexError: ``index`` is out of range.
         """
         row = self._row(index)
@@ -87,9 +87,9 @@ def open_annotations(path: str | Path) -> Annotations:
     """Open annotation files, converting them on first use.
 
     Args:
-        path: a ``.json`` (list) or ``.jsonl`` file, or several separated by commas.
+        path: A ``.json`` (list) or ``.jsonl`` file, or several separated by commas.
 
     Raises:
-        InputError: a file is missing, empty, or not valid JSON.
+        InputError: A file is missing, empty, or not valid JSON.
     """
     return Annotations(split_paths(path))

@@ -45,11 +45,11 @@ class Checker:
     """One pass over annotation files.
 
     Attributes:
-        files: the annotation files.
-        image_folder: where image paths start; None for the folder of each annotation file.
-        settings: how samples are measured.
-        workers: processes that open images and tokenise; 0 works in this one.
-        open_images: whether to open images at all.
+        files: The annotation files.
+        image_folder: Where image paths start; None for the folder of each annotation file.
+        settings: How samples are measured.
+        workers: Processes that open images and tokenise; 0 works in this one.
+        open_images: Whether to open images at all.
     """
 
     files: list[Path]
@@ -174,7 +174,7 @@ def make_checker(args: argparse.Namespace) -> Checker:
     """A checker from parsed arguments.
 
     Raises:
-        InputError: a file or folder is missing, or a value makes no sense.
+        InputError: A file or folder is missing, or a value makes no sense.
     """
     files = split_paths(args.data_path)
     for file in files:

@@ -53,11 +53,11 @@ class Report:
     """Counts over the whole dataset; memory grows by a few bytes per entry.
 
     Attributes:
-        entries: entries read, broken ones included.
-        text_only: entries without an image.
-        images: distinct image files that were looked at.
-        words: words of every usable entry.
-        tokens: positions of every usable entry with its images spliced in; empty without a tokenizer.
+        entries: Entries read, broken ones included.
+        text_only: Entries without an image.
+        images: Distinct image files that were looked at.
+        words: Words of every usable entry.
+        tokens: Positions of every usable entry with its images spliced in; empty without a tokenizer.
     """
 
     entries: int = 0

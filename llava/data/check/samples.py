@@ -17,10 +17,10 @@ class Settings:
     """Settings of the workers; small, because they are sent with every batch.
 
     Attributes:
-        tokenizer: folder or hub name of the tokenizer, None to check no lengths.
-        template: name of the prompt template.
-        max_length: limit on the positions of a sample, None for no limit.
-        visual_tokens: positions an image takes.
+        tokenizer: Folder or hub name of the tokenizer, None to check no lengths.
+        template: Name of the prompt template.
+        max_length: Limit on the positions of a sample, None for no limit.
+        visual_tokens: Positions an image takes.
     """
 
     tokenizer: str | None = None
@@ -34,10 +34,10 @@ class Sample:
     """A usable entry that needs the expensive checks.
 
     Attributes:
-        where: its place in words.
-        conversations: its turns.
-        num_images: how many images it has.
-        image_files: those of its images that no earlier entry had.
+        where: Its place in words.
+        conversations: Its turns.
+        num_images: How many images it has.
+        image_files: Those of its images that no earlier entry had.
     """
 
     where: str

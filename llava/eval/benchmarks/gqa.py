@@ -34,7 +34,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """Questions with their annotation as ``gold``.
 
     Raises:
-        InputError: a file is missing or malformed, or a question is not annotated.
+        InputError: A file is missing or malformed, or a question is not annotated.
     """
     annotation_file = first_existing(folder, ANNOTATIONS, "annotation of GQA")
     annotations = read_json(annotation_file)

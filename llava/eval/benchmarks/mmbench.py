@@ -26,7 +26,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     columns.
 
     Raises:
-        InputError: not a table with MMBench's columns, or a row without a picture.
+        InputError: Not a table with MMBench's columns, or a row without a picture.
     """
     rows = read_table(question_file)
     pictures = {str(row["index"]): row["image"] for row in rows}
@@ -68,7 +68,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """Rows of a tab-separated table as text; empty cells and pandas' spellings of "no value" become "".
 
     Raises:
-        InputError: not a table, or without MMBench's columns.
+        InputError: Not a table, or without MMBench's columns.
     """
     import pandas
 

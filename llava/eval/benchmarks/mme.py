@@ -39,7 +39,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """Questions with ``gold`` "yes" or "no"; ``category`` is the subtask and ``group`` the picture.
 
     Raises:
-        InputError: a file is missing or malformed, or the release has no such question.
+        InputError: A file is missing or malformed, or the release has no such question.
     """
     release = first_existing(folder, PLACES, "release folder of MME")
     answers: dict[tuple[str, str], dict[str, str]] = {}

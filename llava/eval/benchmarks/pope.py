@@ -31,7 +31,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """Questions with ``gold`` "yes" or "no"; labels are read from ``coco/coco_pope_{category}.json``.
 
     Raises:
-        InputError: a file is missing or malformed, or labels and questions do not fit.
+        InputError: A file is missing or malformed, or labels and questions do not fit.
     """
     labels_folder = first_existing(folder, LABELS, "label folder of POPE")
     images = picture_folder(folder, PICTURES)

@@ -37,7 +37,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """Questions with ``gold`` the index of the right choice and ``info`` the problem's annotation.
 
     Raises:
-        InputError: a file is missing or malformed, or a question is not in the annotation.
+        InputError: A file is missing or malformed, or a question is not in the annotation.
     """
     problems_file = first_existing(folder, (PROBLEMS,), "annotation of ScienceQA")
     problems = read_json(problems_file)

@@ -25,7 +25,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """Questions with ``gold`` the ten answers.
 
     Raises:
-        InputError: a file is missing or malformed, or a question is not annotated.
+        InputError: A file is missing or malformed, or a question is not annotated.
     """
     annotation_file = first_existing(folder, (ANNOTATION,), "annotation of TextVQA")
     annotation = read_json(annotation_file)

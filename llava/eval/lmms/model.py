@@ -38,17 +38,17 @@ class AlignTI(lmms):
     """A vision-language checkpoint behind lmms-eval's interface.
 
     Args:
-        pretrained: checkpoint folder or hub name.
-        model_base: the language model that a projector-only checkpoint belongs to.
-        conv_template: prompt template, instead of the checkpoint's own.
-        batch_size: requests a batch; does not change the answers.
-        device: this process's own GPU if there is one, if absent.
+        pretrained: Checkpoint folder or hub name.
+        model_base: The language model that a projector-only checkpoint belongs to.
+        conv_template: Prompt template, instead of the checkpoint's own.
+        batch_size: Requests a batch; does not change the answers.
+        device: This process's own GPU if there is one, if absent.
         dtype: ``auto`` for bfloat16 on a GPU and float32 on a CPU.
         attn_implementation: As in transformers.
-        max_batch_size: accepted since lmms-eval passes it; not used.
+        max_batch_size: Accepted since lmms-eval passes it; not used.
 
     Raises:
-        InputError: not a checkpoint of ours, an unknown template, or a batch size that is not a number.
+        InputError: Not a checkpoint of ours, an unknown template, or a batch size that is not a number.
     """
 
     is_simple = True
@@ -122,7 +122,7 @@ class AlignTI(lmms):
         """Not supported.
 
         Raises:
-            InputError: always.
+            InputError: Always.
         """
         raise InputError("the align_ti model answers single questions; tasks of several rounds are not supported")
 

@@ -28,8 +28,8 @@ class Limits:
     """Where an answer ends, besides the model's own end of turn.
 
     Attributes:
-        max_new_tokens: limit of the answer in tokens.
-        until: strings at which the answer is cut.
+        max_new_tokens: Limit of the answer in tokens.
+        until: Strings at which the answer is cut.
     """
 
     max_new_tokens: int
@@ -68,7 +68,7 @@ def pictures_of(visuals: Iterable[Any] | None) -> list[Image.Image]:
         visuals: PIL pictures or picture files; ``None`` alone or in between stands for no picture.
 
     Raises:
-        InputError: something else, such as sound, or a file that is not a picture (a video).
+        InputError: Something else, such as sound, or a file that is not a picture (a video).
     """
     pictures = []
     for visual in visuals or ():
@@ -88,12 +88,12 @@ def human_turn(context: str, pictures: int, config: PreTrainedConfig) -> str:
     a newline, as in training and in our own evaluation.
 
     Args:
-        context: the task's text.
-        pictures: how many pictures come with it; without any, markers are dropped.
-        config: the model's config; its ``mm_use_im_start_end`` puts two more tokens around each marker.
+        context: The task's text.
+        pictures: How many pictures come with it; without any, markers are dropped.
+        config: The model's config; its ``mm_use_im_start_end`` puts two more tokens around each marker.
 
     Raises:
-        InputError: the text has markers, but not as many as there are pictures.
+        InputError: The text has markers, but not as many as there are pictures.
     """
     found = context.count(DEFAULT_IMAGE_TOKEN)
     if not pictures:

@@ -21,11 +21,11 @@ class Item:
     """One line of the report.
 
     Attributes:
-        what: kind of file.
+        what: Kind of file.
         state: ``found``, ``missing`` or ``wrong``.
-        path: where it is or belongs.
-        note: origin, address, or what is wrong.
-        more: further notes, a line each.
+        path: Where it is or belongs.
+        note: Origin, address, or what is wrong.
+        more: Further notes, a line each.
     """
 
     what: str
@@ -52,9 +52,9 @@ def check(source: BenchmarkSource, root: Path, origins: dict[str, Any]) -> State
     """Check everything that the evaluation reads of a benchmark.
 
     Args:
-        source: which benchmark.
-        root: the evaluation root.
-        origins: records of its files, see :func:`llava.prepare.benchmarks.layout.records`.
+        source: Which benchmark.
+        root: The evaluation root.
+        origins: Records of its files, see :func:`llava.prepare.benchmarks.layout.records`.
     """
     folder = source.folder(root)
     state = State([])

@@ -22,15 +22,15 @@ class Published:
     """A file, or a folder from an archive, that the evaluation reads.
 
     Attributes:
-        place: where it belongs in the benchmark's folder.
-        urls: addresses, or paths on the hub, of it or of the archive that holds it; the publisher's comes first.
-        size: size of the download as its page shows it, "" if unknown.
-        member: its name in the archive, "" for a file that is offered as it is.
+        place: Where it belongs in the benchmark's folder.
+        urls: Addresses, or paths on the hub, of it or of the archive that holds it; the publisher's comes first.
+        size: Size of the download as its page shows it, "" if unknown.
+        member: Its name in the archive, "" for a file that is offered as it is.
         holds: For a folder from an archive: the name of a folder in it, by which it is recognised.
-        also_at: other places where the evaluation looks for it.
-        for_questions: it is needed only to make the question file.
-        terms: what one has to agree to before it is downloaded, "" for nothing.
-        sha256: its published checksum, None if none is known.
+        also_at: Other places where the evaluation looks for it.
+        for_questions: It is needed only to make the question file.
+        terms: What one has to agree to before it is downloaded, "" for nothing.
+        sha256: Its published checksum, None if none is known.
     """
 
     place: str
@@ -67,15 +67,15 @@ def get(file: Published, folder: Path, may_download: bool) -> str | None:
     """Get a file, unless it exists.
 
     Args:
-        file: which file.
-        folder: the benchmark's folder.
-        may_download: whether to download it; an archive that is there already is unpacked in any case.
+        file: Which file.
+        folder: The benchmark's folder.
+        may_download: Whether to download it; an archive that is there already is unpacked in any case.
 
     Returns:
         Where it came from (an address, or the archive that was there); None if nothing was done.
 
     Raises:
-        InputError: no address gives it, or the archive does not hold it.
+        InputError: No address gives it, or the archive does not hold it.
     """
     if file.find(folder) is not None:
         return None

@@ -24,9 +24,9 @@ class Laid:
     """What was done for one benchmark.
 
     Attributes:
-        folder: the benchmark's folder.
+        folder: The benchmark's folder.
         origins: For each file that was added now: its path, and where it came from.
-        problems: what failed, in words.
+        problems: What failed, in words.
     """
 
     folder: Path
@@ -38,12 +38,12 @@ def get_eval_zip(root: Path, given: Path | None, wanted: bool) -> Path | None:
     """LLaVA's ``eval.zip``: the one given, the one in the evaluation root, or one downloaded there.
 
     Args:
-        root: the evaluation root.
-        given: named by the user.
-        wanted: whether to download it.
+        root: The evaluation root.
+        given: Named by the user.
+        wanted: Whether to download it.
 
     Raises:
-        InputError: the given one is not there.
+        InputError: The given one is not there.
     """
     if given is not None and not given.is_file():
         raise InputError(f"{given} does not exist; expected LLaVA's eval.zip")
@@ -60,11 +60,11 @@ def lay_out(source: BenchmarkSource, root: Path, eval_zip: Path | None, download
     """Put a benchmark's files in place; existing files are left unchanged.
 
     Args:
-        source: which benchmark.
-        root: the evaluation root.
+        source: Which benchmark.
+        root: The evaluation root.
         eval_zip: LLaVA's question files, None without them.
-        download: whether to download published files.
-        accept_terms: whether to download those that have terms of use as well.
+        download: Whether to download published files.
+        accept_terms: Whether to download those that have terms of use as well.
     """
     laid = Laid(source.folder(root))
     in_zip = eval_zip is not None and _from_zip(source, eval_zip, laid, write=False)

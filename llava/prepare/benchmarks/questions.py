@@ -39,7 +39,7 @@ def gqa_questions(folder: Path) -> str:
     """GQA's question file from ``testdev_balanced_questions.json``.
 
     Raises:
-        InputError: the annotation is missing or of another form; so for the other benchmarks.
+        InputError: The annotation is missing or of another form; so for the other benchmarks.
     """
     path = first_existing(folder, gqa.ANNOTATIONS, "annotation of GQA")
     annotations = read_json(path)

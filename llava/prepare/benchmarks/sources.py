@@ -26,11 +26,11 @@ class Pictures:
     """A benchmark's images, which are not downloaded.
 
     Attributes:
-        places: folders in the benchmark's folder where the evaluation looks for them; the first is the usual one.
-        get: address and size of the archive.
-        unpack_in: the folder in the benchmark's folder in which the archive is to be unpacked.
-        shared: the folder of the training data that has the same pictures, "" without one.
-        mirrors: copies on the hub.
+        places: Folders in the benchmark's folder where the evaluation looks for them; the first is the usual one.
+        get: Address and size of the archive.
+        unpack_in: The folder in the benchmark's folder in which the archive is to be unpacked.
+        shared: The folder of the training data that has the same pictures, "" without one.
+        mirrors: Copies on the hub.
     """
 
     places: tuple[str, ...]
@@ -46,14 +46,14 @@ class BenchmarkSource:
 
     Attributes:
         name: Name on the command line.
-        title: what it is, in words.
-        files: published files.
-        make: writes the question file's text from the published files in the benchmark's folder; None where a published
+        title: What it is, in words.
+        files: Published files.
+        make: Writes the question file's text from the published files in the benchmark's folder; None where a published
             file is the question file.
-        expected: published counts, by the question file's name.
-        question_bytes: size of LLaVA's question file.
+        expected: Published counts, by the question file's name.
+        question_bytes: Size of LLaVA's question file.
         pictures: None where they are inside the published files.
-        absent_pictures: what to do when a published file lacks pictures.
+        absent_pictures: What to do when a published file lacks pictures.
     """
 
     name: str
@@ -240,7 +240,7 @@ def get_sources(names: str) -> list[BenchmarkSource]:
     """Sources by comma-separated names of benchmarks; ``all`` means the six.
 
     Raises:
-        InputError: an unknown name.
+        InputError: An unknown name.
     """
     wanted = list(SOURCES) if names == "all" else list(dict.fromkeys(names.split(",")))
     unknown = [name for name in wanted if name not in SOURCES]
