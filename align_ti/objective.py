@@ -138,13 +138,20 @@ class Objective:
     ) -> Tensor:
         """Last hidden states ``[B, S, D]`` of the plain forward pass."""
         extra = {}
+        mask: Tensor | None = inputs.attention_mask
+        positions: Tensor | None = inputs.position_ids
         if packing is not None:
             backend = resolve_backend(self.config.ribbon.backend, attention_dtype(inputs.inputs_embeds))
             extra = {"packed": packed_attention(packing, backend)}
+            mask = anything_4d(inputs.labels)
+        elif inputs.right_padded:
+            # Without a mask, causal attention takes its fast kernels and keys are not repeated. Positions count from 0
+            # in every row; given, those of the padding would be taken for packed samples.
+            mask = positions = None
         return model.model(
             inputs_embeds=inputs.inputs_embeds,
-            attention_mask=inputs.attention_mask if packing is None else anything_4d(inputs.labels),
-            position_ids=inputs.position_ids,
+            attention_mask=mask,
+            position_ids=positions,
             use_cache=False,
             capture=capture,
             **extra,

@@ -116,6 +116,9 @@ def align_ti_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer as transformers calls it: ``[B, H, S, D]`` in, ``[B, S, H, D]`` out."""
+    if query.dtype != value.dtype:
+        # Under autocast, RoPE multiplies queries and keys by float32 cosines. All attention below is in one dtype.
+        query, key = query.to(value.dtype), key.to(value.dtype)
     if capture is not None or ribbon is not None or packed is not None:
         _refuse_sliding_window(module)
     if ribbon is not None:

@@ -50,7 +50,8 @@ def pack(batch: SplicedBatch) -> tuple[SplicedBatch, Packing]:
     bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     edges = bounds.tolist()
     real = batch.attention_mask.bool()
-    rows = {field.name: getattr(batch, field.name)[real][None] for field in fields(batch)}
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    rows: dict[str, Any] = {name: value[real][None] for name, value in values.items() if isinstance(value, Tensor)}
     # The column before a sample's first token belongs to another sample and must not predict it.
     first = bounds[:-1][lengths > 0]
     rows["labels"][0, first] = IGNORE_INDEX

@@ -54,15 +54,17 @@ class VarlenKernel(Protocol):
 
 
 class TorchVarlen:
-    """PyTorch's own FlashAttention (``torch.nn.attention.varlen``, from 2.10 on)."""
+    """PyTorch's own FlashAttention, called as the operators below ``torch.nn.attention.varlen``: these take a
+    log-sum-exp in the backward pass, and have had one signature since before torch 2.11."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float
     ) -> tuple[Tensor, Tensor]:
         """See ``VarlenKernel``."""
-        gqa = query.shape[1] != key.shape[1]
-        out, lse, _ = torch.ops.torch_attn._varlen_attn(
-            query, key, value, *segments, is_causal=True, scale=scale, window_size=[-1, 0], enable_gqa=gqa
+        # The window [-1, 0] is what a causal mask says already. With it, the kernel does not rearrange a call whose
+        # samples have one query each, which would also rearrange its log-sum-exp.
+        out, lse, *_ = torch.ops.aten._flash_attention_forward(
+            query, key, value, *segments, 0.0, True, False, scale=scale, window_size_left=-1, window_size_right=0
         )
         return out, lse.T
 
@@ -78,8 +80,9 @@ class TorchVarlen:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See ``VarlenKernel``."""
-        state = torch.zeros(2, dtype=torch.uint64, device=query.device)  # RNG state for dropout, which is off
-        return torch.ops.torch_attn._varlen_attn_backward(
+        # Dropout is off, so the state of its random numbers is not read.
+        state = torch.empty(2, dtype=torch.uint64, device=query.device)
+        return torch.ops.aten._flash_attention_backward(
             grad,
             query,
             key,
@@ -87,10 +90,13 @@ class TorchVarlen:
             out,
             lse.T.contiguous(),
             *segments,
-            is_causal=True,
-            rng_state=state,
+            0.0,
+            True,
+            state,
+            state[:0],
             scale=scale,
-            window_size=[-1, 0],
+            window_size_left=-1,
+            window_size_right=0,
         )
 
 
@@ -104,7 +110,15 @@ class FlashAttn2Varlen:
         from flash_attn.flash_attn_interface import _flash_attn_varlen_forward
 
         out, lse, _, _ = _flash_attn_varlen_forward(
-            query, key, value, *segments, dropout_p=0.0, softmax_scale=scale, causal=True
+            query,
+            key,
+            value,
+            *segments,
+            dropout_p=0.0,
+            softmax_scale=scale,
+            causal=True,
+            window_size_left=-1,
+            window_size_right=0,  # see TorchVarlen
         )
         return out, lse.T
 
@@ -160,7 +174,7 @@ def why_not_varlen() -> str | None:
     if torch.cuda.get_device_capability() < (8, 0):
         return f"FlashAttention needs compute capability 8.0, this device has {torch.cuda.get_device_capability()}"
     if not _torch_has_varlen() and importlib.util.find_spec("flash_attn") is None:
-        return f"torch {torch.__version__} has no varlen attention (added in 2.10), and flash-attn is not installed"
+        return f"torch {torch.__version__} was built without FlashAttention, and flash-attn is not installed"
     return None
 
 
@@ -177,8 +191,5 @@ def varlen_kernel() -> VarlenKernel:
 
 
 def _torch_has_varlen() -> bool:
-    try:
-        import torch.nn.attention.varlen  # noqa: F401  (defines torch.ops.torch_attn)
-    except ImportError:
-        return False
-    return hasattr(torch.ops.torch_attn, "_varlen_attn_backward")
+    # ROCm's kernel lays out the log-sum-exp differently.
+    return torch.version.hip is None and torch.backends.cuda.is_flash_attention_available()

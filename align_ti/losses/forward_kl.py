@@ -36,8 +36,9 @@ def forward_kl_terms(
         ce_weights: ``c``, ``[rows]``.
         compiled: Fuse the passes with ``torch.compile``; the first call of each kind takes seconds.
     """
-    function = fuse(_closed_form) if compiled else _closed_form
-    divergence, cross_entropy, gradient = function(student, teacher, targets[:, None], weights, ce_weights)
+    if compiled:
+        return ForwardKLTerms(*fuse(_fused_form)(student, teacher, targets[:, None], weights, ce_weights))
+    divergence, cross_entropy, gradient = _closed_form(student, teacher, targets[:, None], weights, ce_weights)
     gradient[torch.arange(len(targets), device=targets.device), targets] -= ce_weights
     return ForwardKLTerms(divergence, cross_entropy, gradient.to(student.dtype))
 
@@ -53,6 +54,21 @@ def _closed_form(
     divergence = (p_t * log_t.sub_(log_s)).sum(-1)
     gradient = log_s.exp_().mul_((weights + ce_weights)[:, None]).sub_(p_t.mul_(weights[:, None]))
     return divergence, cross_entropy, gradient
+
+
+def _fused_form(
+    student: Tensor, teacher: Tensor, targets: Tensor, weights: Tensor, ce_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a compiler, the target's term included: the gradient is then written once, in the logits' dtype."""
+    log_s = log_softmax(student, -1, dtype=weights.dtype)
+    log_t = log_softmax(teacher, -1, dtype=weights.dtype)
+    cross_entropy = -log_s.gather(1, targets)[:, 0]
+    p_t = log_t.exp()
+    divergence = (p_t * (log_t - log_s)).sum(-1)
+    column = torch.arange(student.shape[1], device=student.device)
+    at_target = torch.where(column == targets, ce_weights[:, None], 0.0)
+    gradient = log_s.exp() * (weights + ce_weights)[:, None] - p_t * weights[:, None] - at_target
+    return divergence, cross_entropy, gradient.to(student.dtype)
 
 
 def check_compiler(device: torch.device) -> None:

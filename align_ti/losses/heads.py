@@ -58,6 +58,8 @@ class Head:
         if weight_grad is not None:
             if weight_grad.dtype == logits_grad.dtype:
                 weight_grad.addmm_(logits_grad.T, rows)
+            elif weight_grad.is_cuda and weight_grad.dtype == torch.float32:  # the product adds in float32 itself
+                torch.addmm(weight_grad, logits_grad.T, rows, out_dtype=torch.float32, out=weight_grad)
             else:  # a block of the head at a time: no second tensor of its size
                 for part in _parts(weight_grad):
                     weight_grad[part] += logits_grad[:, part].T @ rows

@@ -16,11 +16,11 @@ def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Metho
     responses = [loss for loss in losses if loss.reads is Reads.RESPONSES]
     own = sum(isinstance(loss, RowLoss) and not isinstance(loss.compares, Compares) for loss in responses)
     drawing, ribbon = objective.candidates, objective.ribbon
-    device = torch.device("cpu" if arguments.use_cpu else "cuda")
+    device, memory = torch.device("cpu" if arguments.use_cpu else "cuda"), int(arguments.plan_memory_gib * 2**30)
     flash = arguments.half and not arguments.use_cpu and ribbon.backend in ("auto", "flash")
     return Method(
         teacher=distill.teacher_path,
-        chunk_rows=lambda vocabulary: default_chunk_rows(vocabulary, device),
+        chunk_rows=lambda vocabulary: default_chunk_rows(vocabulary, device, memory),
         sharded=distill.teacher_zero3,
         response_rows=own + (len(responses) > own),
         divergence=any(not _of_the_student_alone(loss) for loss in responses),

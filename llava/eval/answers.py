@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import shortuuid
-
 from llava.errors import InputError
 from llava.eval.records import Answer, read_answers
 from llava.files import write_json, write_text
@@ -80,6 +78,8 @@ class AnswerWriter:
 
     def write(self, question: Question, text: str, finish: str) -> None:
         """Append one answer; it is in the file when this returns."""
+        import shortuuid
+
         assert self._file is not None, "use the writer in a with statement"
         metadata = {"key": question.key, "settings": self.settings, "finish": finish}
         answer = Answer(question.question_id, question.text, text, shortuuid.uuid(), self.model_id, metadata)

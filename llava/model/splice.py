@@ -28,6 +28,8 @@ class SplicedBatch:
         labels: ``[B, S]`` long; -100 at visual tokens, at padding and where it was -100 before.
         instruction_mask: ``[B, S]`` bool; False at visual tokens and padding.
         visual_mask: ``[B, S]`` bool; True at visual tokens.
+        right_padded: Whether every row's tokens begin at column 0. A causal model then needs no mask: no token sees
+            the padding after it.
     """
 
     inputs_embeds: Tensor
@@ -36,6 +38,7 @@ class SplicedBatch:
     labels: Tensor
     instruction_mask: Tensor
     visual_mask: Tensor
+    right_padded: bool = False
 
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
@@ -164,4 +167,5 @@ def splice(
         labels=follow(labels, IGNORE_INDEX, torch.long),
         instruction_mask=follow(instruction_mask, False, torch.bool),
         visual_mask=visual_mask,
+        right_padded=padding_side == "right",
     )

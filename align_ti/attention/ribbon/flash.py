@@ -204,6 +204,8 @@ class FlashRibbon:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         own_query, own_key, own_value = (rearrange(tensor, "h c d -> c h d") for tensor in (query, key, value))
         seen_key, seen_value = (
-            rearrange(tensor, "b h s d -> (b s) h d")[self.grid.columns] for tensor in (prefix_key, prefix_value)
+            # Its backward adds rows; that of tensor[index] sorts them first.
+            rearrange(tensor, "b h s d -> (b s) h d").index_select(0, self.grid.columns)
+            for tensor in (prefix_key, prefix_value)
         )
         return PrefixAndSelf.apply(own_query, own_key, own_value, seen_key, seen_value, self.grid, self.kernel, scale)

@@ -13,22 +13,47 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-Shape = tuple[int, int, int, int]
-
 aten = torch.ops.aten
 
 
-def _forward_flops(query: Shape, key: Shape, value: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Two matrix products: the scores, and the weighted sum of the values. ``query [B, H, S, D]``, ``key [B, H_kv, T,
-    D]``."""
-    batch, heads, rows, width = query
-    return 2 * batch * heads * rows * key[2] * (width + value[3])
+def _attended(given: Mapping[str, Any]) -> int:
+    """Pairs of a query and a key it attends to, of one call of an attention operator and over all its sequences.
+
+    A causal mask counts for what it leaves; a mask given as a tensor counts as if nothing were masked.
+    """
+    query, key = given["query"], given["key"]
+    if query.dim() == 3:  # sequences one after the other
+        edges = given["cum_seq_q"], given["cum_seq_k"]
+        if edges[0].is_meta:  # lengths unknown: all as long as the longest
+            sizes = [(given["max_q"], given["max_k"])] * (len(edges[0]) - 1)
+        else:
+            sizes = list(zip(*(edge.diff().tolist() for edge in edges), strict=True))
+        # Aligned at the end: query i of n sees keys up to i + m - n of m.
+        return sum(n * m - n * (n - 1) // 2 if given.get("is_causal") else n * m for n, m in sizes)
+    batch, rows, columns = query.shape[0], query.shape[2], key.shape[2]
+    if not given.get("is_causal"):
+        return batch * rows * columns
+    seen = min(rows, columns)  # aligned at the beginning: query i sees keys up to i
+    return batch * (seen * (seen + 1) // 2 + (rows - seen) * columns)
 
 
-def _backward_flops(grad: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """Five matrix products: the scores again, and the gradients of scores, query, key and value."""
-    batch, heads, rows, width = query
-    return 2 * batch * heads * rows * key[2] * (3 * width + 2 * value[3])
+def _attention_flops(operator: Any, backward: bool) -> Callable[..., int]:
+    """A formula for the FLOP counter.
+
+    Forward are two matrix products: the scores, and the weighted sum of the values. Backward are five: the scores
+    again, and the gradients of scores, query, key and value.
+    """
+    names = [argument.name for argument in operator.default._schema.arguments]
+
+    def count(*values: Any, out_val: Any = None, **named: Any) -> int:
+        given = {**dict(zip(names, values, strict=False)), **named}
+        query, width = given["query"], given["value"].shape[-1]
+        heads = query.shape[-2] if query.dim() == 3 else query.shape[1]
+        products = 3 * query.shape[-1] + 2 * width if backward else query.shape[-1] + width
+        return 2 * heads * _attended(given) * products
+
+    count._get_raw = True  # type: ignore[attr-defined]  # tensors, not shapes
+    return count
 
 
 def _in_place_flops(total: tuple[int, int], left: tuple[int, int], *_: Any, **__: Any) -> int:
@@ -36,18 +61,27 @@ def _in_place_flops(total: tuple[int, int], left: tuple[int, int], *_: Any, **__
     return 2 * total[0] * total[1] * left[1]
 
 
-NOT_COUNTED = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _forward_flops,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
+ATTENTION = (
+    (aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention_for_cpu_backward),
+    (aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_flash_attention_backward),
+    (aten._scaled_dot_product_efficient_attention, aten._scaled_dot_product_efficient_attention_backward),
+    (aten._scaled_dot_product_cudnn_attention, aten._scaled_dot_product_cudnn_attention_backward),
+    (aten._flash_attention_forward, aten._flash_attention_backward),
+)
+"""Attention operators and their backward passes. PyTorch's counter leaves those of the CPU out, refuses fewer key heads
+than query heads in torch 2.11, and counts a causal mask as a full one."""
+
+COUNTED = {
+    **{forward: _attention_flops(forward, backward=False) for forward, _ in ATTENTION},
+    **{backward: _attention_flops(backward, backward=True) for _, backward in ATTENTION},
     aten.addmm_: _in_place_flops,
 }
-"""Operations that PyTorch's counter leaves out: CPU attention kernels, and matrix products accumulated in place. A
-causal mask counts as a full one, as in PyTorch's counter."""
+"""Formulas beside those of PyTorch's counter."""
 
 
 def flop_counter() -> FlopCounterMode:
     """A counter of the FLOPs of matrix products and attention, on any device."""
-    return FlopCounterMode(display=False, custom_mapping=NOT_COUNTED)
+    return FlopCounterMode(display=False, custom_mapping=COUNTED)
 
 
 class LiveBytes(TorchDispatchMode):

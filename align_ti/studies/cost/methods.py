@@ -68,6 +68,7 @@ def build_batch(geometry: Geometry, hidden: int, device: torch.device, seed: int
         labels=torch.where(real & (columns >= geometry.prompt), ids, IGNORE_INDEX).to(device),
         instruction_mask=(real & (columns >= before) & (columns < geometry.prompt)).to(device),
         visual_mask=(real & (columns >= before - geometry.visual) & (columns < before)).to(device),
+        right_padded=True,
     )
 
 

@@ -4,7 +4,6 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow.compute as pc
 
@@ -20,6 +19,8 @@ class Annotations:
     """
 
     def __init__(self, files: list[Path]):
+        import datasets  # here, so that the losses and their tests also run where it is not installed
+
         tables = [convert_once(file) for file in files]
         shards = [datasets.Dataset.from_file(str(shard)) for table in tables for shard in table.shards]
         self.files = files

@@ -39,16 +39,11 @@ class Pass:
         return self.products * (2 if trained else 1) + 2.5 * self.attention
 
 
-def main_pass(shape: DecoderShape, batch: Batch, causal: bool = True) -> Pass:
-    """A decoder over all tokens of a micro-batch.
-
-    Args:
-        shape: Shape of the decoder.
-        batch: The micro-batch.
-        causal: Count only the half of the scores that is needed; a profiler counts all of them.
-    """
-    scores = 4 * shape.layers * shape.queries * batch.samples * batch.tokens**2
-    return Pass(2 * shape.layers * shape.products * batch.places, scores * (0.5 if causal else 1.0))
+def main_pass(shape: DecoderShape, batch: Batch) -> Pass:
+    """A decoder over all tokens of a micro-batch; each attends to itself and to those before it."""
+    attended = batch.tokens * (batch.tokens + 1) / 2
+    scores = 4 * shape.layers * shape.queries * batch.samples * attended
+    return Pass(2 * shape.layers * shape.products * batch.places, scores)
 
 
 def candidate_pass(shape: DecoderShape, batch: Batch) -> Pass:
@@ -79,13 +74,8 @@ def responses_flops(shape: DecoderShape, batch: Batch, tokens: float) -> float:
     return products + scores + 2 * shape.vocabulary * shape.hidden * batch.samples * tokens
 
 
-def micro_batch_flops(run: Run, causal: bool = True) -> Flops:
-    """Operations of one micro-batch of one GPU by part.
-
-    Args:
-        run: The run, with the batch to count.
-        causal: See ``main_pass``.
-    """
+def micro_batch_flops(run: Run) -> Flops:
+    """Operations of one micro-batch of one GPU by part."""
     student, batch, method, teacher = run.student, run.batch, run.method, run.teacher
     shape, checkpointing = student.shape, run.arguments.gradient_checkpointing
     pictures = batch.pictures / student.visual_tokens if student.visual_tokens else 0.0
@@ -94,14 +84,14 @@ def micro_batch_flops(run: Run, causal: bool = True) -> Flops:
         parts["teacher's tower"] = tower_flops(teacher.tower, pictures)
     parts["projector"] = 2 * batch.pictures * (3 * student.projector + (teacher.projector if teacher else 0))
     interleaved = method is not None and method.candidates > 0 and method.interleaved
-    main = interleaved_pass(shape, batch) if interleaved else main_pass(shape, batch, causal)
+    main = interleaved_pass(shape, batch) if interleaved else main_pass(shape, batch)
     if method is not None and teacher is not None:
-        whole = main_pass(teacher.shape, batch, causal)
+        whole = main_pass(teacher.shape, batch)
         parts["teacher forward"] = whole.forward
         if interleaved:
             drawing = whole.forward if method.attention_map or method.drawn_by_teacher else 0.0
             parts["teacher forward"] = drawing + interleaved_pass(teacher.shape, batch).forward
-            parts["student forward, to draw"] = main_pass(shape, batch, causal).forward
+            parts["student forward, to draw"] = main_pass(shape, batch).forward
     parts["student forward"] = main.forward
     parts["student backward"] = main.backward(run.trains_language)
     again = main.forward if checkpointing else 0.0

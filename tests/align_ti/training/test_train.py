@@ -91,7 +91,7 @@ def test_accumulation_does_not_change_the_training(run, tmp_path):
 
     The seed is one with which none of some 2,000 draws lies within rounding of the edge between two tokens.
     """
-    seed = ("--seed", "3")
+    seed = ("--seed", "1")
     whole = run(tmp_path / "a", "--per_device_train_batch_size", "8", "--iva_layer", "1", *seed)
     split = run(
         tmp_path / "b",

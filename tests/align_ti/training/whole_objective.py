@@ -1,6 +1,9 @@
 """A whole objective on a tiny batch that needs no tower: losses, their terms and all gradients."""
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from align_ti.config import ObjectiveConfig
 from align_ti.losses.batch import Counts
@@ -15,6 +18,7 @@ def spliced(batch, model, visual) -> SplicedBatch:
     return SplicedBatch(
         batch.embed(model, visual), batch.attention_mask, batch.position_ids, batch.labels,
         batch.instruction_mask & batch.attention_mask, batch.visual_mask,
+        right_padded=bool(batch.attention_mask[:, 0].all()),
     )  # fmt: skip
 
 
@@ -43,7 +47,8 @@ def total(student, teacher, batch, config, counts=(11.0, 3.0, 3.0), rows=None, o
     kept = slice(None) if rows is None else rows
 
     def some(inputs):
-        return SplicedBatch(**{name: value[kept] for name, value in vars(inputs).items()})
+        tensors = {name: value[kept] for name, value in vars(inputs).items() if isinstance(value, Tensor)}
+        return replace(inputs, **tensors)
 
     with torch.no_grad():
         taught = some(spliced(batch, teacher, visual_of(batch, TEACHER_HIDDEN, 1)))

@@ -144,7 +144,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_chunked_heads_take_a_fraction_of_the_memory(monkeypatch):
-    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 2**20)
+    monkeypatch.setattr(chunks, "CPU_CHUNK_BYTES", 2**20)
     used = head_memory(CPU, rows=600, vocabulary=6_000, student_hidden=64, teacher_hidden=96)
     assert used["ratio"] < 0.25 and used["plain"] * 2**20 > 4 * 600 * 6_000 * 4
 

@@ -31,12 +31,11 @@ GEOMETRY = Geometry(
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_flops_are_those_that_pytorch_counts(name):
-    """Attention counted whole, as the counter does. ``sdpa`` runs blocks of candidates under masks, a plan counts what
-    they see: hence the tolerance."""
+    """``sdpa`` runs blocks of candidates under masks, a plan counts what they see: hence the tolerance."""
     work = Bench(GEOMETRY, CPU)
     with flop_counter() as counter:
         work.step(name)()
-    planned = sum(micro_batch_flops(bench_run(GEOMETRY, name), causal=False).values())
+    planned = sum(micro_batch_flops(bench_run(GEOMETRY, name)).values())
     assert planned == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
