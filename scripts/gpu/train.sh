@@ -6,18 +6,17 @@ set -euo pipefail
 STUFF=$(cd "$1" && pwd) LOGS=$2
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-steps=${TRAIN_STEPS:-120}
-small=()
+scenes=300
+export NUM_GPUS=1
 if [[ -n ${DRY:-} ]]; then
-    steps=3
-    small=(--scenes 48 --samples-per-scene 4 --pretrain-scenes 64 --text-documents 400 --word-scenes 48
-        --held-out-scenes 16 --eval-scale 0.02)
+    scenes=48
     export NUM_GPUS=0 CPU_PROCESSES=1
-else
-    export NUM_GPUS=1
 fi
+steps=${TRAIN_STEPS:-$([[ -n ${DRY:-} ]] && echo 3 || echo 120)}
+few=(--scenes "$scenes" --samples-per-scene 4 --pretrain-scenes 64 --text-documents 400 --word-scenes 48
+    --held-out-scenes 16 --eval-scale 0.02)
 data=$WORK/data runs=$WORK/runs
-"$PYTHON" -m playground.mini.build --out "$data" "${small[@]}" | tail -n 2
+"$PYTHON" -m playground.mini.build --out "$data" "${few[@]}" | tail -n 2
 cp -r "$STUFF/models" "$data/models"
 mkdir -p "$runs" && cp -r "$STUFF/teacher" "$STUFF/student-pretrain" "$runs/"
 
