@@ -1,1 +1,1 @@
-"""Evaluation: one answer generator for all benchmarks, a scorer each, and the table of the paper."""
+"""Evaluation: one answer generator for all benchmarks, one scorer per benchmark, and the paper's table."""

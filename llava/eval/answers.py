@@ -1,8 +1,7 @@
-"""Answers on disk: one file a process, safe to kill at any time, never mixing two models or settings.
+"""Answers on disk: one file per process, safe to kill at any time, never mixing two models or settings.
 
-A benchmark's folder holds ``settings.json`` (what the answers were made with), ``parts/{i}_of_{n}.jsonl``
-(one file for each process, a line appended for each answer) and ``answers.jsonl`` (all of them in the
-question file's order).
+A benchmark's folder holds ``settings.json`` (what the answers depend on), ``parts/{i}_of_{n}.jsonl`` (one file per
+process, to which a line is appended for each answer) and ``answers.jsonl`` (all answers in the question file's order).
 """
 
 import hashlib
@@ -18,32 +17,31 @@ from llava.inference.question import Question
 
 SETTINGS_FILE = "settings.json"
 ANSWERS_FILE = "answers.jsonl"
-REMEDY = "pass --overwrite to discard these answers, or choose another place for the new ones"
+REMEDY = "pass --overwrite to discard these answers, or write the new ones to another place"
 
 
 def settings_id(settings: dict[str, Any]) -> str:
-    """Twelve hexadecimal digits that stand for the settings in every answer's metadata."""
+    """Twelve hexadecimal digits that identify the settings in every answer's metadata."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def part_path(folder: Path, chunk_idx: int, num_chunks: int) -> Path:
-    """The file of one process."""
+    """The answers file of one process."""
     return folder / "parts" / f"{chunk_idx}_of_{num_chunks}.jsonl"
 
 
 class AnswerWriter:
-    """Appends the answers of one process, and knows which questions need not be asked again.
+    """Appends the answers of one process, and knows which questions are answered already.
 
     Args:
         folder: The benchmark's folder.
-        settings: What the answers depend on; plain values.
-        model_id: Written into every answer.
-        chunk_idx, num_chunks: Which process this is.
-        overwrite: Discard what this process wrote before, and pay no attention to what others did under other
-            settings.
+        settings: What the answers depend on; JSON values.
+        model_id: The model's name, written into every answer.
+        chunk_idx, num_chunks: Index of this process and number of processes.
+        overwrite: Discard what this process wrote before, and ignore answers of other processes with other settings.
 
     Raises:
-        InputError: There are answers made with other settings.
+        InputError: There are answers with other settings.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class AnswerWriter:
             self._file.close()
 
     def write(self, question: Question, text: str, finish: str) -> None:
-        """Append one answer; it is in the file when this returns."""
+        """Append one answer and flush it to the file."""
         import shortuuid
 
         assert self._file is not None, "use the writer in a with statement"
@@ -100,13 +98,16 @@ def merge_parts(
     Args:
         folder: The benchmark's folder.
         questions: All questions of the benchmark.
-        settings: Settings that the writers were given.
-        overwrite: Leave out and delete parts of other settings, or of another number of processes.
-        num_chunks: The number of processes, needed with ``overwrite``.
-        target: The file; ``answers.jsonl`` in the folder if absent.
+        settings: The settings that the writers were given.
+        overwrite: Ignore answers with other settings, and delete files of another number of processes.
+        num_chunks: Number of processes, needed with ``overwrite``.
+        target: Output file; ``answers.jsonl`` in the folder by default.
+
+    Returns:
+        All answers, in the questions' order.
 
     Raises:
-        InputError: There are no answers, or some were made with other settings.
+        InputError: There are no answers, or some have other settings.
     """
     keep = _parts_of(folder, num_chunks if overwrite else None)
     if overwrite:
@@ -137,7 +138,7 @@ def _compatible_answers(
                 answers.append(answer)
             elif not ignore_others:
                 raise InputError(
-                    f"{path} holds answers of model {answer.model_id!r} made with other settings "
+                    f"{path} contains answers of model {answer.model_id!r} with other settings "
                     f"({_difference(folder, settings)}); {REMEDY}"
                 )
     return answers
@@ -147,17 +148,17 @@ def _difference(folder: Path, settings: dict[str, Any]) -> str:
     try:
         before = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"no readable {SETTINGS_FILE} beside them"
+        return f"there is no readable {SETTINGS_FILE} next to them"
     changed = [
         f"{name}: {before.get(name)!r} there, {settings.get(name)!r} now"
         for name in sorted(before.keys() | settings.keys())
         if before.get(name) != settings.get(name)
     ]
-    return "; ".join(changed) or "written before the present ones"
+    return "; ".join(changed) or "they were written before the current ones"
 
 
 def drop_partial_line(path: Path) -> None:
-    """Cut a last line that a kill left without its newline."""
+    """Remove an incomplete last line, as a killed process leaves it."""
     if not path.exists():
         return
     with path.open("rb+") as file:

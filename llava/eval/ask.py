@@ -1,16 +1,16 @@
-"""Ask one or several checkpoints the questions of a file of one's own (the job of LLaVA's ``model_vqa.py``).
+"""Ask one or several checkpoints the questions of your own file (as LLaVA's ``model_vqa.py`` does).
 
     python -m llava.eval.ask --model-path CHECKPOINT --question-file questions.jsonl --image-folder images \\
         --answers-file answers.jsonl
     python -m llava.eval.ask --model-path TEACHER STUDENT --question-file questions.jsonl --answers-file answers/
 
-A question a line, in LLaVA's form: ``{"question_id": 1, "image": "a.jpg", "text": "What is this?"}``; without
-``image`` it is about no picture. An answer a line, in LLaVA's form too and in the questions' order. Several checkpoints
-are loaded one after the other and write ``NAME.jsonl`` each into a folder.
+The question file has one question per line, in LLaVA's format: ``{"question_id": 1, "image": "a.jpg", "text": "What is
+this?"}``; ``image`` is optional. The answers file has one answer per line, also in LLaVA's format and in the questions'
+order. Several checkpoints are loaded one after the other; each writes ``NAME.jsonl`` into a folder.
 
-The same command goes on where it was stopped; what it needs for that is in ``ANSWERS.run`` beside the answers. With
-several processes (one a GPU) start each with ``--num-chunks N --chunk-idx I`` and the same answers file; the last to
-finish completes it. ``scripts/eval/ask.sh`` does so.
+Running the same command again continues a stopped run; its state is in ``ANSWERS.run`` next to the answers. With
+several processes (one per GPU), start each with ``--num-chunks N --chunk-idx I`` and the same answers file; the last
+one to finish completes it. ``scripts/eval/ask.sh`` does this.
 """
 
 import argparse
@@ -42,15 +42,15 @@ logger = logging.getLogger("llava.eval")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line; every flag may be written with dashes or underscores."""
+    """Parse the command line; every flag may be written with dashes or underscores."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     flag = partial(add_flag, parser)
     flag("--model-path", nargs="+", required=True, help="checkpoint folders or hub names, one or several")
     flag("--model-base", help="language model that a projector-only checkpoint belongs to")
-    flag("--question-file", type=Path, required=True, help="JSON lines with question_id, text and, if any, image")
-    flag("--image-folder", type=Path, help="folder of the pictures (default: the question file's)")
+    flag("--question-file", type=Path, required=True, help="JSON lines with question_id, text and optionally image")
+    flag("--image-folder", type=Path, help="folder of the images (default: the question file's folder)")
     flag("--answers-file", type=Path, required=True, help="output file; with several checkpoints a folder")
     flag("--conv-mode", help="prompt template (default: the one the checkpoint was tuned with)")
     add_sampling_flags(parser)
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"no question for process {arguments.chunk_idx} of {arguments.num_chunks}")
         return
     targets = answers_files(arguments.model_path, arguments.answers_file)
-    models = [  # all are looked at before the first is loaded
+    models = [  # all are checked before the first is loaded
         open_checkpoint(path, arguments.model_base, arguments.device, arguments.dtype, arguments.attn_implementation)
         for path in arguments.model_path
     ]
@@ -100,16 +100,18 @@ def main(argv: list[str] | None = None) -> None:
         _free()
         answers = join(target, questions, settings, arguments.num_chunks, arguments.overwrite)
         cut = sum(answer.metadata.get("finish") == "length" for answer in answers)
-        note = f", {cut:,} cut at {sampling.max_new_tokens} tokens" if cut else ""
+        note = f", {cut:,} cut off at {sampling.max_new_tokens} tokens" if cut else ""
         print(f"{checkpoint.model_id}: {len(answers):,} of {len(questions):,} answers in {target}{note}")
 
 
 def answers_files(paths: Sequence[str], target: Path) -> list[Path]:
-    """One answers file a checkpoint: ``target`` for one, and for several its name in that folder, told apart by as many
-    parent folders as needed.
+    """One answers file per checkpoint.
+
+    A single checkpoint writes ``target``. Several write files into the folder ``target``, named after the checkpoints,
+    with as many parent folders in the name as needed to tell them apart.
 
     Raises:
-        InputError: Several checkpoints and a file, or the same checkpoint twice.
+        InputError: There are several checkpoints and ``target`` is a file, or a checkpoint is named twice.
     """
     if len(paths) == 1 and not target.is_dir():
         return [target]
@@ -124,22 +126,22 @@ def answers_files(paths: Sequence[str], target: Path) -> list[Path]:
 
 
 def run_folder(target: Path) -> Path:
-    """Where a run keeps the answers that it has so far."""
+    """The folder in which a run keeps its answers so far."""
     return target.with_name(f"{target.name}.run")
 
 
 def refuse_foreign(target: Path, overwrite: bool) -> None:
-    """Leave an answers file alone that this program did not write.
+    """Reject an existing answers file that this program did not write.
 
     Raises:
-        InputError: There is one, and ``overwrite`` is False.
+        InputError: There is such a file, and ``overwrite`` is False.
     """
     if target.exists() and not run_folder(target).is_dir() and not overwrite:
         raise InputError(f"{target} exists and was not written by this program; {REMEDY}")
 
 
 def settings_of(checkpoint: Checkpoint, sampling: Sampling, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All that an answer depends on; answers made with other settings are never mixed with these."""
+    """Everything an answer depends on; answers with different settings are never mixed."""
     images = arguments.image_folder or arguments.question_file.parent
     settings = {
         "questions_sha256": file_sha256(arguments.question_file)[:16],
@@ -158,7 +160,7 @@ def settings_of(checkpoint: Checkpoint, sampling: Sampling, arguments: argparse.
 def join(
     target: Path, questions: Sequence[Question], settings: dict[str, Any], num_chunks: int, overwrite: bool
 ) -> list[Answer]:
-    """Write the answers of all processes that are there so far into ``target``; the last to finish completes it."""
+    """Write the answers of all processes so far into ``target``; the last process to finish completes it."""
     with FileLock(run_folder(target) / ".lock"):
         return merge_parts(
             run_folder(target), questions, settings, overwrite=overwrite, num_chunks=num_chunks, target=target

@@ -11,20 +11,20 @@ from llava.errors import InputError
 from llava.inference.question import Question
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
-"""The suffix that LLaVA's question files carry already."""
+"""The suffix that LLaVA's question files already contain."""
 
 LETTER_ANSWER = "Answer with the option's letter from the given choices directly."
-"""The suffix of multiple-choice questions, added while they are loaded."""
+"""The suffix of multiple-choice questions, added when they are loaded."""
 
 Row = dict[str, Any]
 
 
 class MissingFile(InputError):
-    """A file of a benchmark is not where it is looked for."""
+    """A file of a benchmark was not found."""
 
 
 def how_to_get(root: Path) -> str:
-    """What to run when something is missing below an evaluation root, for error messages."""
+    """What to run when something is missing in an evaluation root, for error messages."""
     command = f"python -m llava.prepare benchmarks --root {shlex.quote(str(root))}"
     return (
         f"`{command}` lists what is missing and where to get it; with --download it downloads questions and annotations"
@@ -33,7 +33,12 @@ def how_to_get(root: Path) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """``value`` goes into the table (0 to 100); ``metrics`` into the benchmark's JSON."""
+    """Score of one benchmark.
+
+    Attributes:
+        value: The figure in the table, 0 to 100.
+        metrics: Further figures, for the benchmark's JSON file.
+    """
 
     value: float
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -41,18 +46,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: where it lies, how it is asked and how it is scored.
+    """One benchmark: where its files are, how it is asked and how it is scored.
 
     Attributes:
-        name: On the command line and in file names.
+        name: Name on the command line and in file names.
         column: Heading in the table.
-        folders: Its folder below the evaluation root; the first that exists is taken.
-        questions: Its question file in that folder, likewise.
+        folders: Possible names of its folder in the evaluation root; the first that exists is used.
+        questions: Possible names of its question file in that folder; the first that exists is used.
         load: Reads questions and expected answers, given the folder and the question file.
         score: A pure function of the questions and, in the same order, the answers (None for a missing one).
-        max_new_tokens: Limit of an answer.
-        conv_mode: Prompt template instead of the one chosen for the run.
-        write_submission: Writes what an evaluation server wants into a folder, and says where or why not.
+        max_new_tokens: Maximum length of an answer in tokens.
+        conv_mode: Prompt template, overriding the one chosen for the run.
+        write_submission: Writes the file for an evaluation server into a folder; returns where it is, or why it was
+            not written.
     """
 
     name: str
@@ -66,10 +72,10 @@ class Benchmark:
     write_submission: Callable[[Sequence[Question], Sequence[str | None], Path], str] | None = None
 
     def find(self, root: Path) -> tuple[Path, Path]:
-        """The benchmark's folder and question file below ``root``.
+        """The benchmark's folder and question file in ``root``.
 
         Raises:
-            MissingFile: One of them is not there; the message lists what was looked for.
+            MissingFile: One of them does not exist; the message lists the paths that were tried.
         """
         folder = first_existing(root, self.folders, f"folder of {self.column}")
         return folder, first_existing(folder, self.questions, f"question file of {self.column}")
@@ -79,7 +85,7 @@ def first_existing(folder: Path, names: Sequence[str], what: str) -> Path:
     """The first of ``names`` that exists in ``folder``; a name may be a path.
 
     Raises:
-        MissingFile: None exists.
+        MissingFile: None of them exists.
     """
     for name in names:
         if (folder / name).exists():
@@ -89,8 +95,11 @@ def first_existing(folder: Path, names: Sequence[str], what: str) -> Path:
 
 
 def picture_folder(folder: Path, names: Sequence[str]) -> Path:
-    """The first of ``names`` that exists in ``folder``, else the first; scoring needs no pictures, so that they may be
-    absent (``Task.check_pictures`` looks for them before a model is asked)."""
+    """The first of ``names`` that exists in ``folder``, else the first.
+
+    The images may be absent, since scoring does not need them; ``Task.check_pictures`` looks for them before a model is
+    loaded.
+    """
     return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
@@ -98,7 +107,8 @@ def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[Row]:
     """Objects of a JSON-lines file, each with the ``required`` keys.
 
     Raises:
-        InputError: A malformed line; the message names it and what was expected.
+        InputError: The file is empty or not UTF-8, or a line is malformed; the message names the line and what was
+            expected.
     """
     rows = []
     try:
@@ -125,7 +135,7 @@ def read_jsonl(path: Path, required: Sequence[str] = ()) -> list[Row]:
 
 
 def percent(part: float, whole: float) -> float:
-    """``100 * part / whole``, and 0 for an empty whole."""
+    """``100 * part / whole``, or 0 if ``whole`` is 0."""
     return 100.0 * part / whole if whole else 0.0
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint for evaluation: what answers depend on is known at once, the model is loaded when it is needed."""
+"""A checkpoint for evaluation: its identity is known at once, the model is loaded only when needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from llava.inference.checkpoint import LoadedModel, load, own_template
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What answers depend on besides the questions.
+    """The part of a checkpoint that answers depend on.
 
     Attributes:
         path: Folder or hub name.
         model_id: The model's name in answers.
         fingerprint: See :func:`llava.files.model_fingerprint`.
-        dtype: Name of the type of its weights.
+        dtype: Name of the weights' dtype.
         template: Name of the prompt template it was tuned with.
     """
 
@@ -31,16 +31,16 @@ class Checkpoint:
 def open_checkpoint(
     path: str, base: str | None, device: str, dtype: str, attn_implementation: str | None = None
 ) -> tuple[Checkpoint, Callable[[], LoadedModel]]:
-    """What the answers depend on, and a function that loads the model, once however often it is called.
+    """A checkpoint's identity, and a function that loads the model; repeated calls load it only once.
 
     Args:
         path: Folder or hub name.
         base: Language model that a projector-only checkpoint belongs to.
-        device, dtype: As on the command line, ``auto`` included.
+        device, dtype: As on the command line; may be ``auto``.
         attn_implementation: As in transformers.
 
     Raises:
-        InputError: Not a checkpoint of this family.
+        InputError: It is not a LLaVA-style checkpoint.
     """
     from llava.mm_utils import get_model_name_from_path  # here, since it needs torch
 

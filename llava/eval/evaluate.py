@@ -1,4 +1,4 @@
-"""Answer and score benchmarks: what the command line does, as functions."""
+"""Answering and scoring benchmarks: the functions behind the command line."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ SCORES_FILE = "scores.json"
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How a run asks and where it writes; the command line's flags."""
+    """Options of an evaluation; the command line's flags."""
 
     eval_root: Path
     output_dir: Path
@@ -52,11 +52,11 @@ class Task:
 
     @classmethod
     def load(cls, benchmark: Benchmark, eval_root: Path) -> "Task":
-        """Read questions and annotation.
+        """Read questions and annotations.
 
         Raises:
-            InputError: A file is missing (the message names the command that gets it), malformed, or does not belong to
-                the benchmark.
+            InputError: A file is missing (the message names the command that downloads it), malformed, or does not
+                belong to the benchmark.
         """
         try:
             folder, question_file = benchmark.find(eval_root)
@@ -65,22 +65,22 @@ class Task:
             raise InputError(f"{error}; {how_to_get(eval_root)}") from None
 
     def check_pictures(self, limit: int | None = None) -> None:
-        """See that the pictures are there, before a model is loaded.
+        """Check that the images exist, before a model is loaded.
 
         Raises:
-            InputError: Some are not; the message counts them and names the first.
+            InputError: Some are missing; the message counts them and names the first.
         """
         asked = subset(self.questions, limit)
         missing = [q.picture.name for q in asked if q.picture is not None and not q.picture.exists()]
         if missing:
             raise InputError(
-                f"{self.benchmark.column}: {len(missing)} of {len(asked)} questions have no picture; "
+                f"{self.benchmark.column}: the images of {len(missing)} of {len(asked)} questions are missing; "
                 f"first missing: {missing[0]}; {how_to_get(self.root)}"
             )
 
 
 def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dict[str, Any]:
-    """All that an answer depends on; answers made with other settings are never mixed with these."""
+    """Everything an answer depends on; answers with different settings are never mixed."""
     return {
         "benchmark": task.benchmark.name,
         "question_file": task.question_file.name,
@@ -94,12 +94,12 @@ def settings_of(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dic
 
 
 def answer(task: Task, checkpoint: Checkpoint, options: EvalOptions, load_model: Callable[[], "LoadedModel"]) -> int:
-    """Ask this process's share of the questions that have no answer yet; returns how many were asked.
+    """Answer this process's share of a benchmark's open questions; returns how many were answered.
 
-    ``load_model`` is called only if there is something to ask.
+    ``load_model`` is called only if there is something to answer.
 
     Raises:
-        InputError: Answers of another model or other settings are there, or a picture cannot be read.
+        InputError: There are answers of another model or with other settings, or an image cannot be read.
     """
     return ask(
         subset(task.questions, options.limit),
@@ -127,28 +127,31 @@ def ask(
     description: str = "",
     draws: "Draws | None" = None,
 ) -> int:
-    """Ask this process's share of questions that have no answer in ``folder`` yet; returns how many were asked.
+    """Answer this process's share of the questions that have no answer in ``folder`` yet.
 
     Args:
         questions: Questions of all processes.
-        folder: See :mod:`llava.eval.answers`.
-        settings: What the answers depend on, ``model``, ``conv_mode`` and ``max_new_tokens`` among them.
-        load_model: Called only if there is something to ask.
-        batch_size: Questions a batch.
-        num_chunks, chunk_idx: The number of processes, and which one this is.
-        overwrite: Discard answers that are there.
-        description: Shown with the progress bar.
-        draws: How answers are drawn; greedy without.
+        folder: Folder of the answers, see :mod:`llava.eval.answers`.
+        settings: What the answers depend on, including ``model``, ``conv_mode`` and ``max_new_tokens``.
+        load_model: Called only if there is something to answer.
+        batch_size: Questions per batch.
+        num_chunks, chunk_idx: Number of processes and index of this one.
+        overwrite: Discard existing answers.
+        description: Text of the progress bar.
+        draws: How answers are sampled; greedy by default.
+
+    Returns:
+        Number of questions that were answered.
 
     Raises:
-        InputError: Answers of another model or other settings are there, or a picture cannot be read.
+        InputError: There are answers of another model or with other settings, or an image cannot be read.
     """
     template = get_template(settings["conv_mode"])
     share = chunk(questions, num_chunks, chunk_idx)
     with AnswerWriter(folder, settings, settings["model"], chunk_idx, num_chunks, overwrite) as writer:
         todo = [question for question in share if question.key not in writer.done]
         if not todo:
-            logger.info("%s: all %d answers are there", description, len(share))
+            logger.info("%s: all %d questions are already answered", description, len(share))
             return 0
         from llava.inference.generate import generate_answers  # here, since scoring needs neither torch nor a model
 
@@ -167,10 +170,10 @@ def ask(
 
 
 def score(task: Task, checkpoint: Checkpoint, options: EvalOptions) -> dict[str, Any]:
-    """Join the answers, score them, write ``<benchmark>.json`` and return its content.
+    """Merge the answers of all processes, score them, write ``<benchmark>.json`` and return its content.
 
     Raises:
-        InputError: No answers, or answers of another model or other settings.
+        InputError: There are no answers, or answers of another model or with other settings.
     """
     settings = settings_of(task, checkpoint, options)
     answers = merge_parts(
@@ -194,7 +197,7 @@ def score_answers(
     settings: dict[str, Any],
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Score answers, from this or another program, write ``<benchmark>.json`` and return its content."""
+    """Score answers of this or another program, write ``<benchmark>.json`` and return its content."""
     matched = match_answers(questions, answers)
     result = benchmark.score(questions, matched.texts)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -224,8 +227,7 @@ def score_answers(
 
 
 def write_scores(output_dir: Path, checkpoint: Checkpoint) -> dict[str, float]:
-    """Collect the scores of this checkpoint in ``scores.json``; ``avg`` is there when all six benchmarks
-    are."""
+    """Collect the scores of this checkpoint in ``scores.json``, with their mean ``avg`` if all six are there."""
     scores: dict[str, float] = {}
     for name in BENCHMARKS:
         path = output_dir / f"{name}.json"

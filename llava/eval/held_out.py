@@ -1,8 +1,8 @@
-"""How well a model predicts conversations that it was not trained on: a finer measure than answers right or wrong.
+"""Cross-entropy on held-out conversations: a finer measure than the share of correct answers.
 
     python -m llava.eval.held_out --model-path RUN --data held_out.json --image-folder images --out held_out.json
 
-The data are LLaVA's conversations, as for training; the answers are given, none is generated.
+The data has LLaVA's format, as for training. The given answers are scored; nothing is generated.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from llava.model.vision_tower.processors import ImageProcessor
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a model makes of conversations that it was not trained on.
+    """A model's likelihood of held-out conversations.
 
     Attributes:
-        cross_entropy: Nats a target token, ends of turns included, mean over all tokens.
-        greedy: Percent of the conversations whose every target token is the model's first choice.
-        conversations: How many were read.
-        tokens: Targets in them.
+        cross_entropy: Mean over all target tokens in nats per token, including the ends of turns.
+        greedy: Percentage of conversations in which every target token is the model's most likely one.
+        conversations: Number of conversations.
+        tokens: Number of target tokens.
     """
 
     cross_entropy: float
@@ -55,17 +55,17 @@ def measure(
     *,
     batch_size: int = 8,
 ) -> HeldOut:
-    """Read all conversations of a file.
+    """Score all conversations of a file.
 
     Args:
         model: A vision-language model in evaluation mode.
-        tokenizer, image_processor, template: How it reads.
+        tokenizer, image_processor, template: The model's tokenizer, image processor and prompt template.
         annotations: The conversations.
-        image_folder: Folder that picture paths are relative to; the annotation file's folder if absent.
-        batch_size: Conversations at a time; does not change the result.
+        image_folder: Folder that image paths are relative to; the annotation file's folder by default.
+        batch_size: Conversations per batch; does not change the result.
 
     Raises:
-        InputError: The file is empty, an entry is malformed, a picture cannot be read, or ``batch_size < 1``.
+        InputError: The file is empty, an entry is malformed, an image cannot be read, or ``batch_size < 1``.
     """
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; it must be at least 1")
@@ -96,10 +96,10 @@ def measure(
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    add_flag(parser, "--model-path", required=True, help="checkpoint")
+    add_flag(parser, "--model-path", required=True, help="checkpoint folder or hub name")
     add_flag(parser, "--data", required=True, help="annotation file")
-    add_flag(parser, "--image-folder", type=Path, help="folder of the pictures (default: the data's)")
-    add_flag(parser, "--batch-size", type=int, default=8)
+    add_flag(parser, "--image-folder", type=Path, help="folder of the images (default: the annotation file's folder)")
+    add_flag(parser, "--batch-size", type=int, default=8, help="conversations per batch; does not change the result")
     add_flag(parser, "--conv-mode", help="prompt template (default: the one the checkpoint was tuned with)")
     add_flag(parser, "--out", type=Path, required=True, help="output file (JSON)")
     add_device_flags(parser)
@@ -118,7 +118,10 @@ def main() -> None:
     )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(asdict(found)) + "\n")
-    print(f"{found.cross_entropy:.4f} nats a token, {found.greedy:.1f} % of {found.conversations} conversations greedy")
+    print(
+        f"{found.cross_entropy:.4f} nats per token; greedy decoding gives the whole answer in {found.greedy:.1f}% of "
+        f"{found.conversations} conversations"
+    )
 
 
 if __name__ == "__main__":

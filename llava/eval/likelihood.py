@@ -1,4 +1,4 @@
-"""How likely a model finds given answers: multiple choice without generation."""
+"""The likelihood of given answers, for multiple choice without generation."""
 
 from collections.abc import Sequence
 
@@ -16,19 +16,19 @@ from llava.model.protocol import VisionLanguageModel
 def answer_losses(
     model: VisionLanguageModel, samples: Sequence[TokenizedSample], pixels: Tensor | None
 ) -> list[tuple[float, bool]]:
-    """Mean negative log-likelihood of each sample's targets, and whether they are what greedy decoding gives.
+    """Mean negative log-likelihood of each sample's targets, and whether greedy decoding would give them.
 
     Args:
         model: A vision-language model in evaluation mode.
         samples: Tokenised conversations, each with at least one target.
-        pixels: Pixel values ``[N, 3, H, W]`` of all pictures in reading order, or None.
+        pixels: Pixel values ``[N, 3, H, W]`` of all images in reading order, or None.
 
     Returns:
-        For each sample the loss in nats per target token, its end of turn included, and True if every target
-        is the most likely token at its place.
+        For each sample, the loss in nats per target token (including the end of turn), and whether every target is
+        the most likely token at its position.
     """
     home = model.get_input_embeddings().weight
-    # The padding id is of no consequence: the mask comes from the lengths.
+    # Any padding id will do: the mask comes from the lengths.
     ids = pad_sequence([sample.input_ids for sample in samples], batch_first=True)
     labels = pad_sequence([sample.labels for sample in samples], batch_first=True, padding_value=IGNORE_INDEX)
     mask = pad_sequence([torch.ones_like(sample.input_ids) for sample in samples], batch_first=True)

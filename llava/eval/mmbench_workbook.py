@@ -1,4 +1,4 @@
-"""The workbook that MMBench's server takes: the table without pictures, with a column of predictions."""
+"""The workbook for MMBench's server: the table without images, with a column of predictions."""
 
 import importlib.util
 import re
@@ -16,9 +16,10 @@ _NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 def write_workbook(questions: Sequence[Question], texts: Sequence[str | None], folder: Path) -> str:
-    """Write the workbook into ``folder`` and say where; without openpyxl, say how to get it.
+    """Write the workbook into ``folder``, one row per question; a missing answer becomes an empty prediction.
 
-    Every question becomes a row; a missing answer an empty prediction.
+    Returns:
+        Where it was written or, if openpyxl is missing, how to install it.
     """
     if importlib.util.find_spec("openpyxl") is None:
         return f"{FILE_NAME} not written: openpyxl is not installed (pip install 'align-ti[eval]')"

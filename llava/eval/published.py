@@ -1,4 +1,4 @@
-"""The paper's own scores, to stand beside ours."""
+"""The paper's published scores, for comparison."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""A question file of one's own, in LLaVA's form: JSON lines with ``question_id``, ``text`` and perhaps ``image``."""
+"""Your own question file in LLaVA's format: JSON lines with ``question_id``, ``text`` and optionally ``image``."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from llava.eval.records import with_keys
 from llava.inference.question import Picture, Question
 
 SHOWN = 5
-"""How many missing pictures an error names."""
+"""Number of missing images that an error names."""
 
 
 def read_questions(path: Path, image_folder: Path | None = None) -> list[Question]:
@@ -17,10 +17,10 @@ def read_questions(path: Path, image_folder: Path | None = None) -> list[Questio
 
     Args:
         path: The question file.
-        image_folder: Folder that picture paths are relative to; the question file's folder if absent.
+        image_folder: Folder that image paths are relative to; the question file's folder by default.
 
     Raises:
-        InputError: No such file, a malformed line, an id that occurred before, or a picture that is not there; the
+        InputError: The file does not exist, a line is malformed, an id is used twice, or an image does not exist; the
             message names the line.
     """
     try:
@@ -47,11 +47,11 @@ def read_questions(path: Path, image_folder: Path | None = None) -> list[Questio
             missing.append(f"line {number}: {question.picture.name}")
         questions.append(question)
     if not questions:
-        raise InputError(f"{path} has no questions; expected JSON lines with question_id, text and, if any, image")
+        raise InputError(f"{path} has no questions; expected JSON lines with question_id, text and optionally image")
     if missing:
         more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
         raise InputError(
-            f"{path}: {len(missing):,} of {len(questions):,} questions name a picture that does not exist "
+            f"{path}: {len(missing):,} of {len(questions):,} questions name an image that does not exist "
             f"({'; '.join(missing[:SHOWN])}{more}); paths are relative to --image-folder"
         )
     return with_keys(questions)
@@ -61,7 +61,7 @@ def _question(line: str, where: str, folder: Path) -> Question:
     try:
         row: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error}); expected one object a line") from None
+        raise InputError(f"{where}: not valid JSON ({error}); expected one object per line") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected an object with question_id and text, found {line[:80]!r}")
     lacking = [name for name in ("question_id", "text") if name not in row]
@@ -73,5 +73,5 @@ def _question(line: str, where: str, folder: Path) -> Question:
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where}: text is {text!r}, expected a question")
     if image is not None and not isinstance(image, str):
-        raise InputError(f"{where}: image is {image!r}, expected the path of one picture")
+        raise InputError(f"{where}: image is {image!r}, expected the path of one image")
     return Question(name, text, Picture.file(folder / image) if image else None)

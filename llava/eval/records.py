@@ -1,4 +1,4 @@
-"""Answers of a benchmark, and how they are matched with its questions."""
+"""Answers to a benchmark, and matching them with its questions."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,18 +10,18 @@ from llava.errors import InputError
 from llava.inference.question import Question
 
 VERY_LONG = 500
-"""Answers of more characters than this are reported: short answers were asked for."""
+"""Answers with more characters than this are reported, since the prompts ask for short ones."""
 
 EXAMPLES = 5
-"""How many question keys are named for each kind of malformed answer."""
+"""Number of question keys that are named for each kind of malformed answer."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """One line of an answers file, with LLaVA's keys.
 
-    ``metadata`` holds ``key`` (of the question), ``settings`` (what it was made with) and ``finish``
-    (``stop``, or ``length`` at the limit of new tokens); answers of other programs may leave it empty.
+    ``metadata`` holds ``key`` (the question's key), ``settings`` (an id of the settings) and ``finish`` (``stop``, or
+    ``length`` if the answer reached the token limit). Answers of other programs may leave it empty.
     """
 
     question_id: str | int
@@ -40,8 +40,9 @@ class Answer:
 class Matched:
     """Answers brought into the order of the questions.
 
-    ``texts[i]`` answers question ``i`` and is None where no answer was found; ``report`` counts what is
-    unusual.
+    Attributes:
+        texts: The answer to each question, None where there is none.
+        report: Counts of missing, empty and otherwise unusual answers.
     """
 
     texts: list[str | None]
@@ -63,7 +64,7 @@ def subset(questions: Sequence[Question], limit: int | None) -> list[Question]:
     """About ``limit`` questions spread evenly over the file, groups kept whole, in the file's order.
 
     Raises:
-        InputError: A limit below 1.
+        InputError: ``limit`` is below 1.
     """
     if limit is None or limit >= len(questions):
         return list(questions)
@@ -82,7 +83,7 @@ def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> lis
     """Part ``chunk_idx`` of ``num_chunks`` contiguous parts whose sizes differ by at most one.
 
     Raises:
-        InputError: No such part.
+        InputError: There is no such part.
     """
     if num_chunks < 1 or not 0 <= chunk_idx < num_chunks:
         raise InputError(
@@ -93,11 +94,11 @@ def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> lis
 
 
 def match_answers(questions: Sequence[Question], answers: Sequence[Answer]) -> Matched:
-    """Bring answers into the questions' order and count what is malformed.
+    """Bring answers into the questions' order and count malformed ones.
 
-    An answer is matched by the key in its metadata, else by id and prompt, else by id alone where only one
-    question has it. Of several answers to a question the last counts, as in the published tools, which read
-    them into a dictionary.
+    An answer is matched by the key in its metadata, else by id and prompt, else by id alone if only one question has
+    that id. If a question has several answers the last one counts, as in the published tools, which read answers into
+    a dictionary.
     """
     by_key = {question.key: index for index, question in enumerate(questions)}
     by_prompt: dict[tuple[str, str], int] = {}
@@ -159,7 +160,7 @@ def _report(questions: Sequence[Question], texts: Sequence[str | None], last: di
 
 
 def _words(text: str) -> str:
-    """A prompt without image markers and with plain spacing: programs differ in what they write down."""
+    """A prompt without image markers and with single spaces, since programs record prompts differently."""
     return " ".join(text.replace("<image>", " ").split())
 
 
@@ -167,7 +168,7 @@ def parse_answer(line: str, where: str) -> Answer:
     """An answer from a line of an answers file.
 
     Raises:
-        InputError: Not a JSON object with ``question_id`` and ``text``; the message begins with ``where``.
+        InputError: The line is not a JSON object with ``question_id`` and ``text``; the message begins with ``where``.
     """
     try:
         row = json.loads(line)
@@ -187,7 +188,7 @@ def parse_answer(line: str, where: str) -> Answer:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """All answers of a file; a last line cut short by a kill is left out.
+    """All answers of a file, except an incomplete last line of a killed process.
 
     Raises:
         InputError: The file is missing, or a line before the last is malformed.

@@ -1,6 +1,6 @@
 """The benchmarks, in the order of the paper's table.
 
-A new one is a file in ``llava/eval/benchmarks`` that ends in a :class:`Benchmark`, and a line here.
+To add one, define a :class:`Benchmark` in a new file in ``llava/eval/benchmarks`` and list it here.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def select(names: str) -> list[Benchmark]:
     """Benchmarks by comma-separated names; ``all`` means the whole table.
 
     Raises:
-        InputError: An unknown name.
+        InputError: A name is unknown.
     """
     if names == "all":
         return list(BENCHMARKS.values())

@@ -1,10 +1,11 @@
-"""Evaluate a checkpoint on one benchmark or on all.
+"""Evaluate a checkpoint on one or more benchmarks.
 
     python -m llava.eval.run --benchmark all --model-path CHECKPOINT \\
         --eval-root playground/data/eval --output-dir RUN
 
-With several processes (one a GPU), start each with ``--stage generate --num-chunks N --chunk-idx I``, and
-then one with ``--stage score --num-chunks N``; ``scripts/eval`` does so. A killed run goes on where it was.
+With several processes (one per GPU), start each with ``--stage generate --num-chunks N --chunk-idx I``, and then one
+with ``--stage score --num-chunks N``; ``scripts/eval`` does this. Running the same command again continues a killed
+run.
 """
 
 import argparse
@@ -23,26 +24,26 @@ logger = logging.getLogger("llava.eval")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line; every flag may be written with dashes or underscores."""
+    """Parse the command line; every flag may be written with dashes or underscores."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
 
     flag = partial(add_flag, parser)
-    flag("--benchmark", default="all", help=f"all, or names separated by commas: {', '.join(BENCHMARKS)}")
+    flag("--benchmark", default="all", help=f"all, or names separated by commas, of {', '.join(BENCHMARKS)}")
     flag("--model-path", help="checkpoint folder or hub name")
     flag("--model-base", help="language model that a projector-only checkpoint belongs to")
     flag("--eval-root", type=Path, required=True, help="folder with one folder per benchmark")
-    flag("--output-dir", type=Path, required=True, help="output folder of answers and scores")
+    flag("--output-dir", type=Path, required=True, help="output folder for answers and scores")
     flag("--conv-mode", help="prompt template (default: the one the checkpoint was tuned with)")
     flag("--batch-size", type=int, default=8, help="questions per batch; does not change the answers")
-    flag("--max-new-tokens", type=int, help="limit on an answer's tokens (default: the benchmark's own)")
-    flag("--limit", type=int, help="ask about this many questions, spread over the benchmark")
+    flag("--max-new-tokens", type=int, help="maximum answer length in tokens (default: the benchmark's own)")
+    flag("--limit", type=int, help="use only about this many questions, spread over the benchmark")
     add_device_flags(parser)
     flag("--attn-implementation", help="as in transformers")
     flag("--num-chunks", type=int, default=1, help="number of processes that share the questions")
     flag("--chunk-idx", type=int, default=0, help="which of them this is, from 0")
-    flag("--stage", choices=("all", "generate", "score"), default="all", help="what to do")
+    flag("--stage", choices=("all", "generate", "score"), default="all", help="generate answers, score them, or both")
     flag(
         "--answers-file",
         type=Path,
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.answers_file is not None:
         return _score_file(arguments.answers_file, tasks, options)
     if not arguments.model_path:
-        raise InputError("--model-path is missing: give a checkpoint, or answers with --answers-file")
+        raise InputError("--model-path is missing: give a checkpoint, or existing answers with --answers-file")
     if arguments.stage == "all" and options.num_chunks > 1:
         raise InputError(
             f"--num-chunks {options.num_chunks} needs --stage generate for every chunk and then --stage score once"
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _score_file(path: Path, tasks: list[Task], options: EvalOptions) -> None:
     if len(tasks) != 1:
-        raise InputError("--answers-file belongs to one benchmark: name it with --benchmark")
+        raise InputError("--answers-file needs exactly one benchmark: name it with --benchmark")
     answers = read_answers(path)
     target = options.output_dir / f"{tasks[0].benchmark.name}.json"
     if target.exists() and not options.overwrite:

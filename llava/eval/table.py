@@ -1,9 +1,8 @@
-"""The paper's table from the scores of runs.
+"""Print the paper's table from the scores of runs.
 
     python -m llava.eval.table RUN [NAME=RUN ...] [--published] [--format text|markdown|latex]
 
-A RUN is a folder that ``llava.eval.run`` wrote, a ``scores.json``, or a JSON file that maps model names to
-scores.
+A RUN is an output folder of ``llava.eval.run``, a ``scores.json``, or a JSON file that maps model names to scores.
 """
 
 import argparse
@@ -23,20 +22,20 @@ HEADINGS = ("Model", *COLUMNS, "Avg")
 
 @dataclass(frozen=True)
 class Row:
-    """A model's scores by benchmark name; absent where it was not evaluated."""
+    """A model's scores by benchmark name, for the benchmarks it was evaluated on."""
 
     name: str
     scores: Mapping[str, float]
 
     @property
     def average(self) -> float | None:
-        """The mean of the six columns, or None if one is absent."""
+        """The mean over the six benchmarks, or None if one is missing."""
         if any(name not in self.scores for name in BENCHMARKS):
             return None
         return sum(self.scores[name] for name in BENCHMARKS) / len(BENCHMARKS)
 
     def cells(self) -> list[str]:
-        """The row as text, one decimal, a dash for what is absent."""
+        """The row's cells as text: one decimal, a dash for a missing score."""
         values = [*(self.scores.get(name) for name in BENCHMARKS), self.average]
         return [self.name, *("-" if value is None else f"{value:.1f}" for value in values)]
 
@@ -45,7 +44,7 @@ def read_rows(run: str) -> list[Row]:
     """Rows of one command-line argument, ``PATH`` or ``NAME=PATH``.
 
     Raises:
-        InputError: No scores there, or a file of another kind.
+        InputError: There are no scores, or the file has another format.
     """
     name, separator, rest = run.partition("=")
     path = Path(rest if separator else run)
@@ -53,7 +52,7 @@ def read_rows(run: str) -> list[Row]:
     if path.is_dir():
         return [Row(label, _scores_of_folder(path))]
     if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a folder that llava.eval.run wrote, or a JSON file")
+        raise InputError(f"{path} does not exist; expected an output folder of llava.eval.run, or a JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -72,7 +71,7 @@ def _scores_of_folder(folder: Path) -> dict[str, float]:
     if not scores and (folder / SCORES_FILE).is_file():
         return _checked(json.loads((folder / SCORES_FILE).read_text(encoding="utf-8")), folder / SCORES_FILE)
     if not scores:
-        raise InputError(f"{folder} holds no scores; run llava.eval.run with --output-dir {folder} first")
+        raise InputError(f"{folder} contains no scores; run llava.eval.run with --output-dir {folder} first")
     return scores
 
 
@@ -88,7 +87,7 @@ def _checked(scores: object, path: Path) -> dict[str, float]:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """Aligned columns."""
+    """The table as plain text with aligned columns."""
     table = [list(HEADINGS), *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
     lines = [
@@ -100,14 +99,14 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table."""
+    """The table in Markdown."""
     lines = [list(HEADINGS), ["---", *["---:"] * (len(HEADINGS) - 1)]]
     lines += [[cell.replace("|", "\\|") for cell in row.cells()] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def as_latex(rows: Sequence[Row]) -> str:
-    """A ``tabular`` with booktabs rules."""
+    """The table as a LaTeX ``tabular`` with booktabs rules."""
     lines = [" & ".join(HEADINGS) + r" \\", r"\midrule"]
     lines += [" & ".join(_escape(cell) for cell in row.cells()) + r" \\" for row in rows]
     begin = r"\begin{tabular}{l" + "c" * (len(HEADINGS) - 1) + "}"

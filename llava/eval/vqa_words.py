@@ -1,13 +1,13 @@
-"""The answer normalisation that VQA accuracy is defined on, as the M4C evaluator applies it to TextVQA.
+"""Answer normalisation for VQA accuracy, as the M4C evaluator applies it to TextVQA.
 
-The rules are those of the published evaluator, its peculiarities included, since they move scores:
+The rules are those of the published evaluator, including its peculiarities, since they change scores:
 
-* commas and question marks go first, and ``'s`` becomes a word of its own;
-* a punctuation mark is deleted if it stands next to a space anywhere in the answer, else it becomes a space;
-* a full stop is deleted unless a digit follows it; only the first 32 are (the evaluator passes a regex flag
-  of that value where the number of replacements is expected);
-* number words to ten become digits ("none" becomes 0), articles are dropped, and contractions get their
-  apostrophe back.
+* commas and question marks are deleted first, and ``'s`` becomes a separate word;
+* a punctuation mark is deleted if it is next to a space anywhere in the answer, otherwise it becomes a space;
+* a full stop is deleted unless a digit follows it, but only the first 32 are (the evaluator passes a regex flag of
+  that value where the number of replacements is expected);
+* number words up to ten become digits ("none" becomes 0), articles are dropped, and apostrophes of contractions are
+  restored.
 """
 
 import re
@@ -31,11 +31,11 @@ _CONTRACTED = """
     y'all'd've you'd you'd've you'll you're you've
 """.split()
 _IRREGULAR = {"somebody'd": "somebodyd"}
-"""The published table has this one the wrong way round."""
+"""The published table has this one reversed."""
 
 
 def _contractions() -> dict[str, str]:
-    """Every contraction with one of its apostrophes left out, to the full form."""
+    """Map from every contraction with one of its apostrophes missing to the full form."""
     table = dict(_IRREGULAR)
     for word in _CONTRACTED:
         for position in (index for index, letter in enumerate(word) if letter == "'"):
@@ -47,7 +47,7 @@ _CONTRACTIONS = _contractions()
 
 
 def normalise(answer: str) -> str:
-    """An answer in the form in which answers are compared."""
+    """Normalise an answer for comparison."""
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     text = text.replace("\n", " ").replace("\t", " ").strip()
     text = _strip_punctuation(text)

@@ -1,1 +1,1 @@
-"""The six benchmarks, one file each: how its files are read, and its scorer."""
+"""The six benchmarks, one file each, with a loader and a scorer."""

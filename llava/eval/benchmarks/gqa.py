@@ -1,7 +1,6 @@
-"""GQA, test-dev balanced: exact match, by type of question.
+"""GQA, test-dev balanced: exact match, also by question type.
 
-Follows GQA's evaluation script after LLaVA's conversion of answers (lower case, full stops at the end
-removed).
+Follows GQA's evaluation script after LLaVA's conversion of answers (lower case, trailing full stops removed).
 """
 
 from collections import defaultdict
@@ -51,21 +50,21 @@ def load(folder: Path, question_file: Path) -> list[Question]:
 
 
 def prediction(text: str) -> str:
-    """What is compared with the annotated answer."""
+    """The part of an answer that is compared with the annotated answer."""
     return text.rstrip(".").lower()
 
 
 def steps(question: dict[str, Any]) -> int:
-    """Reasoning steps, not counting those that end every program (exist, and asking for a name)."""
+    """Number of reasoning steps, not counting those that end every program (``exist`` and queries for a name)."""
     last = ("exist", "query: name", "choose name")
     described = [f"{step['operation']}: {step['argument']}" for step in question.get("semantic", [])]
     return sum(not any(name in step for name in last) for step in described)
 
 
 def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
-    """Share of exact matches over balanced questions; a missing answer is wrong.
+    """Percentage of exact matches over balanced questions; a missing answer is wrong.
 
-    Breakdowns: binary and open, structural and semantic type, words of the question, steps of its program.
+    Breakdowns: binary and open, structural and semantic type, number of words, number of reasoning steps.
     """
     hits: list[bool] = []
     parts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))

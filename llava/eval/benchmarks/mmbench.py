@@ -1,9 +1,8 @@
 """MMBench (English, dev): multiple choice, each question asked again with its options rotated.
 
-The rotations are rows of the table with the same index modulo a million. The circular accuracy counts a
-question only if all its rotations are right; it is what MMBench's server reports. The server reads free-form
-answers with the help of a language model; here they are read by rules, which makes no difference for answers
-of one letter.
+The rotations of a question are rows of the table with the same index modulo a million. The circular accuracy, which
+MMBench's server reports, counts a question only if all its rotations are answered correctly. The server uses a language
+model to read free-form answers; here they are read by rules, which makes no difference for single-letter answers.
 """
 
 from collections import defaultdict
@@ -22,11 +21,10 @@ _MARKS = ".()[],:;!*#{}"
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
-    """Questions with ``gold`` the right letter (None in a table without answers) and ``info`` the other
-    columns.
+    """Questions; ``gold`` is the correct letter (None in a table without answers), ``info`` holds the other columns.
 
     Raises:
-        InputError: Not a table with MMBench's columns, or a row without a picture.
+        InputError: The file is not a table with MMBench's columns, or a row has no image.
     """
     rows = read_table(question_file)
     pictures = {str(row["index"]): row["image"] for row in rows}
@@ -34,7 +32,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     for row in rows:
         options = choices(row)
         data = row["image"]
-        if data in pictures and data != pictures[data]:  # a rotation may name the row that holds the picture
+        if data in pictures and data != pictures[data]:  # a rotation may name the row that holds the image
             data = pictures[data]
         if not data:
             raise InputError(f"{question_file}: row with index {row['index']} has no image")
@@ -65,10 +63,10 @@ def load(folder: Path, question_file: Path) -> list[Question]:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Rows of a tab-separated table as text; empty cells and pandas' spellings of "no value" become "".
+    """Rows of a tab-separated table as text; empty cells and what pandas reads as missing values become "".
 
     Raises:
-        InputError: Not a table, or without MMBench's columns.
+        InputError: The file is not a table, or lacks one of MMBench's columns.
     """
     import pandas
 
@@ -86,7 +84,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def choices(row: dict[str, Any]) -> dict[str, str]:
-    """Options by letter, up to the first that is empty, "nan" or "none"."""
+    """Options by letter, up to the first one that is empty, "nan" or "none"."""
     options: dict[str, str] = {}
     for name in LETTERS:
         if str(row.get(name) or "").lower() in ("", "nan", "none"):
@@ -96,9 +94,9 @@ def choices(row: dict[str, Any]) -> dict[str, str]:
 
 
 def letter(text: str, options: dict[str, str]) -> str | None:
-    """The one option that an answer names, by its letter or else by its text; None if it is none or several.
+    """The option that an answer names, by letter or else by text; None if it names none or several.
 
-    A bare "A" in a text of more than three words is an article and not an option; "A." is an option.
+    A bare "A" in an answer of more than three words is taken as the article, not as an option; "A." is an option.
     """
     words = text.split()
     bare = {word for word in words if word in options}
@@ -113,12 +111,12 @@ def letter(text: str, options: dict[str, str]) -> str | None:
 
 
 def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
-    """Circular accuracy; the metrics hold the plain one (unrotated questions) and that over all rows as well.
+    """Circular accuracy; the metrics also have the accuracy over unrotated questions and over all rows.
 
-    Without answers in the table (a test split) nothing can be scored: value 0 and a note.
+    If the table has no answers (a test split) nothing can be scored: the value is 0, with a note.
     """
     if all(question.gold is None for question in questions):
-        return Score(0.0, {"note": "the table has no answers: send the workbook to MMBench's server"})
+        return Score(0.0, {"note": "the table has no answers: submit the workbook to MMBench's server"})
     hits: dict[str, list[bool]] = defaultdict(list)
     categories: dict[str, dict[str, str]] = {"category": {}, "l2-category": {}}
     plain, unread = [], 0

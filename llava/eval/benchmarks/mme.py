@@ -1,7 +1,7 @@
-"""MME: yes/no questions, two about each picture; accuracy and accuracy+ (both right) for each subtask.
+"""MME: yes/no questions, two per image; accuracy and accuracy+ (both answers correct) for each subtask.
 
-Reading of answers and scores follow MME's calculation script; the expected answers are read from the
-release's text files, as LLaVA's conversion does.
+Answers are read and scored as in MME's calculation script. The expected answers come from the release's text files, as
+in LLaVA's conversion.
 """
 
 from collections import defaultdict
@@ -32,11 +32,11 @@ YES_NO = "Please answer yes or no."
 
 RELEASE = "MME_Benchmark_release_version"
 PLACES = (f"{RELEASE}/MME_Benchmark", RELEASE, "images/MME_Benchmark", "images")
-"""Folders that may hold the subtasks; the release's archive has a folder of its own around them."""
+"""Folders that may contain the subtasks; the release's archive puts them into a folder of its own."""
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
-    """Questions with ``gold`` "yes" or "no"; ``category`` is the subtask and ``group`` the picture.
+    """Questions with ``gold`` "yes" or "no"; ``category`` is the subtask and ``group`` the image.
 
     Raises:
         InputError: A file is missing or malformed, or the release has no such question.
@@ -71,12 +71,12 @@ def load(folder: Path, question_file: Path) -> list[Question]:
 
 
 def _wording(text: str) -> str:
-    """A question without the instructions on how to answer, and with plain spacing."""
+    """A question without the instructions on how to answer, with single spaces."""
     return " ".join(text.replace(SHORT_ANSWER, " ").replace(YES_NO, " ").split())
 
 
 def _release_answers(folder: Path, stem: str) -> dict[str, str]:
-    """Question to answer of one picture; some subtasks keep their texts in a folder of their own."""
+    """Map from the questions about one image to their answers; some subtasks keep these texts in a separate folder."""
     path = first_existing(folder, (f"questions_answers_YN/{stem}.txt", f"{stem}.txt"), "answers of MME")
     found = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -90,16 +90,16 @@ def _release_answers(folder: Path, stem: str) -> dict[str, str]:
 
 
 def prediction(text: str) -> str:
-    """ "yes" or "no" if the first four characters contain it (yes is looked for first), else "other"."""
+    """ "yes" or "no" if the first four characters contain it ("yes" takes precedence), else "other"."""
     beginning = text.lower()[:4]
     return "yes" if "yes" in beginning else "no" if "no" in beginning else "other"
 
 
 def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
-    """Perception as a percentage of its highest score, which is perception/20 with all ten subtasks.
+    """Perception score as a percentage of its maximum, which is perception/20 with all ten subtasks.
 
-    The metrics hold each subtask, the sums for perception and cognition with their highest scores, and the
-    share of the highest score for the subtasks present (fewer in a partial run). A missing answer is wrong.
+    The metrics have each subtask, the sums for perception and cognition with their maxima, and the percentage of the
+    maximum over the subtasks present (fewer in a partial run). A missing answer is wrong.
     """
     pictures: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     other = 0
@@ -119,7 +119,7 @@ def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
 
 
 def _subtask(pictures: list[list[bool]]) -> dict[str, float]:
-    """Accuracy over questions and accuracy+ over pairs of questions about one picture, in percent."""
+    """Accuracy over questions and accuracy+ over pairs of questions about one image, in percent."""
     hits = [hit for picture in pictures for hit in picture]
     pairs = [picture[start : start + 2] for picture in pictures for start in range(0, len(picture), 2)]
     accuracy, plus = percent(sum(hits), len(hits)), percent(sum(all(pair) for pair in pairs), len(pairs))

@@ -1,6 +1,6 @@
-"""POPE: is there such an object in the picture? Accuracy, precision, recall and F1 for each kind of negative.
+"""POPE: is there such an object in the image? Accuracy, precision, recall and F1 for each kind of negatives.
 
-The reading of answers follows POPE's evaluation script in the form that LLaVA uses.
+Answers are read as in POPE's evaluation script, in LLaVA's version.
 """
 
 from collections import defaultdict
@@ -31,7 +31,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
     """Questions with ``gold`` "yes" or "no"; labels are read from ``coco/coco_pope_{category}.json``.
 
     Raises:
-        InputError: A file is missing or malformed, or labels and questions do not fit.
+        InputError: A file is missing or malformed, or labels and questions do not match.
     """
     labels_folder = first_existing(folder, LABELS, "label folder of POPE")
     images = picture_folder(folder, PICTURES)
@@ -59,7 +59,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
 
 
 def _align(questions: list[Row], labels: list[Row], label_file: Path) -> list[str]:
-    """Labels in the questions' order: line by line where the pictures agree, else by picture and wording."""
+    """Labels in the questions' order: line by line if the images agree, else matched by image and wording."""
     if len(labels) == len(questions) and all(
         label.get("image", question["image"]) == question["image"]
         for label, question in zip(labels, questions, strict=True)
@@ -79,7 +79,7 @@ def _align(questions: list[Row], labels: list[Row], label_file: Path) -> list[st
 
 
 def says_no(text: str) -> bool:
-    """Whether an answer counts as "no": the first sentence has the word No, no or not; all else is "yes"."""
+    """Whether an answer counts as "no": its first sentence has the word No, no or not. All others count as "yes"."""
     words = text.split(".")[0].replace(",", "").split(" ")
     return any(word in words for word in ("No", "no", "not"))
 
@@ -99,7 +99,7 @@ class Confusion:
         setattr(self, name, getattr(self, name) + 1)
 
     def metrics(self) -> dict[str, float]:
-        """All in percent; 0 where the published script would divide by zero."""
+        """All metrics in percent; 0 where the published script would divide by zero."""
         total = self.tp + self.fp + self.tn + self.fn
         precision = percent(self.tp, self.tp + self.fp)
         recall = percent(self.tp, self.tp + self.fn)
@@ -114,7 +114,7 @@ class Confusion:
 
 
 def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
-    """Mean F1 over the categories, with all figures of each; a missing answer is wrong."""
+    """Mean F1 over the categories, with all metrics of each; a missing answer is wrong."""
     confusions: dict[str, Confusion] = defaultdict(Confusion)
     for question, text in zip(questions, texts, strict=True):
         is_yes = question.gold != "no"

@@ -1,8 +1,7 @@
-"""ScienceQA, test split: the option's letter; accuracy over all questions and over those with a picture.
+"""ScienceQA, test split: multiple choice; accuracy over all questions and over those with an image.
 
-Reading of answers follows LLaVA's evaluation script, the groups of questions ScienceQA's own. The paper's
-authors prompt this benchmark with template ``v1``; its prompt for one turn is the same text as that of
-``qwen``.
+Answers are read as in LLaVA's evaluation script; the groups of questions are ScienceQA's own. The paper's authors
+prompt this benchmark with template ``v1``, whose prompt for a single turn is the same text as that of ``qwen``.
 """
 
 import re
@@ -34,7 +33,7 @@ _DECORATED = re.compile(r"\(?([A-E])[).:]?(?:\s|$)")
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
-    """Questions with ``gold`` the index of the right choice and ``info`` the problem's annotation.
+    """Questions; ``gold`` is the index of the correct choice, ``info`` the problem's annotation.
 
     Raises:
         InputError: A file is missing or malformed, or a question is not in the annotation.
@@ -74,8 +73,8 @@ def load(folder: Path, question_file: Path) -> list[Question]:
 def letter(text: str) -> str | None:
     """The option's letter as LLaVA's script reads it, or None.
 
-    Accepted are the letter alone, a text that begins with letter, full stop and space, and "The answer is X"
-    with any character after it, exactly once. A letter with only a full stop is not.
+    Accepted are the letter alone, a text that begins with a letter, a full stop and a space, and exactly one "The
+    answer is X" followed by any character. A letter followed only by a full stop is not accepted.
     """
     if len(text) == 1 and text in LETTERS:
         return text
@@ -86,17 +85,17 @@ def letter(text: str) -> str | None:
 
 
 def lenient_letter(text: str) -> str | None:
-    """As :func:`letter`, and also "A.", "(A)", "A)" and "A: ..." and these after "The answer is"."""
+    """Like :func:`letter`, but also accepts "A.", "(A)", "A)" and "A: ...", alone or after "The answer is"."""
     match = _DECORATED.match(text.strip().removeprefix("The answer is "))
     return letter(text) or (match[1] if match else None)
 
 
 def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
-    """Accuracy over the questions with a picture; missing and unreadable answers are wrong.
+    """Accuracy over the questions with an image; missing and unreadable answers are wrong.
 
-    The metrics hold both accuracies, read strictly (as published) and leniently, and ScienceQA's groups:
-    subject (NAT, SOC, LAN), context (TXT: has a hint, IMG: has a picture, NO: neither) and grade (G1-6,
-    G7-12).
+    The metrics have the accuracy over all questions and over those with an image, each with answers read strictly (as
+    published) and leniently, and ScienceQA's groups: subject (NAT, SOC, LAN), context (TXT: has a hint, IMG: has an
+    image, NO: neither) and grade (G1-6, G7-12).
     """
     hits: dict[str, list[bool]] = defaultdict(list)
     groups: dict[str, list[bool]] = defaultdict(list)
@@ -121,7 +120,7 @@ def score(questions: Sequence[Question], texts: Sequence[str | None]) -> Score:
 
 
 def _choice(option: str | None, choices: int) -> int | None:
-    """Index of a letter, if the question has that many choices."""
+    """Index of an option's letter, or None if the question has fewer choices."""
     index = LETTERS.find(option) if option else -1
     return index if 0 <= index < choices else None
 

@@ -1,5 +1,4 @@
-"""TextVQA, validation split: VQA accuracy over ten people's answers, with the M4C evaluator's
-normalisation."""
+"""TextVQA, validation split: VQA accuracy against ten annotators' answers, normalised as by the M4C evaluator."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from llava.inference.question import Picture, Question
 
 PEOPLE = 10
 ENOUGH = 3
-"""As many of the others must agree for full marks."""
+"""Number of the other annotators that must agree for full marks."""
 
 OCR = "Reference OCR token:"
 ANNOTATION = "TextVQA_0.5.1_val.json"
@@ -22,7 +21,7 @@ PICTURES = ("train_images", "train_val_images/train_images", "images")
 
 
 def load(folder: Path, question_file: Path) -> list[Question]:
-    """Questions with ``gold`` the ten answers.
+    """Questions; ``gold`` holds the ten annotated answers.
 
     Raises:
         InputError: A file is missing or malformed, or a question is not annotated.
@@ -50,7 +49,7 @@ def load(folder: Path, question_file: Path) -> list[Question]:
 
 
 def wording(prompt: str) -> str:
-    """The annotated question inside a prompt with OCR tokens and instructions, in lower case."""
+    """The annotated question in a prompt with OCR tokens and instructions, in lower case."""
     if prompt.startswith("OCR tokens: "):
         found = re.search(r"Question: (.*?) Short answer:", prompt, re.DOTALL)
         return (found[1] if found else prompt).lower()
@@ -59,7 +58,7 @@ def wording(prompt: str) -> str:
 
 
 def accuracy(answer: str, people: Sequence[str]) -> float:
-    """Mean over the people left out of ``min(1, agreeing others / 3)``; 0 to 1."""
+    """VQA accuracy, 0 to 1: ``min(1, agreeing annotators / 3)``, averaged over leaving out one annotator at a time."""
     said = normalise(answer)
     agrees = [normalise(other) == said for other in people]
     if not any(agrees):

@@ -1,1 +1,1 @@
-"""Checkpoints as models of lmms-eval."""
+"""A plug-in for lmms-eval that evaluates LLaVA-style checkpoints."""

@@ -1,9 +1,9 @@
-"""Our checkpoints as a model of lmms-eval, which brings many more benchmarks than the paper's six.
+"""LLaVA-style checkpoints as a model of lmms-eval, which has many more benchmarks than the paper's six.
 
     python -m lmms_eval --model align_ti --model_args pretrained=CHECKPOINT --tasks mme --batch_size 8
 
-Prompts, pictures and greedy decoding are those of ``llava.eval``: the template is the one the checkpoint was tuned
-with, and answers do not depend on the batch size. Start it with ``accelerate launch`` to share the questions among
+Prompts, image processing and greedy decoding are those of ``llava.eval``: the template is the one the checkpoint was
+tuned with, and answers do not depend on the batch size. Use ``accelerate launch`` to distribute the questions over
 several GPUs.
 """
 
@@ -40,15 +40,15 @@ class AlignTI(lmms):
     Args:
         pretrained: Checkpoint folder or hub name.
         model_base: The language model that a projector-only checkpoint belongs to.
-        conv_template: Prompt template, instead of the checkpoint's own.
-        batch_size: Requests a batch; does not change the answers.
-        device: This process's own GPU if there is one, if absent.
-        dtype: ``auto`` for bfloat16 on a GPU and float32 on a CPU.
+        conv_template: Prompt template; the checkpoint's own by default.
+        batch_size: Requests per batch; does not change the answers.
+        device: Device; by default this process's GPU, or the CPU if there is none.
+        dtype: Dtype of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU.
         attn_implementation: As in transformers.
-        max_batch_size: Accepted since lmms-eval passes it; not used.
+        max_batch_size: Not used; accepted because lmms-eval passes it.
 
     Raises:
-        InputError: Not a checkpoint of ours, an unknown template, or a batch size that is not a number.
+        InputError: It is not a LLaVA-style checkpoint, the template is unknown, or the batch size is not a number.
     """
 
     is_simple = True
@@ -84,7 +84,7 @@ class AlignTI(lmms):
         self._warned_of_sampling = False
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Greedy answers, in the order of the requests; sampling that a task asks for is left out."""
+        """Greedy answers in the order of the requests; a task's sampling options are ignored with a warning."""
         asked = [request.args for request in requests]
         self._warn_of_sampling(options for _, options, *_ in asked)
         limits = [Limits.of(options) for _, options, *_ in asked]
@@ -101,11 +101,11 @@ class AlignTI(lmms):
         return answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[Any]:
-        """Loss of each given answer, and whether greedy decoding gives it.
+        """Loss of each given answer, and whether greedy decoding would give it.
 
-        lmms-eval chooses the answer of the smallest value: its models return the mean negative log-likelihood,
-        whatever the method's name says. Where it has ``GenerationResult`` the pairs come in that: 0.7.3 turns
-        bare tuples into text, and cannot score them then.
+        Despite the method's name, lmms-eval's models return the mean negative log-likelihood, and the answer with the
+        smallest value is chosen. The pairs are wrapped in ``GenerationResult`` where lmms-eval has it: version 0.7.3
+        turns plain tuples into text and then cannot score them.
         """
         asked = [request.args for request in requests]
         order = sorted(range(len(asked)), key=lambda index: len(asked[index][0]))
@@ -124,7 +124,7 @@ class AlignTI(lmms):
         Raises:
             InputError: Always.
         """
-        raise InputError("the align_ti model answers single questions; tasks of several rounds are not supported")
+        raise InputError("the align_ti model answers single questions; multi-round tasks are not supported")
 
     def _batch(self, asked: Sequence[tuple[Any, ...]]) -> Batch:
         """Prompts and pixel values of ``(context, options, doc_to_visual, doc_id, task, split)``."""
@@ -162,7 +162,7 @@ class AlignTI(lmms):
     def _warn_of_sampling(self, all_options: Iterable[Any]) -> None:
         if not self._warned_of_sampling and any(asks_for_sampling(options) for options in all_options):
             self._warned_of_sampling = True
-            logger.warning("the task asks for sampling or several beams; answers are greedy, as in our own evaluation")
+            logger.warning("the task asks for sampling or beam search; answers are greedy, as in llava.eval")
 
     def _progress(self, total: int) -> Any:
         return tqdm(total=total, desc="align_ti", unit="request", disable=self._rank != 0)

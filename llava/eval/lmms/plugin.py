@@ -1,7 +1,7 @@
-"""Tells lmms-eval that there is a model called ``align_ti``.
+"""Registers the model ``align_ti`` with lmms-eval.
 
-lmms-eval asks the entry points of group ``lmms_eval.models`` when it starts, so this module imports nothing heavy,
-and the model class only comes in when it is asked for.
+lmms-eval loads the entry points of group ``lmms_eval.models`` when it starts, so this module imports nothing heavy; the
+model class is imported only when it is used.
 """
 
 from typing import Any

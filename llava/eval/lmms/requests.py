@@ -1,6 +1,6 @@
-"""What lmms-eval asks, in our words: pictures, the human turn, and where an answer is cut.
+"""lmms-eval's requests converted to this package's form: images, the human turn and the limits of an answer.
 
-Nothing here needs lmms-eval itself; ``llava.eval.lmms.model`` is the model class that it loads.
+Nothing here imports lmms-eval; ``llava.eval.lmms.model`` has the model class that it loads.
 """
 
 import os
@@ -16,11 +16,11 @@ from llava.data.images import load_image
 from llava.errors import InputError
 
 DEFAULT_NEW_TOKENS = 1024
-"""Limit of an answer where the task names none, as in lmms-eval's own LLaVA model."""
+"""Default limit of an answer in tokens, as in lmms-eval's own LLaVA model."""
 
 BLANK_LINE = "\n\n"
-"""The stop string that lmms-eval gives to a task that names none. Answers are not cut at it: the model ends its
-own turns, and an answer of several paragraphs is one answer."""
+"""lmms-eval's default stop string. Answers are not cut at it: the model ends its own turns, and an answer may have
+several paragraphs."""
 
 
 @dataclass(frozen=True, order=True)
@@ -28,7 +28,7 @@ class Limits:
     """Where an answer ends, besides the model's own end of turn.
 
     Attributes:
-        max_new_tokens: Limit of the answer in tokens.
+        max_new_tokens: Maximum length of the answer in tokens.
         until: Strings at which the answer is cut.
     """
 
@@ -46,7 +46,7 @@ class Limits:
         )
 
     def cut(self, answer: str) -> str:
-        """The answer up to the first of the strings, stripped."""
+        """The answer up to the first of the stop strings, without surrounding white space."""
         for string in self.until:
             answer = answer.partition(string)[0]
         return answer.strip()
@@ -62,13 +62,13 @@ def asks_for_sampling(options: Mapping[str, Any]) -> bool:
 
 
 def pictures_of(visuals: Iterable[Any] | None) -> list[Image.Image]:
-    """The pictures of a document, as a task's ``doc_to_visual`` returns them.
+    """The images of a document, as a task's ``doc_to_visual`` returns them.
 
     Args:
-        visuals: PIL pictures or picture files; ``None`` alone or in between stands for no picture.
+        visuals: PIL images or image files. None, alone or as an item, stands for no image.
 
     Raises:
-        InputError: Something else, such as sound, or a file that is not a picture (a video).
+        InputError: An item is something else, such as audio, or a file that is not an image, such as a video.
     """
     pictures = []
     for visual in visuals or ():
@@ -77,31 +77,31 @@ def pictures_of(visuals: Iterable[Any] | None) -> list[Image.Image]:
         elif isinstance(visual, (str, os.PathLike)):
             pictures.append(load_image(visual))
         elif visual is not None:
-            raise InputError(f"a document comes with a {type(visual).__name__}; only pictures are supported")
+            raise InputError(f"a document comes with a {type(visual).__name__}; only images are supported")
     return pictures
 
 
 def human_turn(context: str, pictures: int, config: PreTrainedConfig) -> str:
-    """The human turn of a request, with a marker for each picture.
+    """The human turn of a request, with one marker per image.
 
-    Markers that the task has placed stay where they are; without any, they go to the front, each followed by
-    a newline, as in training and in our own evaluation.
+    Markers in the task's text stay where they are. If there are none, they are put in front, each followed by a
+    newline, as in training and in ``llava.eval``.
 
     Args:
         context: The task's text.
-        pictures: How many pictures come with it; without any, markers are dropped.
-        config: The model's config; its ``mm_use_im_start_end`` puts two more tokens around each marker.
+        pictures: Number of images; if 0, markers are removed.
+        config: The model's config; its ``mm_use_im_start_end`` puts a token before and after each marker.
 
     Raises:
-        InputError: The text has markers, but not as many as there are pictures.
+        InputError: The text has markers, but not one per image.
     """
     found = context.count(DEFAULT_IMAGE_TOKEN)
     if not pictures:
         return context.replace(DEFAULT_IMAGE_TOKEN, "")
     if found not in (0, pictures):
         raise InputError(
-            f"a document's text has {found} {DEFAULT_IMAGE_TOKEN} markers but {pictures} pictures come with it; "
-            "let the task place one for each picture, or none at all"
+            f"a document's text has {found} {DEFAULT_IMAGE_TOKEN} markers but {pictures} images come with it; "
+            "the task must place one marker per image, or none at all"
         )
     text = context if found else f"{DEFAULT_IMAGE_TOKEN}\n" * pictures + context
     if getattr(config, "mm_use_im_start_end", False):

@@ -90,7 +90,7 @@ def test_lines_are_llavas_and_in_the_files_order(ask, question_file, capsys):
     assert {row["model_id"] for row in rows} == {"llava-tiny"}
     assert len({row["answer_id"] for row in rows}) == 10
     said = capsys.readouterr().out
-    assert f"llava-tiny: 10 of 10 answers in {path}" in said and "cut at 6 tokens" in said
+    assert f"llava-tiny: 10 of 10 answers in {path}" in said and "cut off at 6 tokens" in said
 
 
 def test_answers_are_those_of_the_benchmark_evaluation(ask, eval_root, checkpoint, tmp_path):

@@ -58,7 +58,7 @@ def test_the_command_and_its_refusals(checkpoint, world, tmp_path, monkeypatch, 
     monkeypatch.setattr(sys, "argv", command)
     main()
     found = json.loads(out.read_text())
-    assert found["conversations"] == 24 and f"{found['cross_entropy']:.4f} nats a token" in capsys.readouterr().out
+    assert found["conversations"] == 24 and f"{found['cross_entropy']:.4f} nats per token" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*command, "--batch-size", "0"])
     with pytest.raises(InputError, match="--batch-size is 0"):
         main()

@@ -48,7 +48,7 @@ def test_pictures(tmp_path):
     assert pictures_of([picture, None, picture]) == [picture, picture]
     (loaded,) = pictures_of([str(tmp_path / "a.png")])
     assert loaded.mode == "RGB" and loaded.size == (4, 3)
-    with pytest.raises(InputError, match="dict; only pictures"):
+    with pytest.raises(InputError, match="dict; only images"):
         pictures_of([{"array": [], "sampling_rate": 16000}])
     (tmp_path / "a.mp4").write_bytes(b"not a picture")
     with pytest.raises(InputError, match="a.mp4"):
@@ -60,7 +60,7 @@ def test_markers():
     assert human_turn("Why <image>?", 0, PLAIN) == "Why ?"
     assert human_turn("Why?", 2, PLAIN) == "<image>\n<image>\nWhy?"
     assert human_turn("Is <image> like <image>?", 2, PLAIN) == "Is <image> like <image>?"
-    with pytest.raises(InputError, match="1 <image> markers but 2 pictures"):
+    with pytest.raises(InputError, match="1 <image> markers but 2 images"):
         human_turn("Is <image>?", 2, PLAIN)
 
 

@@ -43,13 +43,13 @@ GOOD = {"question_id": 1, "text": "What?"}
 @pytest.mark.parametrize(
     "line, message",
     [
-        ('{"question_id": 2, "te', r"questions.jsonl, line 2: not valid JSON .*one object a line"),
+        ('{"question_id": 2, "te', r"questions.jsonl, line 2: not valid JSON .*one object per line"),
         ("[1]", r"line 2: expected an object with question_id and text, found '\[1\]'"),
         ({"id": 2, "text": "?"}, "line 2: the question has no 'question_id'; it has id, text"),
         ({"question_id": 2}, "line 2: the question has no 'text'"),
         ({"question_id": 1.5, "text": "?"}, "line 2: question_id is 1.5, expected text or a whole number"),
         ({"question_id": 2, "text": " "}, "line 2: text is ' ', expected a question"),
-        ({"question_id": 2, "text": "?", "image": ["a.png"]}, "line 2: image is .*the path of one picture"),
+        ({"question_id": 2, "text": "?", "image": ["a.png"]}, "line 2: image is .*the path of one image"),
         ({"question_id": "1", "text": "?"}, "line 2: question_id '1' is also used in line 1; .*give every question"),
         ({"question_id": 2, "text": "?", "image": "b.png"}, r"1 of 2 questions .*\(line 2: .*b.png\).*--image-folder"),
     ],

@@ -210,7 +210,7 @@ def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
         ({"stage": "score"}, "no answers in"),
         ({"model_path": None}, "--model-path is missing"),
         ({"model_path": tmp_path / "nothing"}, "nothing"),
-        ({"answers_file": tmp_path / "x.jsonl"}, "--answers-file belongs to one benchmark"),
+        ({"answers_file": tmp_path / "x.jsonl"}, "--answers-file needs exactly one benchmark"),
     ):
         with pytest.raises(InputError, match=message):
             main(arguments(**flags))
@@ -219,7 +219,7 @@ def test_wrong_input(arguments, eval_root, checkpoint, tmp_path):
 def test_missing_pictures_are_found_before_the_model_is_loaded(arguments, eval_root, monkeypatch):
     (eval_root / "pope/val2014/COCO_1.jpg").unlink()
     monkeypatch.setattr("llava.model.builder.load_pretrained_model", None)
-    missing = "POPE: 6 of 12 questions have no picture; first missing: .*COCO_1.jpg; `python -m llava.prepare"
+    missing = "POPE: the images of 6 of 12 questions are missing; first missing: .*COCO_1.jpg; `python -m llava.prepare"
     with pytest.raises(InputError, match=missing):
         main(arguments())
 
@@ -235,7 +235,8 @@ def test_scoring_needs_no_pictures(arguments, eval_root, tmp_path):
     (tmp_path / "out/scores.json").unlink()
     main(arguments(stage="score"))
     assert (tmp_path / "out/scores.json").read_bytes() == before
-    with pytest.raises(InputError, match="GQA: 4 of 4 questions have no picture; first missing: .*gqa/data/images/n1"):
+    missing = "GQA: the images of 4 of 4 questions are missing; first missing: .*gqa/data/images/n1"
+    with pytest.raises(InputError, match=missing):
         main(arguments())
 
 

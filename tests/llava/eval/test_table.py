@@ -75,7 +75,7 @@ def test_wrong_input(tmp_path):
         main([])
     with pytest.raises(InputError, match="does not exist"):
         main([str(tmp_path / "none")])
-    with pytest.raises(InputError, match="holds no scores"):
+    with pytest.raises(InputError, match="contains no scores"):
         main([str(tmp_path)])
     path = tmp_path / "x.json"
     path.write_text("{")
