@@ -119,3 +119,18 @@ class MicroBatch:
     def samples(self, index: Tensor) -> Tensor:
         """The sample of each place, long ``[R]``; ``index`` is long ``[R]`` into ``[B * S]``."""
         return samples_of(index, self.inputs.visual_mask.shape[1], self.packing)
+
+    def by_sample(self, index: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Places in a table with a row for each sample, and its shape.
+
+        Args:
+            index: long ``[R]`` into ``[B * S]``.
+
+        Returns:
+            Long ``[R]`` into ``[samples * longest]``, and ``(samples, longest)``.
+        """
+        if self.packing is None:
+            samples, longest = self.inputs.visual_mask.shape
+            return index, (samples, longest)
+        sample, longest = self.samples(index), max(stop - start for start, stop in self.packing.spans)
+        return sample * longest + index - self.packing.bounds[sample], (len(self.packing.spans), longest)

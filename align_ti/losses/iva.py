@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from align_ti.losses.batch import Denominator, MicroBatch, Passes
+from align_ti.losses.drawn_rows import drawn_weights
 from align_ti.losses.loss import AttentionMap, LossConfig, Reads, RowLoss, factor
 from align_ti.losses.rows import WeightedRows
-from align_ti.settings import Rule, is_whole, one_of, setting
+from align_ti.settings import Rule, is_whole, one_of, setting, whole
 
 IVA_WEIGHTS = {"teacher": "teacher", "student": "student", "uniform": None, "teacher_mean": "teacher"}
 """Kinds of weights, and the model whose attention they use. ``uniform`` uses none; ``teacher_mean`` spreads the
@@ -36,6 +37,8 @@ class IVAConfig(LossConfig):
         layer: The layer ``l*`` of the model whose attention gives the weights; ``uniform`` needs none.
         weights: Where the weights come from: ``teacher`` (the paper), ``student`` (its Table 8), ``uniform`` (its
             Table 6) or ``teacher_mean`` (between the first and the last).
+        rows: Visual tokens of a sample that are used, drawn by weight; 0 for all. The loss is then an unbiased
+            estimate, and so is its gradient.
     """
 
     section: ClassVar[str] = "iva"
@@ -52,6 +55,11 @@ class IVAConfig(LossConfig):
         f"whose attention, one of {', '.join(IVA_WEIGHTS)}: the paper's, Table 8's, Table 6's, and the teacher's, "
         "spread evenly over the picture",
         one_of(tuple(IVA_WEIGHTS)),
+    )
+    rows: int = setting(
+        0,
+        "visual tokens of a sample, drawn by weight, from which IVA is estimated without bias; 0 takes all",
+        whole(0, "a whole number of visual tokens, or 0 for all"),
     )
 
 
@@ -76,18 +84,25 @@ class IVA(RowLoss[IVAConfig]):
         of = IVA_WEIGHTS[self.config.weights]
         return None if of is None else AttentionMap(of, self.config.layer, self.config.path("layer"))
 
+    @property
+    def visual_rows(self) -> int:
+        """As many as are drawn."""
+        return self.config.rows
+
     def weights(self, batch: MicroBatch, passes: Passes) -> Tensor:
-        """The weights of the visual tokens."""
+        """The weights of the visual tokens, or of those that are drawn."""
+        index, sample = batch.visual_places
         if self.config.weights == "uniform":
-            return uniform_rows(*batch.visual_places).spread(passes)
-        assert passes.attention is not None
-        rows = iva_rows(passes.attention, batch.inputs.visual_mask)
-        if self.config.weights == "teacher_mean":
-            rows = even_rows(rows, batch.visual_places[1])
-        return rows.spread(passes)
+            rows = uniform_rows(index, sample)
+        else:
+            assert passes.attention is not None
+            rows = iva_rows(passes.attention, index)
+            if self.config.weights == "teacher_mean":
+                rows = even_rows(rows, sample)
+        return (some_rows(rows, self.config.rows, batch) if self.config.rows else rows).spread(passes)
 
 
-def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
+def iva_rows(attention: Tensor, index: Tensor) -> WeightedRows:
     """The visual positions of a batch with their importance.
 
     The weights of a sample are not renormalised: the softmax is over the whole row, so they sum to at
@@ -96,9 +111,8 @@ def iva_rows(attention: Tensor, visual_mask: Tensor) -> WeightedRows:
     Args:
         attention: ``[B, S]``, the mean instruction attention of the teacher (or the student) at ``l*``; no gradient
             flows into it.
-        visual_mask: bool ``[B, S]``, True at visual tokens.
+        index: Long ``[R]``, positions of the visual tokens in ``[B * S]``.
     """
-    index = visual_mask.flatten().nonzero().flatten()
     return WeightedRows(index, attention.detach().flatten()[index])
 
 
@@ -128,3 +142,19 @@ def even_rows(rows: WeightedRows, sample: Tensor) -> WeightedRows:
     number = torch.bincount(sample)
     total = torch.zeros_like(number, dtype=rows.weight.dtype).index_add_(0, sample, rows.weight)
     return WeightedRows(rows.index, (total / number)[sample])
+
+
+def some_rows(rows: WeightedRows, number: int, batch: MicroBatch) -> WeightedRows:
+    """The same rows with a weight for at most ``number`` of each sample, see :func:`drawn_weights`.
+
+    Args:
+        rows: Visual positions of a batch.
+        number: How many of each sample, at least 1.
+        batch: The batch. A sample's draws depend on the run's seed, the step and the sample alone.
+    """
+    assert batch.numbers is not None
+    uniform = batch.numbers.one_each(b"IVA's rows").to(rows.weight.device, non_blocking=True)
+    place, shape = batch.by_sample(rows.index)
+    table = rows.weight.new_zeros(shape)
+    table.view(-1)[place] = rows.weight
+    return WeightedRows(rows.index, drawn_weights(table, number, uniform).flatten()[place])

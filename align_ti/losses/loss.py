@@ -128,6 +128,11 @@ class Loss(ABC, Generic[C]):
         """The candidates that it needs."""
         return None
 
+    @property
+    def visual_rows(self) -> int:
+        """How many visual tokens of a sample it reads, if it reads any; 0 for all."""
+        return 0
+
     def defined(self, on_policy: bool) -> bool:
         """Whether it is defined in a step on the student's own responses (``on_policy``) or on the data's."""
         return self.steps is Steps.ALL or (self.steps is Steps.SAMPLED) == on_policy

@@ -14,6 +14,7 @@ def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Metho
     objective = distill.objective
     losses = objective.build().values()
     responses = [loss for loss in losses if loss.reads is Reads.RESPONSES]
+    visual = [loss.visual_rows for loss in losses if loss.reads is Reads.VISUAL_TOKENS]
     own = sum(isinstance(loss, RowLoss) and not isinstance(loss.compares, Compares) for loss in responses)
     drawing, ribbon = objective.candidates, objective.ribbon
     device, memory = torch.device("cpu" if arguments.use_cpu else "cuda"), int(arguments.plan_memory_gib * 2**30)
@@ -24,7 +25,8 @@ def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Metho
         sharded=distill.teacher_zero3,
         response_rows=own + (len(responses) > own),
         divergence=any(not _of_the_student_alone(loss) for loss in responses),
-        visual_rows=any(loss.reads is Reads.VISUAL_TOKENS for loss in losses),
+        visual_rows=bool(visual),
+        drawn_rows=max(visual) if all(visual) and visual else 0,
         candidates=0 if drawing is None else drawing.d,
         merged=ribbon.merge_draws,
         greedy=drawing is not None and drawing.sampling == "greedy",

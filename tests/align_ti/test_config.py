@@ -42,6 +42,7 @@ BAD = {
     **{path: (["x", None, 1], f"expected one of {', '.join(names)}") for path, names in CHOICES.items()},
     **{f"{name}.weight": ([-1.0, math.nan, math.inf, "1", True], "expected a number, at least 0") for name in LOSSES},
     "iva.layer": ([-1, 1.5, "-1", "101%", "last", "", True, None], "expected a layer number from 0, a depth from 0%"),
+    "iva.rows": ([-1, 1.5, "128", True, None], "expected a whole number of visual tokens, or 0 for all"),
     "divergence.name": (["chi2", "jsd:2", None], "forward_kl|between 0 and 1|name"),
     "divergence.temperature": ([0.0, -1.0, math.nan, math.inf, "1"], "expected a positive number"),
     "tpa.d": ([0, -1, 2.5, "4", True], "expected a whole number of candidates, at least 1"),

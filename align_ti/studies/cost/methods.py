@@ -143,10 +143,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "prefix": {"losses": ("sft", "kd", "tpa"), "merge_draws": False},
     "prefix_merged": {"losses": ("sft", "kd", "tpa")},
     "align_ti": {"losses": ("sft", "kd", "iva", "tpa")},
+    "align_ti_128": {"losses": ("sft", "kd", "iva", "tpa"), "iva_rows": 128},
     "gkd": {"losses": ("kd",)},
 }
 """What is measured, by name: losses of each, and flags of its ribbon. ``gkd`` distils on responses that the student
-generates."""
+generates. ``align_ti_128`` estimates IVA from 128 visual tokens of a sample."""
 
 
 class Bench:
@@ -199,11 +200,12 @@ class Bench:
         objective = self.objectives[name]
         tokens = torch.tensor(float(sum(self.geometry.responses)), device=self.device)
         samples = torch.tensor(float(len(self.geometry.responses)), device=self.device)
+        batch = {"sample_index": torch.arange(len(self.geometry.responses), device=self.device)}
 
         def run() -> Tensor:
             if name == "gkd":
                 generate(self.student, self.batches[0], self.geometry.prompt, max(self.geometry.responses))
-            loss = objective(self.student, {}, Counts(tokens, samples, samples))["loss"]
+            loss = objective(self.student, batch, Counts(tokens, samples, samples))["loss"]
             loss.backward()
             self.student.zero_grad(set_to_none=True)
             return loss.detach()

@@ -121,7 +121,7 @@ def head_flops(run: Run) -> Flops:
     return {
         "heads, responses": batch.supervised * (both if method.divergence else trained_head) * method.response_rows,
         "heads, candidates": batch.candidates * both + batch.supervised * drawing * bool(method.candidates),
-        "heads, visual tokens": batch.pictures * both * method.visual_rows,
+        "heads, visual tokens": batch.pictures * both * method.visual_share(run.student.visual_tokens),
     }
 
 

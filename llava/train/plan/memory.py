@@ -232,7 +232,7 @@ class _Moments:
         assert self.method is not None
         rows = self.batch.candidates
         rows += self.batch.supervised if self.method.response_rows else 0
-        return rows + (self.batch.pictures if self.method.visual_rows else 0)
+        return rows + self.batch.pictures * self.method.visual_share(self.student.visual_tokens)
 
     def heads(self, method: Method) -> Parts:
         """The losses: rows of both models, the gradients of the student's, one chunk of logits, the head's gradient."""

@@ -16,6 +16,7 @@ class Method:
         response_rows: How often the supervised tokens go through the heads.
         divergence: Whether they go through the teacher's head too (not with the cross-entropy alone).
         visual_rows: Whether the visual tokens go through both heads (IVA).
+        drawn_rows: How many of a sample's visual tokens these are; 0 for all.
         candidates: Tokens drawn at each supervised token, ``d`` (TPA); 0 for none.
         merged: Whether equal draws share a row.
         greedy: Whether the most likely tokens are used instead of random draws.
@@ -36,6 +37,7 @@ class Method:
     response_rows: int = 1
     divergence: bool = True
     visual_rows: bool = False
+    drawn_rows: int = 0
     candidates: int = 0
     merged: bool = True
     greedy: bool = False
@@ -47,3 +49,13 @@ class Method:
     packing: bool = False
     on_policy: float = 0.0
     new_tokens: int = 0
+
+    def visual_share(self, tokens: int) -> float:
+        """Share of the visual tokens that go through both heads.
+
+        Args:
+            tokens: Visual tokens of an image, of which a sample is taken to have one.
+        """
+        if not self.visual_rows or not tokens:
+            return 0.0
+        return min(1.0, self.drawn_rows / tokens) if self.drawn_rows else 1.0

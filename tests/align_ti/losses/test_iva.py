@@ -11,7 +11,7 @@ from align_ti.losses.linear_heads import linear_divergence
 def test_rows_and_weights():
     attention = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.5, 0.0], [0.0, 0.0, 0.0, 0.0]])
     visual = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=torch.bool)
-    rows = iva_rows(attention, visual)
+    rows = iva_rows(attention, visual.flatten().nonzero().flatten())
     assert rows.index.tolist() == [1, 2, 8, 9]  # the text-only sample has none
     torch.testing.assert_close(rows.weight, torch.tensor([0.2, 0.3, 0.0, 0.0]))  # not renormalised
 
@@ -24,7 +24,7 @@ def test_the_term_against_eager_attention_and_plain_divergences(tiny_model, make
     student_hidden = student.model(input_ids=batch.ids, **common).last_hidden_state
     with torch.no_grad():
         teacher_hidden = teacher.model(input_ids=batch.ids, capture=capture, **common).last_hidden_state
-    rows = iva_rows(capture.maps[layer], batch.visual_mask)
+    rows = iva_rows(capture.maps[layer], batch.visual_mask.flatten().nonzero().flatten())
     term = linear_divergence(
         student_hidden.flatten(0, 1)[rows.index], student.lm_head.weight,
         teacher_hidden.flatten(0, 1)[rows.index], teacher.lm_head.weight, weights=rows.weight,

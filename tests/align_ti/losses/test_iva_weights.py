@@ -69,23 +69,25 @@ def test_the_sources_differ(models, make_batch):
     assert len({round(value, 6) for value in values}) == 4
 
 
+@pytest.mark.parametrize("rows", [0, 2])
 @pytest.mark.parametrize("weights", ["student", "uniform", "teacher_mean"])
 @pytest.mark.parametrize("losses", [("kd", "iva", "tpa"), ("iva",)])
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_packed_and_algorithm1_give_the_same(weights, losses, side, models, make_batch):
+def test_packed_and_algorithm1_give_the_same(weights, losses, side, rows, models, make_batch):
     batch = make_batch(side)
     layer = {"student": 2, "teacher_mean": 1, "uniform": "auto"}[weights]
-    options = {"iva_weights": weights, "iva_layer": layer}
+    options = {"iva_weights": weights, "iva_layer": layer, "iva_rows": rows}
     expected = total(*models, batch, settings(losses, **options))
     assert_same(total(*models, batch, settings(losses, packing=True, **options)), expected)
     plain = total(*models, batch, settings(losses, merge_draws=False, **options))
     assert_same(total(*models, batch, settings(losses, merge_draws=False, ribbon="algorithm1", **options)), plain)
 
 
+@pytest.mark.parametrize("rows", [0, 2])
 @pytest.mark.parametrize("weights", ["student", "uniform", "teacher_mean"])
-def test_accumulation_does_not_change_it(weights, models, make_batch):
+def test_accumulation_does_not_change_it(weights, rows, models, make_batch):
     batch = make_batch()
-    chosen = settings(("sft", "iva"), iva_weights=weights)
+    chosen = settings(("sft", "iva"), iva_weights=weights, iva_rows=rows)
     parts = [total(*models, batch, chosen, COUNTS[weights], rows=[row]) for row in range(len(batch.ids))]
     assert_same(add(parts), total(*models, batch, chosen, COUNTS[weights]))
 

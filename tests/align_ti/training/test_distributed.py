@@ -130,10 +130,10 @@ def test_equal_towers_in_pieces_are_shared_and_others_are_not(more, shared, worl
 @pytest.mark.parametrize("mode", ["ddp", "zero3"])
 @pytest.mark.timeout(300)
 def test_the_methods_compared_with(mode, world, student, tuned_teacher, tmp_path, monkeypatch):
-    """The student's attention, relations, the student's responses and their policy gradient: as on one process."""
+    """The student's attention at drawn visual tokens, relations, its responses and their policy gradient: as on one."""
     terms = ("loss", "sft", "kd", "iva", "rel", "pg", "reverse_kl", "on_policy")
     more = (
-        "--losses", "sft,kd,iva,rel,pg", "--iva_weights", "student", "--on_policy_fraction", "0.5",
+        "--losses", "sft,kd,iva,rel,pg", "--iva_weights", "student", "--iva_rows", "2", "--on_policy_fraction", "0.5",
         "--on_policy_max_new_tokens", "5", "--seed", "7",
     )  # fmt: skip
     whole = flags(world, student, tuned_teacher, tmp_path / "one", "--per_device_train_batch_size", "8", *more)

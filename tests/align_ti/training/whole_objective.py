@@ -34,13 +34,14 @@ def settings(losses, **flags) -> ObjectiveConfig:
     return ObjectiveConfig.of_flags(losses, {**defaults, **flags}).replace(end_of_turn_ids={2})
 
 
-def total(student, teacher, batch, config, counts=(11.0, 3.0, 3.0), rows=None, on_policy=False):
+def total(student, teacher, batch, config, counts=(11.0, 3.0, 3.0), rows=None, on_policy=False, step=0):
     """Detached terms, and gradients of the visual tokens and all parameters.
 
     Args:
         counts: tokens, samples with image and instruction, samples with image.
         rows: only these samples of the batch.
         on_policy: whether the responses count as the student's own.
+        step: number of the optimizer step.
     """
     objective = Objective(teacher, config)
     visual = visual_of(batch, HIDDEN, 0).requires_grad_()
@@ -54,7 +55,8 @@ def total(student, teacher, batch, config, counts=(11.0, 3.0, 3.0), rows=None, o
         taught = some(spliced(batch, teacher, visual_of(batch, TEACHER_HIDDEN, 1)))
     learnt = some(spliced(batch, student, visual))
     objective.splice = lambda *_: (learnt, taught)
-    out = objective(student, {"on_policy": on_policy}, Counts(*map(torch.tensor, counts)))
+    samples = {"on_policy": on_policy, "sample_index": torch.arange(len(batch.ids))[kept]}
+    out = objective(student, samples, Counts(*map(torch.tensor, counts)), step)
     leaves = [visual, *(p for name, p in student.named_parameters() if not name.startswith("model.mm_"))]
     gradients = torch.autograd.grad(out["loss"], leaves, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, gradients, strict=True)]

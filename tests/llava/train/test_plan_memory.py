@@ -170,6 +170,9 @@ def test_heads_hold_rows_a_chunk_and_the_heads_gradient_in_float32():
     with_iva = small(arguments(), method(visual_rows=True))
     more = parts_at(with_iva, "the losses")["heads"] - parts_at(run, "the losses")["heads"]
     assert more == 4 * 729 * (2 * 896 * 2 + 3584 * 2)
+    drawn = small(arguments(), method(visual_rows=True, drawn_rows=128))
+    more = parts_at(drawn, "the losses")["heads"] - parts_at(run, "the losses")["heads"]
+    assert more == pytest.approx(4 * 128 * (2 * 896 * 2 + 3584 * 2))
 
 
 def test_a_frozen_head_has_no_gradient():

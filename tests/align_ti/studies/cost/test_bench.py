@@ -125,6 +125,13 @@ def test_iva_costs_little_outside_the_heads():
     assert 1 < outside["kd_iva"] / outside["vanilla_kd"] < 1.03
 
 
+def test_drawn_rows_save_the_heads_of_the_others():
+    longer = {"prompt": 170, "visual": 150}
+    more = flops("align_ti", **longer) - flops("align_ti_128", **longer)
+    one = 2 * SMALL.student.vocabulary * (SMALL.teacher.hidden + 3 * SMALL.student.hidden)  # it is the smaller one
+    assert more == len(SMALL.responses) * (150 - 128) * one
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "miniature", SMALL)
     log = {"log_history": [{"candidate_rows": 0.5}, {"loss": 1.0}, {"candidate_rows": 1.5}]}
