@@ -120,6 +120,12 @@ class TrainingArguments(transformers.TrainingArguments):
             raise InputError(f"--bits {self.bits} is not supported for training; use --bits 16")
         if self.remove_unused_columns:
             raise InputError("--remove_unused_columns must stay False: batches are built by the collator")
+        if self.enable_jit_checkpoint:
+            raise InputError(
+                "--enable_jit_checkpoint True is not supported: it handles SIGTERM in place of the trainer. "
+                "Leave it out: on SIGTERM, SIGUSR1 and Ctrl-C every run saves a checkpoint after the current step and "
+                "stops, and the same command resumes from it"
+            )
         if self.disable_tqdm is None:
             self.disable_tqdm = not on_a_terminal()
         with warnings.catch_warnings():  # gradient_checkpointing has another name from transformers 5.23 on

@@ -17,6 +17,13 @@ def parsed(*flags: str) -> TrainingArguments:
     return arguments
 
 
+def test_a_second_handler_of_signals_is_refused():
+    """transformers' just-in-time checkpoint and this trainer's own would replace each other's handler of SIGTERM."""
+    with pytest.raises(InputError, match="--enable_jit_checkpoint.*SIGTERM.*saves a checkpoint"):
+        parsed("--enable_jit_checkpoint", "True")
+    assert not parsed("--enable_jit_checkpoint", "False").enable_jit_checkpoint
+
+
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("value", ["true", "1", '"yes"', "null"])
 def test_reentrant_checkpointing_is_refused(name, value):
