@@ -87,14 +87,17 @@ def resolve(name: str, pair: str | None = None, words: Sequence[str] = ()) -> Re
     Raises:
         InputError: A file, key, flag or value is wrong; keys are named with file and line.
     """
+    shipped = name in names_in(RECIPES) and (not pair or pair in names_in(PAIRS))
     name, values = read_recipe(name)
     values = _with_pair(values, pair)
     given = parse_flags(words)
-    _check_keys(values)
+    if not shipped:
+        _check_keys(values)
     module = values.values.get("module")
     if not isinstance(module, str):
         raise InputError(f"the recipe {name} has no `module`; expected {SUPERVISED} or {DISTILLATION}")
-    _check_flags(module, given)
+    own = {*values.values} - KEYS.keys() | {"per_device_train_batch_size"}
+    _check_flags(module, [flag for flag in given if flag not in own])
     values = _with_flags(values, given)
     found = {key: _first(_expand(value, values)) for key, value in _prepared(values).items()}
     found = _with_share(found, values)
@@ -234,9 +237,7 @@ def _number(values: Values, found: Mapping[str, Value], key: str) -> int:
 
 
 def _check_keys(values: Values) -> None:
-    """Refuse keys that neither the recipes nor the trainer have.
-
-    Those of the recipes that come with the code are known without the trainer, which takes seconds to import.
+    """Refuse keys that neither the recipes that come with the code nor the trainer have.
 
     Raises:
         InputError: There is one; the message names file, line and the nearest key.
@@ -245,39 +246,50 @@ def _check_keys(values: Values) -> None:
         if isinstance(value, dict) and key not in MAPPINGS:
             raise InputError(f"{values.places[key]}: {key} has values of its own; expected a text")
     module = str(values.values.get("module"))
-    unknown = [key for key in values.values if key not in KEYS and key not in _shipped_flags(module)]
-    if not unknown:
-        return
-    flags = trainer_flags(module)
+    unknown = _unknown_to_recipes([key for key in values.values if key not in KEYS], module)
+    flags = trainer_flags(module) if unknown else None
     if flags is None:
         return
+    from llava.train.parsing import nearest
+
     for key in unknown:
         if key not in flags:
-            near = get_close_matches(key, sorted({*flags, *KEYS}), n=1, cutoff=0.6)
-            advice = f"did you mean {near[0]}?" if near else f"it is no flag of {module} and no key of a recipe"
+            near = nearest(key, sorted({*flags, *KEYS}))
+            advice = f"did you mean {near}?" if near else f"it is no flag of {module} and no key of a recipe"
             raise InputError(f"{values.places[key]}: unknown key {key!r}; {advice}")
 
 
-def _check_flags(module: str, given: Flags) -> None:
+def _check_flags(module: str, given: Sequence[str]) -> None:
     """Refuse flags of the command line that nothing has.
 
     Raises:
         InputError: There is one.
     """
-    unknown = [name for name in given if name not in GIVEN and name not in _shipped_flags(module)]
+    unknown = _unknown_to_recipes([name for name in given if name not in GIVEN], module)
     if unknown:
         refuse_unknown_flags(module, unknown, GIVEN)
 
 
+def _unknown_to_recipes(names: Sequence[str], module: str) -> list[str]:
+    """Those of some names that no recipe or pair that comes with the code gives to a trainer.
+
+    The files are read until all names are found. The others are left to the trainer, which takes seconds to import.
+    """
+    left = list(names)
+    files = (file for folder in (RECIPES, OF_THE_MINIATURE, PAIRS) for file in sorted(folder.glob("*.yaml")))
+    while left and (file := next(files, None)):
+        left = [name for name in left if name not in _flags_in(file, module)]
+    return left
+
+
 @cache
-def _shipped_flags(module: str) -> frozenset[str]:
-    """Flags that the recipes and pairs that come with the code give to a trainer."""
-    recipes = [
-        read_recipe(str(file))[1].values for folder in (RECIPES, OF_THE_MINIATURE) for file in folder.glob("*.yaml")
-    ]
-    flags = {key for values in recipes if values.get("module") == module for key in values}
+def _flags_in(file: Path, module: str) -> frozenset[str]:
+    """Flags that a recipe, if it is one of a trainer's, or a pair gives to the trainer."""
+    if file.parent != PAIRS:
+        values = read_recipe(str(file))[1].values
+        return frozenset(values if values.get("module") == module else ()) - frozenset(KEYS)
     others = () if module == DISTILLATION else ("distill", "studies")
-    for name in names_in(PAIRS):
-        for part, value in read_pair(name)[1].values.items():
-            flags |= {*value} if isinstance(value, dict) and part not in others else set()
-    return frozenset(flags - KEYS.keys() | {"per_device_train_batch_size"})
+    parts = read_pair(file.stem)[1].values.items()
+    return frozenset(
+        key for part, value in parts if isinstance(value, dict) and part not in others for key in value
+    ) - frozenset(KEYS)

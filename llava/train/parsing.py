@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -49,8 +49,8 @@ def parse_arguments(*classes: type, argv: Sequence[str] | None = None) -> tuple[
         One instance per class, in order.
 
     Raises:
-        InputError: A flag is unknown (the message names the nearest known one) or missing, or a value has the wrong
-            type.
+        InputError: A flag is unknown (the message names the known one that is near) or missing, or a value has the
+            wrong type.
     """
     words = renamed(sys.argv[1:] if argv is None else argv)
     parser = FlagParser(*classes)
@@ -76,12 +76,26 @@ def refuse_unknown(words: Sequence[str], known: Collection[str]) -> None:
         known: All flags, with their dashes.
 
     Raises:
-        InputError: There is such a word; the message names the nearest known flag.
+        InputError: There is such a word; the message names the nearest known flag, if one is near.
     """
     for word in words:
         flag = word.partition("=")[0]
         if not flag.startswith("-"):
             raise InputError(f"unexpected argument {word!r}: no flag takes it")
-        near = get_close_matches(flag, known, n=1, cutoff=0.6)
-        advice = f"did you mean {near[0]}?" if near else "--help lists all flags"
-        raise InputError(f"unknown flag {flag}; {advice}")
+        near = nearest(flag.lstrip("-"), (name.lstrip("-") for name in known))
+        if near:
+            raise InputError(f"unknown flag {flag}; did you mean --{near}?")
+        raise InputError(
+            f"unknown flag {flag}; --help lists the flags of this stage. Flags of other stages are unknown here: "
+            "`align-ti distill --help` shows where those of distillation are listed"
+        )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one stands for; None where none is so near that a typing error explains it.
+
+    Args:
+        name: Without dashes in front, which would make any two flags alike.
+        known: Likewise.
+    """
+    return next(iter(get_close_matches(name, known, n=1, cutoff=0.7)), None)

@@ -103,7 +103,7 @@ def test_mistakes_in_a_pair(tmp_path):
     "recipe, words, message",
     [
         ("align_ti", [], "no recipe 'align_ti'; did you mean align-ti"),
-        ("align-ti", ["--tpd_a", "1"], "unknown flag --tpd_a; did you mean --tpa_d"),
+        ("align-ti", ["--tpa_dd", "1"], "unknown flag --tpa_dd; did you mean --tpa_d"),
         ("align-ti", ["8"], "unexpected argument '8': no flag takes it"),
         ("align-ti", ["--global_batch", "0"], "--global_batch is '0'; expected a whole number, 1 or more"),
         ("align-ti", ["--per_device_train_batch_size", "x"], "--per_device_train_batch_size is 'x'"),
