@@ -31,8 +31,12 @@ def write_json(path: Path, content: object, indent: int | None = 1) -> None:
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "") -> Any:
     """Contents of a JSON file.
+
+    Args:
+        path: The file.
+        remedy: What to do about a damaged one; it ends the message.
 
     Raises:
         InputError: The file does not exist, or is not JSON.
@@ -42,7 +46,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {error}{'; ' if remedy else ''}{remedy}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -1,39 +1,24 @@
-"""Which students the paper's tables (and one of our own, ``scales``) compare, each a recipe of ``scripts/recipes``
-and a set of flags.
+"""Which students the paper's tables (and one of our own, ``scales``) compare."""
 
-Tables share students: a run is trained once for each seed, whatever tables it is in.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from align_ti.studies.tables.runs import (
+    COMPARED,
+    DEFAULT_DRAWS,
+    DEPTHS,
+    DRAWS,
+    Run,
+    draw_label,
+    drawing,
+    find_runs,
+    share_label,
+    shares,
+    subset_runs,
+)
 from align_ti.training.teacher import resolve_layer
 from llava.errors import InputError
-
-
-@dataclass(frozen=True)
-class Run:
-    """One way to train the student.
-
-    Attributes:
-        label: Its name in tables.
-        recipe: Name in ``scripts/recipes``.
-        flags: Flags in place of the recipe's values.
-        teacher: Checkpoint that teaches instead of the preset's.
-        data_share: How long, in percent of the preset's passes over the data; the schedule is as long.
-    """
-
-    label: str
-    recipe: str
-    flags: tuple[str, ...] = ()
-    teacher: str = ""
-    data_share: int = 100
-
-    @property
-    def taught(self) -> bool:
-        """Whether there is a teacher."""
-        return self.recipe != "sft"
 
 
 @dataclass(frozen=True)
@@ -62,99 +47,6 @@ class Table:
     lines: tuple[tuple[str, Mapping[float, str]], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
-
-def _losses(names: str, label: str, *flags: str) -> Run:
-    return Run(label, "align-ti", ("--losses", names, *flags))
-
-
-def _subset_runs() -> dict[str, Run]:
-    """The subsets of the four losses but those that have a name of their own: SFT, vanilla KD, Align-TI."""
-    terms = ("sft", "kd", "iva", "tpa")
-    runs = {}
-    for number in range(1, 15):
-        names = [name for index, name in enumerate(terms) if number >> index & 1]
-        if names not in (["sft"], ["sft", "kd"]):
-            runs["+".join(names)] = _losses(",".join(names), " + ".join(name.upper() for name in names))
-    return runs
-
-
-def _on_share(percent: int, run: Run) -> Run:
-    """The same run over ``percent`` of the data, with a schedule of that length."""
-    return replace(run, label=_share_label(run, percent), data_share=percent)
-
-
-def _share_label(run: Run, percent: int) -> str:
-    return f"{run.label}, {percent} % of the data"
-
-
-def _shares(whole: str) -> Mapping[float, str]:
-    """The runs on 25, 50, 75 and 100 % of the data, by percent; ``whole`` is the last."""
-    return MappingProxyType({**{float(share): f"{whole}-{share}%" for share in SHARES}, 100.0: whole})
-
-
-def _draw_flags(sampling: str, number: int) -> tuple[str, ...]:
-    return "--tpa_sampling", sampling, "--tpa_d", str(number)
-
-
-def _draw_label(sampling: str, number: int) -> str:
-    return f"TPA, {sampling}, d = {number}"
-
-
-def _drawing(sampling: str, number: int) -> str:
-    """The run of TPA with so many candidates drawn in this way."""
-    return "sft+kd+tpa" if (sampling, number) == DEFAULT_DRAWS else f"tpa-{sampling}-{number}"
-
-
-def _at_temperature(degree: str) -> Run:
-    """Vanilla KD at a temperature, weighted by its square: gradients are then about as large (Hinton et al., 2015)."""
-    flags = ("--kd_temperature", degree, "--kd_weight", f"{float(degree) ** 2:g}")
-    return Run(f"Vanilla KD at temperature {degree}", "vanilla-kd", flags)
-
-
-DRAWS = (1, 2, 4, 8)
-DEFAULT_DRAWS = ("nucleus", 4)
-DEPTHS = (0, 25, 50, 75, 100)
-SHARES = (25, 50, 75)
-VANILLA_KD = Run("Vanilla KD (forward KL)", "vanilla-kd")
-COMPARED = {"sft": Run("SFT", "sft"), "sft+kd": VANILLA_KD, "sft+kd+iva+tpa": _losses("sft,kd,iva,tpa", "Align-TI")}
-"""SFT, vanilla KD and Align-TI, by name."""
-
-RUNS: Mapping[str, Run] = MappingProxyType(
-    {
-        **_subset_runs(),
-        **COMPARED,
-        "sft+kd+tpa": _losses("sft,kd,tpa", "SFT + KD + TPA", *_draw_flags(*DEFAULT_DRAWS)),
-        **{f"{name}-{share}%": _on_share(share, run) for name, run in COMPARED.items() for share in SHARES},
-        "sft+kd-150%": replace(VANILLA_KD, label="Vanilla KD, 1.5 times as long", data_share=150),
-        "reverse-kl": Run("Reverse KL", "vanilla-kd", ("--divergence", "reverse_kl")),
-        "jsd": Run("JSD", "vanilla-kd", ("--divergence", "jsd")),
-        "skew-kl": Run("Skew KL", "vanilla-kd", ("--divergence", "skew_kl")),
-        "topk": _losses("sft,topk", "Top-k KD"),
-        "gkd": Run("GKD", "gkd"),
-        "minillm": Run("MiniLLM", "minillm"),
-        "uniform": Run("Uniform alignment", "uniform-alignment"),
-        "uniform+rel": _losses("sft,kd,iva,rel", "Uniform alignment and relations", "--iva_weights", "uniform"),
-        "teacher-mean": _losses("sft,kd,iva", "Uniform, as strong as IVA", "--iva_weights", "teacher_mean"),
-        "student-weights": _losses("sft,kd,iva", "IVA, student's weights", "--iva_weights", "student"),
-        **{
-            f"iva-at-{depth}": _losses(
-                "sft,kd,iva", f"IVA, layer at {depth} % of the depth", "--iva_layer", f"{depth}%"
-            )
-            for depth in DEPTHS
-        },
-        **{
-            f"tpa-{sampling}-{number}": _losses(
-                "sft,kd,tpa", _draw_label(sampling, number), *_draw_flags(sampling, number)
-            )
-            for sampling in ("nucleus", "greedy")
-            for number in DRAWS
-            if (sampling, number) != DEFAULT_DRAWS
-        },
-        **{f"kd-temperature-{degree}": _at_temperature(degree) for degree in ("0.5", "2")},
-        "iva-weight-0.1": _losses("sft,kd,iva,tpa", "Align-TI, IVA times 0.1", "--iva_weight", "0.1"),
-        "tpa-weight-4": _losses("sft,kd,iva,tpa", "Align-TI, TPA times 4", "--tpa_weight", "4"),
-    }
-)
 
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
@@ -205,7 +97,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "table14": Table(
             "Every subset of the four losses (Table 14)",
-            ("sft", "sft+kd", *_subset_runs(), "sft+kd+iva+tpa"),
+            ("sft", "sft+kd", *subset_runs(), "sft+kd+iva+tpa"),
             "sft",
             "To SFT, IVA adds 0.8, KD 0.7, both 1.3; to SFT + KD, IVA adds 0.6, TPA 1.4, both 1.7; without KD all the "
             "others are 0.1 lower.",
@@ -237,24 +129,24 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         ),
         "figure8": Table(
             "How much data the student is trained on (Fig. 8)",
-            tuple(name for whole in COMPARED for name in _shares(whole).values()),
+            tuple(name for whole in COMPARED for name in shares(whole).values()),
             "sft",
             "Align-TI is ahead at every share; SFT and vanilla KD are alike at 25 and 100 %.",
             axis="training data, %",
-            lines=tuple((run.label, _shares(name)) for name, run in COMPARED.items()),
-            labels=MappingProxyType({name: _share_label(run, 100) for name, run in COMPARED.items()}),
+            lines=tuple((run.label, shares(name)) for name, run in COMPARED.items()),
+            labels=MappingProxyType({name: share_label(run, 100) for name, run in COMPARED.items()}),
         ),
         "figure5": Table(
             "Candidates a step and how they are drawn (Fig. 5)",
-            tuple(_drawing(sampling, number) for sampling in ("nucleus", "greedy") for number in DRAWS),
+            tuple(drawing(sampling, number) for sampling in ("nucleus", "greedy") for number in DRAWS),
             "tpa-nucleus-1",
             "Both rise with d and level off at 4; nucleus is ahead at small d.",
             axis="candidates a step, d",
             lines=tuple(
-                (sampling, MappingProxyType({float(number): _drawing(sampling, number) for number in DRAWS}))
+                (sampling, MappingProxyType({float(number): drawing(sampling, number) for number in DRAWS}))
                 for sampling in ("nucleus", "greedy")
             ),
-            labels=MappingProxyType({_drawing(*DEFAULT_DRAWS): _draw_label(*DEFAULT_DRAWS)}),
+            labels=MappingProxyType({drawing(*DEFAULT_DRAWS): draw_label(*DEFAULT_DRAWS)}),
         ),
     }
 )
@@ -313,15 +205,3 @@ def with_layers(table: Table, runs: Mapping[str, Run], layers: int) -> tuple[Tab
             run = replace(run, label=f"IVA, layer {layer} of 0 to {layers - 1}")
         kept[name] = run
     return replace(table, runs=tuple(kept)), kept
-
-
-def find_runs(names: Sequence[str]) -> dict[str, Run]:
-    """Look runs up.
-
-    Raises:
-        InputError: There is none of that name.
-    """
-    unknown = [name for name in names if name not in RUNS]
-    if unknown:
-        raise InputError(f"no run {unknown[0]!r}; there are: {', '.join(RUNS)}")
-    return {name: RUNS[name] for name in names}

@@ -3,7 +3,6 @@
 Only the records are used: the models, data and questions they name are compared with each other, not with files.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from align_ti.studies.tables.trial import Trial
 from llava.errors import InputError
 from llava.eval.registry import BENCHMARKS
 from llava.eval.table import Row
+from llava.files import read_json
 
 KEPT_RECORDS = REPOSITORY / "docs" / "results" / "trials.jsonl"
 """The records in the repository."""
@@ -139,10 +139,7 @@ def _report_beside(table: str, file: Path) -> dict[str, Any]:
     report = file.with_name(f"{table}.json")
     if not report.is_file():
         return {}
-    try:
-        return dict(json.loads(report.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise InputError(f"{report} is damaged: {error}; remove it") from error
+    return dict(read_json(report, "remove it"))
 
 
 def _is_made_of(report: Mapping[str, Any], students: Students) -> bool:

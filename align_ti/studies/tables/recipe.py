@@ -12,7 +12,7 @@ from pathlib import Path
 from align_ti.recipes.flags import parse_flags
 from align_ti.recipes.resolve import Recipe
 from align_ti.studies.common.provenance import REPOSITORY
-from align_ti.studies.tables.catalogue import Run
+from align_ti.studies.tables.runs import Run
 from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial
 from align_ti.training import train

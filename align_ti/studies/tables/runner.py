@@ -20,9 +20,9 @@ from align_ti.studies.tables.commands import Commands, Ended, only_here
 from align_ti.studies.tables.recipe import check_recipes, check_teacher, differences, recipe
 from align_ti.studies.tables.record import Record, keep, read_records
 from align_ti.studies.tables.setting import Setting
-from align_ti.studies.tables.trial import Trial, read_json
+from align_ti.studies.tables.trial import MADE_AGAIN, Trial
 from llava.eval.table import SCORES_FILE, read_rows
-from llava.files import write_json, write_text
+from llava.files import read_json, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -230,9 +230,9 @@ def collect(trial: Trial) -> Record:
     return Record(
         run=trial.name,
         seed=trial.seed,
-        recipe=read_json(trial.recipe_file),
+        recipe=read_json(trial.recipe_file, MADE_AGAIN),
         scores=read_rows(str(trial.scores_folder))[0].scores,
-        held_out=read_json(read)["cross_entropy"] if read.is_file() else None,
+        held_out=read_json(read, MADE_AGAIN)["cross_entropy"] if read.is_file() else None,
         seconds=trial.seconds(),
         commit=str(read_json(trial.model / "run_config.json")["commit"]),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from align_ti.recipes.files import CHECKOUT
 from align_ti.recipes.flags import parse_flags, words_of
 from align_ti.recipes.resolve import Recipe, resolve
-from align_ti.studies.tables.catalogue import Run
+from align_ti.studies.tables.runs import Run
 
 OF_TEACHERS = ("teacher_path", "teacher_zero3")
 """Flags that a recipe without a teacher does not get."""

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from align_ti.studies.tables.catalogue import find_runs
 from align_ti.studies.tables.recipe import check_alike
+from align_ti.studies.tables.runs import find_runs
 from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial, plan_trials
 

@@ -1,15 +1,15 @@
 """One student of a table: a run with a seed, and the files that it leaves behind."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from align_ti.studies.tables.catalogue import Run
 from align_ti.studies.tables.record import Record, current, read_record
-from llava.errors import InputError
-from llava.files import write_json
+from align_ti.studies.tables.runs import Run
+from llava.files import read_json, write_json
+
+MADE_AGAIN = "remove it, and it is made again"
+"""What to do about a damaged file of a trial."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Trial:
         if record is not None:
             return dict(record.recipe)
         made = any(path.exists() for path in (self.model, self.scores_folder, self.held_out_file))
-        return current(read_json(self.recipe_file)) if made and self.recipe_file.is_file() else None
+        return current(read_json(self.recipe_file, MADE_AGAIN)) if made and self.recipe_file.is_file() else None
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
@@ -102,7 +102,7 @@ class Trial:
         Raises:
             InputError: The file is damaged.
         """
-        return read_json(self.seconds_file) if self.seconds_file.is_file() else {}
+        return read_json(self.seconds_file, MADE_AGAIN) if self.seconds_file.is_file() else {}
 
     def took(self, part: str, seconds: float) -> None:
         """Keep how long a part took."""
@@ -112,15 +112,3 @@ class Trial:
 def plan_trials(runs: Mapping[str, Run], seeds: Sequence[int], root: Path) -> list[Trial]:
     """Seed by seed, so that a table stopped early has whole rows."""
     return [Trial(name, run, seed, root / name / f"seed{seed}") for seed in seeds for name, run in runs.items()]
-
-
-def read_json(file: Path) -> Any:
-    """Read a file of a trial.
-
-    Raises:
-        InputError: It is no JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is damaged: {error}; remove it, and it is made again") from error

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from align_ti.studies.tables.catalogue import RUNS, TABLES, find_runs, find_table, rows_of, with_layers, with_teachers
+from align_ti.studies.tables.catalogue import TABLES, find_table, rows_of, with_layers, with_teachers
+from align_ti.studies.tables.runs import RUNS, find_runs
 from llava.errors import InputError
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from align_ti.recipes.resolve import resolve
-from align_ti.studies.tables.catalogue import find_runs, find_table, with_teachers
+from align_ti.studies.tables.catalogue import find_table, with_teachers
 from align_ti.studies.tables.recipe import check_flags, check_recipes, check_teacher, made_by, recipe
 from align_ti.studies.tables.record import keep
 from align_ti.studies.tables.runner import Work, take_kept
+from align_ti.studies.tables.runs import find_runs
 from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import plan_trials
 from llava.errors import InputError
@@ -144,7 +145,7 @@ def test_a_student_made_otherwise_is_not_taken_for_finished(trial, models, setti
     with pytest.raises(InputError, match="its teacher_path is 'weights .*', now it would be 'weights "):
         check_recipes([trial], setting("--max_steps", "1"))
     trial.recipe_file.write_text("{")
-    with pytest.raises(InputError, match="recipe.json is damaged"):
+    with pytest.raises(InputError, match="recipe.json is not valid JSON.*remove it"):
         check_recipes([trial], setting())
 
 

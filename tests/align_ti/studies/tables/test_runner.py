@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from align_ti.studies.tables import commands, runner
-from align_ti.studies.tables.catalogue import find_runs
 from align_ti.studies.tables.commands import Commands, Ended, only_here
 from align_ti.studies.tables.runner import Work, run_trial, run_trials
+from align_ti.studies.tables.runs import find_runs
 from align_ti.studies.tables.trial import plan_trials
 from llava.errors import InputError
 from llava.train import run_lock

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from align_ti.studies.tables.catalogue import RUNS
 from align_ti.studies.tables.recipe import recipe
+from align_ti.studies.tables.runs import RUNS
 from align_ti.studies.tables.students import find_students
 from align_ti.studies.tables.trial import plan_trials
 from llava.errors import InputError
