@@ -12,11 +12,11 @@ are bad (``--check_images``, ``--find_images``), 2 for wrong usage and unusable 
 """
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
+from llava.cores import cores
 from llava.errors import InputError
 from llava.flags import add_flag
 from llava.prepare.benchmarks import cli as benchmarks_cli
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--drop_repeated", action="store_true", help="leave out exact duplicates of rows")
     flag("--sample", type=float, default=1.0, help="fraction of the rows to keep (default: all)")
     flag("--seed", type=int, default=0, help="random seed of --sample (default: %(default)s)")
-    flag("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes for images")
+    flag("--workers", type=int, default=min(8, cores()), help="processes for images")
     return parser
 
 

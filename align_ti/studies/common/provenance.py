@@ -1,12 +1,12 @@
 """Where a result comes from: command, commit, machine and run time. Recorded with every result that is kept."""
 
-import os
 import platform
 import shlex
 import sys
 import time
 from pathlib import Path
 
+from llava.cores import cores
 from llava.train.run_record import code_commit
 
 STARTED = time.monotonic()
@@ -26,7 +26,7 @@ def run_facts(module: str) -> dict[str, str]:
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "commit": code_commit() or "unknown",
-        "machine": f"{os.cpu_count()} cores, {cpu_name()}, Python {platform.python_version()}",
+        "machine": f"{cores()} cores, {cpu_name()}, Python {platform.python_version()}",
         "time": f"{time.monotonic() - STARTED:.0f} s",
     }
 

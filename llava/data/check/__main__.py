@@ -10,7 +10,6 @@ Continues after errors as far as the file format allows (a broken line of a ``.j
 
 import argparse
 import json
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llava.conversation import ASSISTANT, HUMAN, get_template
+from llava.cores import cores
 from llava.data.annotations.entry import parse_entry
 from llava.data.annotations.json_stream import Row, iter_rows, require_annotation_file, split_paths
 from llava.data.check.report import (
@@ -164,7 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", default="qwen", help="prompt template (default: %(default)s)")
     parser.add_argument("--model_max_length", type=int, help="most tokens of a sample; needs a tokenizer")
     parser.add_argument("--visual_tokens", type=int, default=729, help="tokens of an image (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="worker processes (0: none)")
+    parser.add_argument("--workers", type=int, default=min(8, cores()), help="worker processes (0: none)")
     parser.add_argument("--no_images", action="store_true", help="do not open images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to this file")
     return parser
