@@ -2,13 +2,13 @@
 
 import io
 import re
-import runpy
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from llava.train import train
+from tests.runs import run_module
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/export.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
@@ -32,19 +32,17 @@ def folder(world, tmp_path_factory) -> Path:
     return folder
 
 
-def run_command(monkeypatch, command: str) -> None:
+def run_command(command: str) -> None:
     """``python -m MODULE FLAGS`` in this process; the command must be on the page."""
     assert f"{command}\n" in re.sub(r" +#.*", "", PAGE)
-    words = command.partition("python -m ")[2].split()
-    monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit) as end:
-        runpy.run_module(words[0], run_name="__main__")
+        run_module(command.partition("python -m ")[2].split())
     assert not end.value.code
 
 
 def test_both_forms_give_one_answer(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    run_command(monkeypatch, "python -m llava.export --to hf --model_path CHECKPOINT --output DIR")
+    run_command("python -m llava.export --to hf --model_path CHECKPOINT --output DIR")
     answers = []
     for example in PYTHON:
         capsys.readouterr()
@@ -59,7 +57,6 @@ def test_a_question_through_a_pipe(folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("What is on the left?\n"))
     capsys.readouterr()
     run_command(
-        monkeypatch,
         'echo "What is on the left?" | python -m llava.serve.cli --model-path CHECKPOINT --image-file picture.jpg',
     )
     assert capsys.readouterr().out.strip()

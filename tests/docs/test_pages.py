@@ -10,9 +10,7 @@ import importlib.util
 import io
 import operator
 import re
-import runpy
 import shlex
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from align_ti.recipes.resolve import resolve
 from align_ti.studies.figures import FIGURES, command_of
 from llava.train.parsing import RENAMED_FLAGS, FlagParser
 from llava.train.plan import PlanArguments
+from tests.runs import run_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -99,14 +98,9 @@ def is_module(name: str) -> bool:
 @cache
 def flags_of(module: str) -> frozenset[str]:
     """All flags that ``python -m MODULE --help`` prints; for a training also those of its plan."""
-    out, before = io.StringIO(), sys.argv
-    words = module.split()
-    sys.argv = [words[0], *words[1:], "--help"]
-    try:
-        with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as end:
-            runpy.run_module(words[0], run_name="__main__")
-    finally:
-        sys.argv = before
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as end:
+        run_module([*module.split(), "--help"])
     assert not end.value.code, module
     plan = FlagParser(PlanArguments).flags if module.endswith("train") else ()
     return frozenset(FLAG.findall(out.getvalue())) | frozenset(plan)
