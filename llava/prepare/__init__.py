@@ -1,1 +1,1 @@
-"""Builds the four training mixes and the six benchmarks from the published files: ``python -m llava.prepare``."""
+"""Build the four training mixes and the six benchmarks from published files: ``python -m llava.prepare``."""

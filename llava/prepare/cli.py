@@ -1,14 +1,14 @@
-"""The command line of the preparation.
+"""The command line of ``llava.prepare``.
 
     python -m llava.prepare --list
     python -m llava.prepare all --data playground/data --dry_run
     python -m llava.prepare student-finetune --data playground/data --download --check_images
     python -m llava.prepare benchmarks --root playground/data/eval --download
 
-The last form has a command line of its own: :mod:`llava.prepare.benchmarks.cli`.
+The last form has its own command line: :mod:`llava.prepare.benchmarks.cli`.
 
-Exit status: 0 when everything is there, 1 when something is missing (``--dry_run``) or images of rows in the mix
-are bad (``--check_images``, ``--find_images``), 2 for wrong usage and unusable files.
+Exit status: 0 if everything is there, 1 if something is missing (``--dry_run``) or rows in the mix have bad images
+(``--check_images``, ``--find_images``), 2 for wrong usage or unusable files.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from llava.prepare.sources import MIXES, Mix, get_mix
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; flags may be written with dashes or underscores."""
+    """The command-line parser; flags may be written with dashes or underscores."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.prepare", description="Make the paper's training mixes from the published files."
     )
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--data", type=Path, help="data folder: published files and image folders")
     flag("--out", type=Path, help="output folder of the mixes (default: DATA/mixes)")
     flag("--source", type=Path, help="published file, if it is elsewhere, or a .jsonl or .parquet version")
-    flag("--dry_run", action="store_true", help="report what is there and what is missing, and exit")
+    flag("--dry_run", action="store_true", help="report what is found and what is missing, and exit")
     flag("--download", action="store_true", help="download published annotation files (no images)")
     flag("--any_checksum", action="store_true", help="accept a file that is not the published version")
     looks = parser.add_mutually_exclusive_group()
@@ -49,15 +49,15 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--drop_repeated", action="store_true", help="leave out exact duplicates of rows")
     flag("--sample", type=float, default=1.0, help="fraction of the rows to keep (default: all)")
     flag("--seed", type=int, default=0, help="random seed of --sample (default: %(default)s)")
-    flag("--workers", type=int, default=min(8, cores()), help="processes for images")
+    flag("--workers", type=int, default=min(8, cores()), help="processes that check images")
     return parser
 
 
 def check_arguments(args: argparse.Namespace) -> list[Mix]:
-    """The mixes asked for.
+    """The mixes named on the command line.
 
     Raises:
-        InputError: An unknown mix, a missing folder, or values that make no sense together.
+        InputError: A mix is unknown, the data folder is missing, or a value or combination of flags is invalid.
     """
     names = list(MIXES) if "all" in args.mixes else list(dict.fromkeys(args.mixes))
     mixes = [get_mix(name) for name in names]
@@ -66,20 +66,20 @@ def check_arguments(args: argparse.Namespace) -> list[Mix]:
     if args.data is None:
         raise InputError("no data folder given; pass --data with the folder of published files and images")
     if not args.data.is_dir() and not (args.download or args.dry_run):
-        raise InputError(f"data folder {str(args.data)!r} does not exist; make it, or pass --download to fill it")
+        raise InputError(f"data folder {str(args.data)!r} does not exist; create it, or pass --download to fill it")
     if args.source is not None and (len(mixes) > 1 or args.download):
         raise InputError("--source is an existing file of one mix; name one mix and leave out --download")
     if not 0 < args.sample <= 1:
         raise InputError(f"--sample is {args.sample}, expected a fraction above 0 and at most 1")
     if args.workers < 0:
-        raise InputError(f"--workers is {args.workers}, expected 0 (this process alone) or more")
+        raise InputError(f"--workers is {args.workers}, expected 0 (no worker processes) or more")
     if args.drop_bad_images and not (args.check_images or args.find_images):
         raise InputError("--drop_bad_images needs the images to be checked; add --check_images or --find_images")
     return mixes
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the preparation; the module's text says what the exit status means."""
+    """Run the command and return the exit status; see the module's docstring."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["benchmarks"]:
         return benchmarks_cli.main(argv[1:])
@@ -118,14 +118,14 @@ def _report_state(mixes: list[Mix], args: argparse.Namespace) -> int:
 
 
 def _source(mix: Mix, args: argparse.Namespace) -> Path:
-    """The published file of a mix, downloaded now if asked for."""
+    """The published file of a mix, downloaded first with ``--download``."""
     found = args.source or mix.find(args.data)
     if found is not None:
         return found
     target = args.data / mix.places[0]
     if not args.download:
         raise InputError(
-            f"{mix.name}: no {Path(mix.places[0]).name} in {args.data} (looked at {', '.join(mix.places)}); download "
+            f"{mix.name}: no {Path(mix.places[0]).name} in {args.data} (tried {', '.join(mix.places)}); download "
             f"it from {mix.url}, pass --download, or name it with --source"
         )
     download(mix.url, target, None if args.any_checksum else mix.sha256)

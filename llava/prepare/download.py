@@ -1,7 +1,7 @@
-"""Downloads that go on where they stopped.
+"""Downloads that can be resumed.
 
-The bytes go to ``NAME.part``; what the server said of the file (length, version) goes to ``NAME.part.json``, so
-a later run asks for the rest of the same version and starts over when the file has changed.
+The data is written to ``NAME.part`` and the server's description of the file (length, version) to ``NAME.part.json``.
+A later run requests the rest of the same version, or starts over if the file has changed.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ _BROKEN_OFF = (urllib.error.URLError, http.client.HTTPException, ConnectionError
 
 
 class _WrongPart(Exception):
-    """What has been downloaded so far does not belong to the file that the server has now."""
+    """The data downloaded so far does not belong to the server's current file."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects and keeps the checksum that the hub gives with the first one."""
+    """Follows redirects and keeps the checksum that the hub sends with the first one."""
 
     def __init__(self) -> None:
         self.linked = ""
@@ -47,18 +47,18 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def download(url: str, target: Path, sha256: str | None = None, tries: int = 6, pause: float = 1.0) -> None:
-    """Download a file unless it is there, resuming an earlier attempt.
+    """Download a file unless it exists, resuming an earlier attempt.
 
     Args:
-        url: Where it is.
-        target: Where it goes; appears only when it is whole and its checksum right.
-        sha256: Its checksum; without one, the checksum that the hub names is checked, if it names one.
-        tries: Attempts in a row that may bring no byte before giving up.
+        url: The file's address.
+        target: Path of the downloaded file; it appears only when it is complete and its checksum is correct.
+        sha256: Expected checksum; by default the one that the hub sends, if any.
+        tries: Number of consecutive attempts without any data before giving up.
         pause: Seconds before the second attempt, doubled for each further one.
 
     Raises:
-        InputError: The server refuses, the connection fails for good (what came so far is kept), the disk is
-            too small, the checksum is wrong, or another process downloads the same file.
+        InputError: The server refuses the request, the connection keeps failing (the data so far is kept), the disk is
+            too small, the checksum is wrong, or another process is downloading the same file.
     """
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is not a web address; check HF_ENDPOINT, which begins with https://")
@@ -83,7 +83,7 @@ def sha256_of(path: Path, progress: Callable[[int], Any] | None = None) -> str:
 
 
 class _Part:
-    """A file on its way."""
+    """A file that is being downloaded."""
 
     def __init__(self, url: str, target: Path):
         self.url, self.target = url, target
@@ -120,11 +120,11 @@ class _Part:
         self.note.unlink(missing_ok=True)
 
     def size(self) -> int:
-        """Bytes that have come so far."""
+        """Number of bytes downloaded so far."""
         return self.file.stat().st_size if self.file.exists() else 0
 
     def known(self) -> dict[str, Any]:
-        """What the server said of the file, {} if nothing is known of this URL."""
+        """The server's description of the file; {} if there is none for this URL."""
         try:
             note = json.loads(self.note.read_text())
         except (OSError, ValueError):
@@ -132,9 +132,9 @@ class _Part:
         return note if isinstance(note, dict) and note.get("url") == self.url else {}
 
     def remove(self) -> None:
-        """Forget what has come."""
+        """Discard the data downloaded so far."""
         if self.file.exists():
-            logger.warning("%s was begun with another version of the file; starting over", self.file)
+            logger.warning("%s belongs to another version of the file; starting over", self.file)
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
@@ -186,8 +186,8 @@ class _Part:
         free = shutil.disk_usage(self.target.parent).free
         if total is not None and free < total - have:
             raise InputError(
-                f"{self.target.name} needs {total - have:,} bytes more, but {self.target.parent} has {free:,} free; "
-                "make room or choose another --data folder"
+                f"{self.target.name} needs {total - have:,} more bytes, but {self.target.parent} has {free:,} free; "
+                "free some space or choose another --data folder"
             )
         with self.file.open("ab", buffering=0) as file:
             while chunk := answer.read1(CHUNK_BYTES):
@@ -215,7 +215,7 @@ class _Part:
             )
 
     def _refused(self, error: urllib.error.HTTPError) -> InputError:
-        reason = "the publisher may ask to log in or accept terms" if error.code in (401, 403) else "it may have moved"
+        reason = "it may need a login or accepted terms" if error.code in (401, 403) else "it may have moved"
         return InputError(
             f"{self.url} answered {error.code} {error.reason} ({reason}); download it with a browser and put it at "
             f"{self.target}"

@@ -1,7 +1,7 @@
-"""The folders of pictures that the mixes refer to, and where to get their pictures.
+"""The image folders that the mixes refer to, and where to get their images.
 
 Images are never downloaded. Mirrors are listed because some of the publishers' addresses are dead (most of OCR-VQA's).
-Copies that state that they changed the images (for example made them smaller) are not listed.
+Copies that state that their images were changed (for example resized) are not listed.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,11 @@ class ImageFolder:
     """An image folder that mixes refer to.
 
     Attributes:
-        path: Where it lies in the data folder.
-        get: Where its pictures come from.
-        unpack_in: The folder in the data folder in which the publisher's archive is to be unpacked; "" if there is no
-            single archive.
+        path: Its path in the data folder.
+        get: Where to get its images.
+        unpack_in: Where in the data folder to unpack the publisher's archive; "" if there is no single archive.
         mirrors: Copies on the hub.
-        also_at: Other places where people keep it; the first that exists is used.
+        also_at: Other common paths in the data folder; the first that exists is used.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Checks the images of streamed rows in several processes, each image once."""
+"""Check the images of streamed rows in several processes, each image once."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,11 @@ class ImageChecker:
     """Finds images that are missing or unreadable.
 
     Attributes:
-        folder: Where image paths start.
-        mode: ``exist`` only looks whether the file is there, ``open`` reads it to its end.
-        workers: Processes (threads for ``exist``); 0 works in this one.
-        bad: Path to (kind of finding, detail) of every bad picture, in order of appearance.
-        distinct: Different pictures looked at.
+        folder: Folder that image paths are relative to.
+        mode: ``exist`` checks only that the file exists, ``open`` reads it completely.
+        workers: Number of processes (threads for ``exist``); 0 checks in this process.
+        bad: Map from the path of every bad image to (kind of finding, detail), in order of appearance.
+        distinct: Number of different images checked.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class ImageChecker:
     _seen: set[int] = field(default_factory=set)
 
     def check(self, rows: Iterable[Converted]) -> Iterator[Converted]:
-        """The same rows in the same order, each after its images have been checked."""
+        """Yield the same rows in the same order, each after its images were checked."""
         for batch, found in self._results(iter(rows)):
             for path, kind, detail in found:
                 self.bad[path] = (kind, detail)
@@ -92,7 +92,7 @@ def find_missing(folder: Path, paths: list[str]) -> list[Bad]:
 
 
 def find_unreadable(folder: Path, paths: list[str]) -> list[Bad]:
-    """``(path, kind, detail)`` of each path that is not a whole picture in ``folder``."""
+    """``(path, kind, detail)`` of each path that is not a complete image in ``folder``."""
     bad = find_missing(folder, paths)
     missing = {path for path, _, _ in bad}
     for path in paths:

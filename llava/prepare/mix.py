@@ -1,4 +1,4 @@
-"""Builds one mix: streams the published file to LLaVA's format and writes a manifest next to it."""
+"""Build one mix: stream the published file into LLaVA's format and write a manifest next to it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -30,11 +30,11 @@ class Options:
     Attributes:
         check_images: None, ``exist`` or ``open``.
         drop_bad_images: Leave out rows with a missing or unreadable image; otherwise they are only listed.
-        drop_repeated: Leave out rows whose images and conversations came before.
-        sample: Share of the rows to keep, drawn row by row from seed and position.
-        seed: Seed of the draw.
-        workers: Processes that look at images; 0 for none.
-        any_checksum: Take a file whose checksum is not the published one.
+        drop_repeated: Leave out rows with the same images and conversations as an earlier row.
+        sample: Fraction of the rows to keep; each row is drawn from the seed and its position.
+        seed: Random seed of the sample.
+        workers: Number of processes that check images; 0 checks them in this process.
+        any_checksum: Accept a file whose checksum is not the published one.
     """
 
     check_images: str | None = None
@@ -47,20 +47,20 @@ class Options:
 
 
 def make_mix(mix: Mix, source: Path, data: Path, output: Path, options: Options) -> dict[str, Any]:
-    """Write a mix, its manifest (``NAME.manifest.json``) and, if images were checked, the list of bad ones.
+    """Write a mix, its manifest (``NAME.manifest.json``) and, if images are checked, the list of bad images.
 
     Args:
-        mix: Which mix.
-        source: The published file, as JSON list, JSON lines or Parquet.
-        data: The data folder, where image paths start.
+        mix: The mix to build.
+        source: The published file: a JSON list, JSON lines or Parquet.
+        data: The data folder; image paths are relative to it.
         output: The ``.json`` or ``.jsonl`` file to write.
-        options: How to make it.
+        options: How to build it.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: The source is missing, broken, or not the published version; nothing is written then.
+        InputError: The source is missing, broken, or not the published version, or no row is left; no mix is written.
     """
     if output.exists() and source.exists() and output.samefile(source):
         raise InputError(f"the mix would overwrite its source {source}; choose another --out folder")
@@ -74,7 +74,7 @@ def make_mix(mix: Mix, source: Path, data: Path, output: Path, options: Options)
             _write(row, writer, tally, checker, options)
         if not writer.rows:
             raise InputError(
-                f"no row of {source} is left ({tally.read:,} read; {_reasons(tally)}); see what the file holds with "
+                f"no row of {source} is left ({tally.read:,} read; {_reasons(tally)}); inspect the file with "
                 f"python -m llava.data.check --data_path {source}"
             )
     manifest = _manifest(mix, origin, data, writer, tally, checker, options)

@@ -1,4 +1,4 @@
-"""Writing a list of entries to a file that appears only when it is complete."""
+"""Write a list of entries to a file that appears only when it is complete."""
 
 import hashlib
 import json
@@ -19,9 +19,12 @@ class EntryWriter:
     otherwise it is removed and an earlier ``NAME`` is unchanged.
 
     Attributes:
-        rows: Entries written.
+        rows: Number of entries written.
         bytes: Size of the file.
-        sha256: Checksum of the file as hexadecimal text; complete after the ``with`` block.
+        sha256: Checksum of the file as hexadecimal text; set when the ``with`` block ends.
+
+    Raises:
+        InputError: The file has another ending, cannot be written, or another process is writing it.
     """
 
     def __init__(self, path: Path):

@@ -13,7 +13,7 @@ from llava.prepare.sources import MIXES, Mix
 
 EXAMPLES_SHOWN = 2
 DATA_ROOT = Path(__file__).resolve().parents[2] / "playground" / "data"
-"""Where the launch scripts look for data unless ``--data_root`` says otherwise."""
+"""The launch scripts' default data folder (``--data_root``)."""
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
@@ -31,7 +31,7 @@ def list_mixes() -> str:
         rows.append((mix.name, mix.stage, count, mix.size or "not stated", mix.url))
     lines = table(rows) + [""]
     lines += table([(mix.name, mix.content) for mix in MIXES.values()])
-    lines += ["", "Image folders (below the data folder DATA; pictures are not downloaded):"]
+    lines += ["", "Image folders (in the data folder DATA; images are not downloaded):"]
     for path, folder in IMAGE_FOLDERS.items():
         lines.append(f"  {path}  of {', '.join(name for name in MIXES if path in MIX_FOLDERS[name])}")
         lines += [f"      {source}" for source in folder.sources(Path("DATA"))]
@@ -43,9 +43,9 @@ class MixState:
     """The state of a mix in the data folder.
 
     Attributes:
-        text: A line for its file and each image folder that its publishers list.
-        file: Whether its file is there.
-        missing: The image folders that are not.
+        text: The report: a line for its file and for each image folder that its publishers list.
+        file: Whether its file exists.
+        missing: The image folders that are missing.
     """
 
     text: str
@@ -59,7 +59,7 @@ class MixState:
 
 
 def state_of(mix: Mix, data: Path, source: Path | None) -> MixState:
-    """Look at what there is of a mix in the data folder; ``source`` is its file, if that is elsewhere."""
+    """Check which files of a mix exist in the data folder; ``source`` is its file if that is elsewhere."""
     file = source or mix.find(data)
     there = file is not None and file.is_file()
     note = f"published: {mix.size}" if mix.size else ""
@@ -67,7 +67,7 @@ def state_of(mix: Mix, data: Path, source: Path | None) -> MixState:
         note = f"{file.stat().st_size:,} bytes" + (f" ({note})" if note else "")
     part = data / f"{mix.places[0]}.part"
     if not there and part.is_file():
-        note = f"{part.stat().st_size:,} bytes are there; --download resumes from them"
+        note = f"{part.stat().st_size:,} bytes are downloaded; --download continues from there"
     rows: list[tuple[str, ...]] = [("file", _state(there), str(file or data / mix.places[0]), note)]
     missing = []
     for folder in (IMAGE_FOLDERS[path] for path in MIX_FOLDERS[mix.name]):
@@ -88,7 +88,7 @@ def where_to_get(mixes: Sequence[Mix], states: Sequence[MixState], data: Path) -
     lines = [f"  {mix.places[0]}\n      {mix.url}" for mix, state in zip(mixes, states, strict=True) if not state.file]
     for folder in dict.fromkeys(folder for state in states for folder in state.missing):
         lines += [f"  {folder.path}", *(f"      {source}" for source in folder.sources(data))]
-    return "\n".join(["Where to get what is missing (--download gets the files):", *lines]) if lines else ""
+    return "\n".join(["Where to get what is missing (--download downloads the files):", *lines]) if lines else ""
 
 
 def summary(mix: Mix, manifest: dict[str, Any], output: Path, options: Options) -> str:
@@ -113,7 +113,7 @@ def summary(mix: Mix, manifest: dict[str, Any], output: Path, options: Options) 
         lines.append("  WARNING   the file is not the published version (--any_checksum)")
     for path, found in manifest["image_folders"].items():
         if not found["exists"]:
-            lines.append(f"  MISSING   folder {found['used_from']} of {found['rows']:,} rows; get it:")
+            lines.append(f"  MISSING   folder {found['used_from']} of {found['rows']:,} rows; get it from:")
             known = IMAGE_FOLDERS.get(path)
             where = known.sources(Path(manifest["image_folder"])) if known else ["unknown; see the publisher's page"]
             lines += [f"            {source}" for source in where]
@@ -123,7 +123,7 @@ def summary(mix: Mix, manifest: dict[str, Any], output: Path, options: Options) 
 
 
 def _training(mix: Mix, output: Path, data: Path) -> str:
-    """The command that trains on a mix: the launch scripts find it by itself in the data folder's ``mixes``."""
+    """The command that trains on a mix; the launch scripts find a mix in the data folder's ``mixes`` without flags."""
     output, data = output.resolve(), data.resolve()
     if output == data / "mixes" / f"{mix.name}.json":
         flags = [] if data == DATA_ROOT else ["--data_root", str(data)]
@@ -134,10 +134,10 @@ def _training(mix: Mix, output: Path, data: Path) -> str:
 
 def _images(images: dict[str, Any] | None, output: Path, options: Options) -> list[str]:
     if images is None:
-        return ["  images were not looked at (--check_images, --find_images)"]
+        return ["  images were not checked (--check_images, --find_images)"]
     how = "looked for" if images["how"] == "exist" else "opened"
     missing, unreadable = images.get(MISSING_IMAGE, 0), images.get(UNREADABLE_IMAGE, 0)
-    line = f"  images    {images['checked']:,} different ones {how}, {missing:,} missing, {unreadable:,} unreadable"
+    line = f"  images    {images['checked']:,} different files {how}, {missing:,} missing, {unreadable:,} unreadable"
     if not missing and not unreadable:
         return [line]
     fate = "their rows were left out" if options.drop_bad_images else "their rows are in the mix (--drop_bad_images)"

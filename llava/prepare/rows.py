@@ -25,14 +25,14 @@ class Converted:
     """A converted row.
 
     Attributes:
-        entry: ``id``, ``image`` (a path or a list of them, missing for text only), ``conversations``; None when
-            the row cannot be used.
+        entry: ``id``, ``image`` (a path or a list of paths, missing for text only) and ``conversations``; None if the
+            row cannot be used.
         images: Its image paths, relative to the data folder.
-        reason: Why it cannot be used, "" when it can.
-        detail: The reason in full.
+        reason: Why it cannot be used, as a category; "" if it can.
+        detail: The full reason.
         changes: What was changed, other than the prefix of image paths.
-        where: Its place in the file, in words.
-        content: Its content's key, once computed.
+        where: Its location in the file, as text.
+        content: Key of its content, once computed.
     """
 
     entry: dict[str, Any] | None = None
@@ -54,7 +54,7 @@ def read_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
     """The rows of a ``.json`` list, a ``.jsonl`` or a ``.parquet`` file, in bounded memory.
 
     Raises:
-        InputError: The file is missing, broken, or of another kind.
+        InputError: The file is missing, broken, or has another format.
     """
     if path.suffix == ".parquet":
         yield from _parquet_rows(path, progress)
@@ -63,7 +63,7 @@ def read_rows(path: Path, progress: Progress | None = None) -> Iterator[Row]:
         yield from iter_rows(path, progress, keep_broken=True)
     except InputError as error:
         raise InputError(
-            f"{error}. A file that ends too early was not downloaded completely: remove it and download it again "
+            f"{error}. If the file ends too early, its download was incomplete: remove it and download it again "
             "(--download)"
         ) from None
 
@@ -76,8 +76,8 @@ def _parquet_rows(path: Path, progress: Progress | None) -> Iterator[Row]:
             columns = file.schema_arrow
             if "image" in columns.names and pa.types.is_struct(columns.field("image").type):
                 raise InputError(
-                    f"{path} holds pictures in its column 'image', expected paths; write the pictures to files "
-                    "and put their paths in the column"
+                    f"{path} has image data in its column 'image', expected paths; write the images to files "
+                    "and put their paths into the column"
                 )
             share = path.stat().st_size / max(file.metadata.num_rows, 1)
             index = 0
@@ -94,14 +94,14 @@ def _parquet_rows(path: Path, progress: Progress | None) -> Iterator[Row]:
 def convert(row: Row, mix: str, prefix: str = "") -> Converted:
     """Convert one row to LLaVA's format.
 
-    Numbers as ids become text and missing ones are made from mix and position; empty ``image`` values are left
-    out; image paths get forward slashes and the prefix; a row with one image and no ``<image>`` marker gets one
-    at the front of its first question.
+    Numeric ids become text, and missing ids are made from mix and position. Empty ``image`` values are removed. Image
+    paths get forward slashes and the prefix. A row with one image and no ``<image>`` marker gets one in front of its
+    first question.
 
     Args:
         row: A row as read.
         mix: The mix's name, used for made ids.
-        prefix: Put before image paths that do not begin with it.
+        prefix: Prefix for image paths that do not begin with it.
     """
     result = Converted()
     if row.error:

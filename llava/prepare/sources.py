@@ -1,7 +1,7 @@
 """The four mixes of the paper (Table 12): their published files and expected counts.
 
-Only figures that a publisher states are here. Where a size or checksum is None, none was found stated by the
-publisher; the counts that the paper or a data card rounds carry the unit they were rounded to.
+All numbers are stated by a publisher. A size or checksum is None if no publisher states one. Counts that the paper or a
+data card rounds have the unit they were rounded to.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Expected:
     """A published number of rows.
 
     Attributes:
-        what: What is counted; the name of an image folder, or "" for all rows.
-        rows: The number.
-        unit: What it was rounded to; 1 for an exact one.
-        stated_by: Where it is written.
+        what: What is counted: the name of an image folder, or "" for all rows.
+        rows: The published number.
+        unit: The unit it was rounded to; 1 for an exact number.
+        stated_by: The source of the number.
     """
 
     what: str
@@ -38,16 +38,16 @@ class Mix:
     """One training set and the published file it is made from.
 
     Attributes:
-        name: Its name on the command line.
-        stage: What it trains.
+        name: Name on the command line.
+        stage: The training stage that uses it.
         script: The launch script of that stage.
-        content: What is in it, in words.
-        places: Where its file may lie in the data folder; a download goes to the first.
-        hub_path: Where its file lies on the hub.
-        size: The file's size as its page shows it, None if unknown.
-        sha256: The file's checksum, None if unknown.
+        content: A short description of its content.
+        places: Possible paths of its file in the data folder; downloads are written to the first.
+        hub_path: Path of its file on the hub.
+        size: Size of the file as stated on its page, None if unknown.
+        sha256: Checksum of the file, None if unknown.
         expected: Published counts.
-        image_prefix: Put before the image paths, which the file gives relative to its own image folder.
+        image_prefix: Prefix for image paths, if the file gives them relative to its own image folder.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Mix:
 
     @property
     def url(self) -> str:
-        """Where the file can be downloaded."""
+        """Address of the file."""
         return web_address(self.hub_path)
 
     def find(self, data: Path) -> Path | None:
-        """The mix's file in the data folder, None without one."""
+        """The mix's file in the data folder, None if it is missing."""
         return next((data / place for place in self.places if (data / place).is_file()), None)
 
 
@@ -145,7 +145,7 @@ def get_mix(name: str) -> Mix:
     """A mix by name.
 
     Raises:
-        InputError: No such mix; the message lists them.
+        InputError: There is no such mix; the message lists the mixes.
     """
     if name not in MIXES:
         raise InputError(f"unknown mix {name!r}; expected {', '.join(MIXES)}, or all")

@@ -1,4 +1,4 @@
-"""Counts of one mix while it is built, and the comparison with published numbers."""
+"""Counts for one mix while it is built, and their comparison with published numbers."""
 
 from array import array
 from collections import Counter
@@ -21,13 +21,13 @@ class Tally:
     """Rows read, kept, changed and dropped; memory grows by 16 bytes per row.
 
     Attributes:
-        read: Rows of the file.
-        kept: Rows written.
-        text_only: Rows written that have no image.
-        dropped: Rows that were not written, by reason.
-        changed: Rows that were changed, by what was done.
-        examples: Places of the first rows dropped for each reason.
-        folders: Usable rows by the image folder of their first image, before any sampling.
+        read: Number of rows in the file.
+        kept: Number of rows written.
+        text_only: Number of written rows without an image.
+        dropped: Numbers of rows not written, by reason.
+        changed: Numbers of changed rows, by kind of change.
+        examples: Locations of the first rows dropped for each reason.
+        folders: Numbers of usable rows by the folder of their first image, before sampling.
     """
 
     read: int = 0
@@ -48,12 +48,12 @@ class Tally:
             kept.append(f"{where}: {detail}" if detail else where)
 
     def usable(self, row: Converted) -> None:
-        """Count a row that could be written."""
+        """Count a usable row."""
         self.folders[folder_of(row.images[0]) if row.images else TEXT_ONLY] += 1
         self.changed.update(row.changes)
 
     def keep(self, row: Converted, content: int) -> None:
-        """Count a row that is written; ``content`` is its :func:`content_key`."""
+        """Count a written row; ``content`` is its :func:`content_key`."""
         self.kept += 1
         self.text_only += not row.images
         self._ids.append(hash(row.entry["id"]) if row.entry else 0)
@@ -70,7 +70,7 @@ class Tally:
         return len(self._contents) - len(np.unique(np.asarray(self._contents)))
 
     def compare(self, expected: tuple[Expected, ...]) -> list[dict[str, Any]]:
-        """Published and found numbers of rows."""
+        """Compare the published numbers of rows with those found."""
         return [
             {
                 "what": figure.what or "all rows",
@@ -85,7 +85,7 @@ class Tally:
 
 
 def content_key(row: Converted) -> int:
-    """64 bits of a row's images and conversations, the same in every process."""
+    """64-bit hash of a row's images and conversations, the same in every process."""
     digest = blake2b(digest_size=8)
     turns = row.entry["conversations"] if row.entry else []
     for text in (*row.images, *(part for turn in turns for part in (turn["from"], turn["value"]))):

@@ -1,4 +1,4 @@
-"""Hub addresses, and mirrors on the hub."""
+"""Addresses of files on the hub, and mirrors of images there."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ HUB = "https://huggingface.co"
 
 
 def web_address(place: str) -> str:
-    """The address of a file: ``place`` itself, or that of a path on the hub (``$HF_ENDPOINT`` names another hub)."""
+    """The address of a file: ``place`` itself if it is one, else a path on the hub (or on ``$HF_ENDPOINT``)."""
     if place.startswith(("http://", "https://")):
         return place
     return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{place}"
@@ -17,12 +17,12 @@ def web_address(place: str) -> str:
 class Mirror:
     """A copy of images on the hub, not uploaded by their publisher.
 
-    Its existence and size were read from stored pages of the hub; its content was not checked.
+    Its existence and size were read from the hub's pages; its content was not checked.
 
     Attributes:
-        hub_path: Where it lies on the hub.
-        size: Size as its page shows it.
-        note: What there is to know about it.
+        hub_path: Path on the hub.
+        size: Size as stated on its page.
+        note: Remark shown to the user.
     """
 
     hub_path: str

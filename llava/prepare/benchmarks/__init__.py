@@ -1,1 +1,1 @@
-"""The published question and annotation files of the six benchmarks: ``python -m llava.prepare benchmarks``."""
+"""Get and check the six benchmarks' question and annotation files: ``python -m llava.prepare benchmarks``."""

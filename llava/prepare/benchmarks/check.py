@@ -1,4 +1,4 @@
-"""The state of a benchmark's files: present, missing or wrong, read in the same way as in the evaluation."""
+"""Check a benchmark's files (found, missing or wrong), reading them as the evaluation does."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ class Item:
     Attributes:
         what: Kind of file.
         state: ``found``, ``missing`` or ``wrong``.
-        path: Where it is or belongs.
+        path: Path of the file, or where it should be.
         note: Origin, address, or what is wrong.
-        more: Further notes, a line each.
+        more: Further notes, one line each.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Item:
 
 @dataclass
 class State:
-    """A benchmark's items and the comparison of its counts with the published ones."""
+    """The state of a benchmark's files, and the comparison of its counts with the published ones."""
 
     items: list[Item]
     counts: list[dict[str, Any]] = field(default_factory=list)
@@ -49,10 +49,10 @@ class State:
 
 
 def check(source: BenchmarkSource, root: Path, origins: dict[str, Any]) -> State:
-    """Check everything that the evaluation reads of a benchmark.
+    """Check all files that the evaluation of a benchmark reads.
 
     Args:
-        source: Which benchmark.
+        source: The benchmark.
         root: The evaluation root.
         origins: Records of its files, see :func:`llava.prepare.benchmarks.layout.records`.
     """
@@ -67,9 +67,9 @@ def check(source: BenchmarkSource, root: Path, origins: dict[str, Any]) -> State
             item = Item("published", MISSING, folder / file.place, f"{file.url}{size}")
             part = folder / f"{file.archive or file.place}.part"
             if part.is_file():
-                item.more.append(f"{part.stat().st_size:,} bytes are there; --download resumes from them")
+                item.more.append(f"{part.stat().st_size:,} bytes are downloaded; --download continues from there")
             if file.archive:
-                item.more.append(f"--download extracts it from there, or from an archive that you put in {folder}")
+                item.more.append(f"--download extracts it from that archive, or from a copy that you put in {folder}")
             if file.terms:
                 item.more.append(f"{file.terms}: pass --accept_terms to download it")
             state.items.append(item)
@@ -89,8 +89,8 @@ def _found(what: str, path: Path, root: Path, origins: dict[str, Any], manifest:
     if record.get("sha256") and path.is_file() and sha256_of(path) != record["sha256"]:
         item.state = WRONG
         item.note = (
-            f"its contents have changed since it was put there; remove it and get it again, or remove {manifest} "
-            "to take it as it is"
+            f"its content has changed since it was put there; remove it and get it again, or remove {manifest} "
+            "to accept it as it is"
         )
     return item
 
@@ -104,7 +104,7 @@ def _question_item(
     item = _found("questions", path, root, origins, manifest_path(source, root))
     size = path.stat().st_size
     if item.state == FOUND and source.question_bytes not in (None, size):
-        item.more.append(f"not LLaVA's file: {size:,} bytes, LLaVA's has {source.question_bytes:,}")
+        item.more.append(f"not LLaVA's file: it has {size:,} bytes, LLaVA's has {source.question_bytes:,}")
     return item
 
 
@@ -113,7 +113,7 @@ def _read(source: BenchmarkSource, path: Path, folder: Path, state: State) -> No
     try:
         questions = source.benchmark.load(folder, path)
     except MissingFile:
-        questions = []  # the missing file has a line of its own
+        questions = []  # the missing file is reported on a line of its own
     except InputError as error:
         state.items.append(Item("contents", WRONG, path, str(error)))
         questions = []
@@ -134,12 +134,12 @@ def _read(source: BenchmarkSource, path: Path, folder: Path, state: State) -> No
 
 
 def tally(questions: Sequence[Question]) -> Counter:
-    """Numbers of questions: "" for all, by category, with a picture, without their rotations; and of pictures."""
+    """Numbers of questions (all under "", by category, with an image, without rotations) and of images."""
     found = Counter({"": len(questions)})
     found.update(question.category for question in questions if question.category)
     shown = [question.picture for question in questions if question.picture is not None]
-    found["with a picture"] = len(shown)
-    found["pictures"] = len({picture.identity for picture in shown})
+    found["with an image"] = len(shown)
+    found["images"] = len({picture.identity for picture in shown})
     found["asked once"] = len({question.group or index for index, question in enumerate(questions)})
     return found
 
@@ -150,21 +150,20 @@ def _picture_item(source: BenchmarkSource, folder: Path, questions: Sequence[Que
     path = picture_folder(folder, pictures.places) if pictures else folder
     absent = [q.picture for q in questions if q.picture is not None and not q.picture.exists()]
     if questions and not absent:
-        return Item("pictures", FOUND, path)
+        return Item("images", FOUND, path)
     if not questions and path.is_dir():
-        return Item("pictures", FOUND, path, "not checked: there are no questions yet")
-    item = Item("pictures", WRONG if questions and path.is_dir() else MISSING, path)
+        return Item("images", FOUND, path, "not checked: there are no questions yet")
+    item = Item("images", WRONG if questions and path.is_dir() else MISSING, path)
+    problem = f"the images of {len(absent):,} of {len(questions):,} questions are missing"
     if pictures is None:
-        item.note = f"{len(absent):,} of {len(questions):,} questions have no picture, the first: {absent[0].name}"
+        item.note = f"{problem}, the first: {absent[0].name}"
         item.more += [source.absent_pictures] if source.absent_pictures else []
         return item
     if item.state == WRONG:
-        item.more.append(
-            f"{len(absent):,} of {len(questions):,} questions have no picture, the first: {absent[0].name}"
-        )
+        item.more.append(f"{problem}, the first: {absent[0].name}")
     item.note = f"{pictures.get}, to be unpacked in {folder / pictures.unpack_in}"
     shared = folder.parent.parent / pictures.shared
     if pictures.shared and shared.is_dir():
-        item.more.append(f"or the training data's: ln -s {shared.resolve()} {folder / pictures.places[0]}")
+        item.more.append(f"or use the training data's: ln -s {shared.resolve()} {folder / pictures.places[0]}")
     item.more += [f"or a mirror: {mirror}" for mirror in pictures.mirrors]
     return item

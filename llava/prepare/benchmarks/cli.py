@@ -1,13 +1,13 @@
-"""The command line for benchmarks.
+"""The command line of ``llava.prepare benchmarks``.
 
     python -m llava.prepare benchmarks --list
     python -m llava.prepare benchmarks --root playground/data/eval --dry_run
     python -m llava.prepare benchmarks --root playground/data/eval --download --only gqa,pope
 
-Without --download nothing is fetched: archives that lie in the benchmarks' folders are unpacked, question files are
-taken from LLaVA's eval.zip or made, and everything is checked.
+Without --download nothing is downloaded: archives in the benchmarks' folders are unpacked, question files are taken
+from LLaVA's eval.zip or made from the annotations, and everything is checked.
 
-Exit status: 0 when every benchmark asked for is ready, 1 when something is missing or wrong, 2 for wrong usage.
+Exit status: 0 if every chosen benchmark is ready, 1 if something is missing or wrong, 2 for wrong usage.
 """
 
 import argparse
@@ -26,7 +26,7 @@ DEFAULT_ROOT = Path("playground/data/eval")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; flags may be written with dashes or underscores."""
+    """The command-line parser; flags may be written with dashes or underscores."""
     parser = argparse.ArgumentParser(
         prog="python -m llava.prepare benchmarks",
         description="Get the six benchmarks' question and annotation files and check them.",
@@ -35,15 +35,15 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--list", action="store_true", help="list files, addresses and counts, and exit")
     flag("--root", type=Path, default=DEFAULT_ROOT, help="folder of the benchmarks (default: %(default)s)")
     flag("--only", default="all", metavar="NAMES", help=f"benchmarks, separated by commas: {', '.join(SOURCES)}")
-    flag("--download", action="store_true", help="download question and annotation files (no pictures)")
+    flag("--download", action="store_true", help="download question and annotation files (no images)")
     flag("--accept_terms", action="store_true", help="also download files with terms of use, which you have agreed to")
     flag("--eval_zip", type=Path, help="LLaVA's eval.zip (default: ROOT/eval.zip if it is there)")
-    flag("--dry_run", action="store_true", help="report what is there and what is missing, and exit")
+    flag("--dry_run", action="store_true", help="report what is found and what is missing, and exit")
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Run the command; the module's text says what the exit status means."""
+    """Run the command and return the exit status; see the module's docstring."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.list:

@@ -22,14 +22,14 @@ class Published:
     """A file, or a folder from an archive, that the evaluation reads.
 
     Attributes:
-        place: Where it belongs in the benchmark's folder.
-        urls: Addresses, or paths on the hub, of it or of the archive that holds it; the publisher's comes first.
-        size: Size of the download as its page shows it, "" if unknown.
-        member: Its name in the archive, "" for a file that is offered as it is.
-        holds: For a folder from an archive: the name of a folder in it, by which it is recognised.
-        also_at: Other places where the evaluation looks for it.
-        for_questions: It is needed only to make the question file.
-        terms: What one has to agree to before it is downloaded, "" for nothing.
+        place: Its path in the benchmark's folder.
+        urls: Addresses, or paths on the hub, of the file or of the archive that contains it; the publisher's first.
+        size: Size of the download as stated on its page, "" if unknown.
+        member: Its name in the archive, "" if it is not in an archive.
+        holds: For a folder from an archive: the name of a subfolder by which it is recognised.
+        also_at: Other paths where the evaluation looks for it.
+        for_questions: Whether it is needed only to make the question file.
+        terms: Terms of use that must be accepted before it is downloaded, "" for none.
         sha256: Its published checksum, None if none is known.
     """
 
@@ -45,7 +45,7 @@ class Published:
 
     @property
     def archive(self) -> str:
-        """Name of the archive that holds it, "" for a file that is offered as it is."""
+        """Name of the archive that contains it, "" if it is not in an archive."""
         return self.urls[0].rsplit("/", 1)[-1] if self.member or self.holds else ""
 
     @property
@@ -67,15 +67,15 @@ def get(file: Published, folder: Path, may_download: bool) -> str | None:
     """Get a file, unless it exists.
 
     Args:
-        file: Which file.
+        file: The file.
         folder: The benchmark's folder.
-        may_download: Whether to download it; an archive that is there already is unpacked in any case.
+        may_download: Whether to download it; an existing archive is unpacked in any case.
 
     Returns:
-        Where it came from (an address, or the archive that was there); None if nothing was done.
+        Where it came from (an address, or the existing archive); None if nothing was done.
 
     Raises:
-        InputError: No address gives it, or the archive does not hold it.
+        InputError: It cannot be downloaded from any address, or the archive does not contain it.
     """
     if file.find(folder) is not None:
         return None

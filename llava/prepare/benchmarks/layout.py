@@ -21,12 +21,12 @@ Record = dict[str, Any]
 
 @dataclass
 class Laid:
-    """What was done for one benchmark.
+    """The files that were put in place for one benchmark.
 
     Attributes:
         folder: The benchmark's folder.
-        origins: For each file that was added now: its path, and where it came from.
-        problems: What failed, in words.
+        origins: Map from the path of each added file to where it came from.
+        problems: Error messages.
     """
 
     folder: Path
@@ -39,11 +39,11 @@ def get_eval_zip(root: Path, given: Path | None, wanted: bool) -> Path | None:
 
     Args:
         root: The evaluation root.
-        given: Named by the user.
+        given: The path named by the user, if any.
         wanted: Whether to download it.
 
     Raises:
-        InputError: The given one is not there.
+        InputError: The path named by the user does not exist.
     """
     if given is not None and not given.is_file():
         raise InputError(f"{given} does not exist; expected LLaVA's eval.zip")
@@ -52,7 +52,7 @@ def get_eval_zip(root: Path, given: Path | None, wanted: bool) -> Path | None:
         try:
             get(EVAL_ZIP, root, may_download=True)
         except InputError:
-            logger.warning("question files are made from the published annotations instead")
+            logger.warning("LLaVA's eval.zip is not available; question files are made from the published annotations")
     return found or EVAL_ZIP.find(root)
 
 
@@ -60,11 +60,11 @@ def lay_out(source: BenchmarkSource, root: Path, eval_zip: Path | None, download
     """Put a benchmark's files in place; existing files are left unchanged.
 
     Args:
-        source: Which benchmark.
+        source: The benchmark.
         root: The evaluation root.
-        eval_zip: LLaVA's question files, None without them.
+        eval_zip: LLaVA's archive of question files, if there is one.
         download: Whether to download published files.
-        accept_terms: Whether to download those that have terms of use as well.
+        accept_terms: Whether to also download files with terms of use.
     """
     laid = Laid(source.folder(root))
     in_zip = eval_zip is not None and _from_zip(source, eval_zip, laid, write=False)
@@ -120,7 +120,7 @@ def manifest_path(source: BenchmarkSource, root: Path) -> Path:
 
 
 def read_manifest(source: BenchmarkSource, root: Path) -> Record:
-    """What was written down of a benchmark's files: path in the evaluation root to record; {} without a manifest."""
+    """The recorded files of a benchmark: map from path in the evaluation root to record; {} without a manifest."""
     try:
         files = json.loads(manifest_path(source, root).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):

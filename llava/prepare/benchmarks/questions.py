@@ -1,19 +1,19 @@
 """LLaVA's question files, made from the published annotations.
 
-LLaVA gives them away as ``eval.zip``; the rules here were read off its files (as they are in the history of its
-repository, commit 32cebc3) and give the same ids and texts:
+LLaVA publishes them as ``eval.zip``. The rules here were derived from its files (as in the history of its repository,
+commit 32cebc3) and give the same ids and texts:
 
-- GQA: a question a line, with the suffix for short answers. The order is the annotation's.
-- ScienceQA: ``Context: HINT`` where there is a hint, the question, the options as ``A. TEXT``, in the order of the
-  split; ``<image>`` goes before questions with a picture.
-- TextVQA: the question with a capital, the picture's Rosetta OCR tokens, and the suffix.
+- GQA: one question per line, with the suffix for short answers, in the annotation's order.
+- ScienceQA: ``Context: HINT`` if there is a hint, the question, and the options as ``A. TEXT``, in the split's order;
+  ``<image>`` precedes questions with an image.
+- TextVQA: the question, capitalised, the image's Rosetta OCR tokens, and the suffix.
 - POPE: adversarial, random and popular, with 0, 10 and 20 million added to the published ids, since each category
   counts from 1.
-- MME: the release's questions without "Please answer yes or no." and with the suffix; a picture's path is the id. The
-  order is that of the subtasks and file names (LLaVA's is a directory listing's), but for a picture's two questions,
-  which are in the release's.
+- MME: the release's questions without "Please answer yes or no." and with the suffix; the id is the image's path. They
+  are ordered by subtask and file name (LLaVA's by a directory listing), with the two questions of an image in the
+  release's order.
 
-Apart from the order the files are the same, so that their sizes must be equal to LLaVA's to the byte; the report
+Apart from the order the files are the same, so their sizes must equal those of LLaVA's files to the byte; the report
 compares them. Answers and scores do not depend on the order.
 """
 
@@ -39,7 +39,7 @@ def gqa_questions(folder: Path) -> str:
     """GQA's question file from ``testdev_balanced_questions.json``.
 
     Raises:
-        InputError: The annotation is missing or of another form; so for the other benchmarks.
+        InputError: The annotation is missing or has another format; the other benchmarks raise it too.
     """
     path = first_existing(folder, gqa.ANNOTATIONS, "annotation of GQA")
     annotations = read_json(path)
@@ -117,7 +117,7 @@ def mme_questions(folder: Path) -> str:
         known = {path.stem: path.name for path in sorted(pictures.iterdir()) if path.suffix in (".jpg", ".png")}
         for path in sorted(texts.glob("*.txt")):
             if path.stem not in known:
-                raise InputError(f"{pictures} has no picture for {path}; unpack the release again")
+                raise InputError(f"{pictures} has no image for {path}; unpack the release again")
             name = (pictures / known[path.stem]).relative_to(release).as_posix()
             for line in path.read_text(encoding="utf-8").splitlines():
                 question = line.split("\t")[0].replace(mme.YES_NO, "").strip()

@@ -1,4 +1,4 @@
-"""The command's output."""
+"""The output of ``llava.prepare benchmarks``."""
 
 import shlex
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def closing(root: Path, states: Sequence[tuple[BenchmarkSource, State]], eval_zi
     lines = [f"{len(ready)} of {len(states)} ready" + (f": {', '.join(ready)}" if ready else "")]
     if eval_zip is None and len(ready) < len(states):
         lines.append(
-            f"LLaVA's eval.zip ({EVAL_ZIP_PAGE}) is not in {root}; without it question files are made, with the same "
-            "ids and texts"
+            f"LLaVA's eval.zip ({EVAL_ZIP_PAGE}) is not in {root}; without it, question files are made from the "
+            "annotations, with the same ids and texts"
         )
     if ready:
         script = "all" if len(ready) == len(SOURCES) else ready[0]
@@ -49,7 +49,7 @@ def list_sources() -> str:
             lines += [f"      or {web_address(url)}" for url in file.urls[1:]]
             lines += [f"      {file.terms}"] if file.terms else []
         if source.make is not None:
-            lines.append(f"  {name}\n      from LLaVA's eval.zip, or made from the above")
+            lines.append(f"  {name}\n      from LLaVA's eval.zip, or made from the files above")
         if source.pictures is not None:
             lines.append(f"  {source.pictures.places[0]}/\n      {source.pictures.get}")
             lines += [f"      or a mirror: {mirror}" for mirror in source.pictures.mirrors]

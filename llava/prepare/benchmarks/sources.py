@@ -28,8 +28,8 @@ class Pictures:
     Attributes:
         places: Folders in the benchmark's folder where the evaluation looks for them; the first is the usual one.
         get: Address and size of the archive.
-        unpack_in: The folder in the benchmark's folder in which the archive is to be unpacked.
-        shared: The folder of the training data that has the same pictures, "" without one.
+        unpack_in: Where in the benchmark's folder to unpack the archive.
+        shared: Folder of the training data with the same images, "" if there is none.
         mirrors: Copies on the hub.
     """
 
@@ -46,14 +46,14 @@ class BenchmarkSource:
 
     Attributes:
         name: Name on the command line.
-        title: What it is, in words.
+        title: Title in reports.
         files: Published files.
-        make: Writes the question file's text from the published files in the benchmark's folder; None where a published
+        make: Makes the question file's text from the published files in the benchmark's folder; None if a published
             file is the question file.
         expected: Published counts, by the question file's name.
-        question_bytes: Size of LLaVA's question file.
-        pictures: None where they are inside the published files.
-        absent_pictures: What to do when a published file lacks pictures.
+        question_bytes: Size of LLaVA's question file, None if unknown.
+        pictures: Its images; None if they are inside the published files.
+        absent_pictures: What to do if the published files lack images.
     """
 
     name: str
@@ -71,7 +71,7 @@ class BenchmarkSource:
         return BENCHMARKS[self.name]
 
     def folder(self, root: Path) -> Path:
-        """Its folder below the evaluation root: the first that exists, otherwise the default one."""
+        """Its folder in the evaluation root: the first that exists, otherwise the default one."""
         folders = [root / name for name in self.benchmark.folders]
         return next((folder for folder in folders if folder.is_dir()), folders[0])
 
@@ -90,7 +90,7 @@ _POPE = "https://raw.githubusercontent.com/AoiDragon/POPE/e3e39262c85a6a83f26cf5
 _TEXTVQA = "https://dl.fbaipublicfiles.com/textvqa"
 _MMBENCH = "https://download.openmmlab.com/mmclassification/datasets/mmbench"
 _MME_TERMS = (
-    "for academic research only, not to be passed on (the release's readme.txt; "
+    "for academic research only, not to be redistributed (the release's readme.txt; "
     "https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation)"
 )
 
@@ -121,7 +121,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                     ),
                 ),
                 make=make.gqa_questions,
-                expected={"llava_gqa_testdev_balanced.jsonl": _counts(12_578, pictures=398)},
+                expected={"llava_gqa_testdev_balanced.jsonl": _counts(12_578, images=398)},
                 question_bytes=2_276_997,
                 pictures=Pictures(
                     gqa.PICTURES,
@@ -132,7 +132,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                         Mirror(
                             "datasets/lmms-lab/GQA/tree/main/testdev_balanced_images",
                             "66 MB",
-                            "the 398 pictures of test-dev alone, in a Parquet file: save each as ID.jpg",
+                            "only the 398 images of test-dev, in a Parquet file: save each as ID.jpg",
                         ),
                     ),
                 ),
@@ -145,7 +145,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                     Published(sqa.SPLITS, (f"{_SCIENCEQA}/{sqa.SPLITS}",)),
                 ),
                 make=make.sqa_questions,
-                expected={"llava_test_CQM-A.json": _counts(4_241, with_a_picture=2_017)},
+                expected={"llava_test_CQM-A.json": _counts(4_241, with_an_image=2_017)},
                 question_bytes=1_932_005,
                 pictures=Pictures(
                     sqa.PICTURES,
@@ -162,7 +162,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                     Published(make.OCR_FILE, (f"{_TEXTVQA}/data/{make.OCR_FILE}",), for_questions=True),
                 ),
                 make=make.textvqa_questions,
-                expected={"llava_textvqa_val_v051_ocr.jsonl": _counts(5_000, pictures=3_166)},
+                expected={"llava_textvqa_val_v051_ocr.jsonl": _counts(5_000, images=3_166)},
                 question_bytes=1_548_730,
                 pictures=Pictures(
                     textvqa.PICTURES,
@@ -185,9 +185,7 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                 ),
                 make=make.pope_questions,
                 expected={
-                    "llava_pope_test.jsonl": _counts(
-                        8_910, adversarial=3_000, random=2_910, popular=3_000, pictures=500
-                    )
+                    "llava_pope_test.jsonl": _counts(8_910, adversarial=3_000, random=2_910, popular=3_000, images=500)
                 },
                 question_bytes=1_657_039,
                 pictures=Pictures(
@@ -207,9 +205,9 @@ SOURCES: Mapping[str, BenchmarkSource] = MappingProxyType(
                     ),
                 ),
                 make=make.mme_questions,
-                expected={"llava_mme.jsonl": _counts(2_374, pictures=1_187)},
+                expected={"llava_mme.jsonl": _counts(2_374, images=1_187)},
                 question_bytes=564_644,
-                absent_pictures="the release's readme.txt says where to get the pictures of landmark and artwork",
+                absent_pictures="the release's readme.txt says where to get the images of landmark and artwork",
             ),
             BenchmarkSource(
                 name="mmbench",
@@ -240,7 +238,7 @@ def get_sources(names: str) -> list[BenchmarkSource]:
     """Sources by comma-separated names of benchmarks; ``all`` means the six.
 
     Raises:
-        InputError: An unknown name.
+        InputError: A name is unknown.
     """
     wanted = list(SOURCES) if names == "all" else list(dict.fromkeys(names.split(",")))
     unknown = [name for name in wanted if name not in SOURCES]

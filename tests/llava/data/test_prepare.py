@@ -155,7 +155,7 @@ def test_what_is_counted(prepare, tmp_path):
     assert "WARNING   all rows: 6 rows, 665,298 expected (https://github.com/haotian-liu/LLaVA/issues/657)" in text
     assert manifest["image_folders"]["coco/train2017"] == {"rows": 2, "used_from": "coco/train2017", "exists": True}
     assert not manifest["image_folders"]["gqa/images"]["exists"]
-    assert "MISSING   folder gqa/images of 1 rows; get it:\n            https://downloads.cs.stanford.edu" in text
+    assert "MISSING   folder gqa/images of 1 rows; get it from:\n            https://downloads.cs.stanford.edu" in text
     assert f", to be unpacked in {tmp_path}/gqa\n            or a mirror: https://huggingface.co/" in text
     assert "MISSING   folder coco" not in text
     assert f"train     bash scripts/teacher/finetune.sh --data_root {tmp_path}" in text
@@ -220,7 +220,7 @@ def test_bad_images_are_listed_and_never_replaced(prepare, tmp_path, bad_images,
         ["sam/images/sa_545504.jpg", "missing image"],
         ["coco/train2017/000000000009.jpg", "unreadable image"],
     ]
-    assert "3 different ones opened, 1 missing, 1 unreadable" in text and "--drop_bad_images" in text
+    assert "3 different files opened, 1 missing, 1 unreadable" in text and "--drop_bad_images" in text
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_dry_run_says_what_is_missing(prepare, tmp_path):
     assert "file    missing" in text and "https://huggingface.co/datasets/Lin-Chen/ShareGPT4V" in text
     assert "ai.meta.com/datasets/segment-anything-downloads" in text
     (tmp_path / f"{sources.MIXES['student-pretrain'].places[0]}.part").write_bytes(b"123")
-    assert "  3 bytes are there; --download resumes from them" in prepare("student-pretrain", "--dry_run")[1]
+    assert "  3 bytes are downloaded; --download continues from there" in prepare("student-pretrain", "--dry_run")[1]
     put(tmp_path, "student-pretrain")
     draw(tmp_path, *images_of("student-pretrain"))
     status, text, _ = prepare("student-pretrain", "--dry_run")

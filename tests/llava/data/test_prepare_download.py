@@ -218,7 +218,7 @@ def test_no_web_address(tmp_path):
         download("hub/x.json", tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("code, words", [(404, "may have moved"), (403, "log in or accept terms")])
+@pytest.mark.parametrize("code, words", [(404, "may have moved"), (403, "need a login or accepted terms")])
 def test_refusal_is_final(server, tmp_path, code, words):
     server.refuse = [code]
     with pytest.raises(InputError, match=f"answered {code} .*{words}.*browser.*{tmp_path / 'x.json'}"):
@@ -234,7 +234,7 @@ def test_no_server(tmp_path):
 def test_disk_too_small(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10, 9, 1_000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match=r"x.json needs 3,000,000 bytes more, but .* has 1,000 free"):
+    with pytest.raises(InputError, match=r"x.json needs 3,000,000 more bytes, but .* has 1,000 free"):
         download(f"{server.url}/x.json", tmp_path / "x.json")
 
 

@@ -129,7 +129,7 @@ def test_parquet_with_the_pictures_inside(tmp_path):
     pq.write_table(
         pa.Table.from_pylist([{"id": "1", "image": {"bytes": b"x", "path": "a.jpg"}}]), tmp_path / "x.parquet"
     )
-    with pytest.raises(InputError, match="holds pictures .* expected paths"):
+    with pytest.raises(InputError, match="has image data .* expected paths"):
         list(read_rows(tmp_path / "x.parquet"))
 
 
@@ -145,5 +145,5 @@ def test_broken_parquet(tmp_path):
 def test_truncated_list(tmp_path, talk):
     text = json.dumps([{"id": str(i), "conversations": talk("q", "a")} for i in range(9)])
     (tmp_path / "x.json").write_text(text[:-40])
-    with pytest.raises(InputError, match=r"x.json, line 1, column .*\(entry 8\).*not downloaded completely"):
+    with pytest.raises(InputError, match=r"x.json, line 1, column .*\(entry 8\).*download was incomplete"):
         list(read_rows(tmp_path / "x.json"))

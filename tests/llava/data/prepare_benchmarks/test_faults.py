@@ -31,10 +31,10 @@ def test_what_is_wrong(run, small, web, tmp_path, add_pictures):
     splits = root / "scienceqa/pid_splits.json"
     splits.write_text(splits.read_text().replace("7", "9"))
     status, text = run("--only", "sqa")
-    assert status == 1 and "published  wrong" in text and "its contents have changed" in text
+    assert status == 1 and "published  wrong" in text and "its content has changed" in text
     assert "contents   wrong" in text and "lacks 1 of the 2 questions" in text
     (root / "sqa.manifest.json").unlink()
-    assert "its contents have changed" not in run("--only", "sqa", "--dry_run")[1]
+    assert "its content has changed" not in run("--only", "sqa", "--dry_run")[1]
 
     questions = root / "gqa/llava_gqa_testdev_balanced.jsonl"
     questions.write_text("".join(questions.read_text().splitlines(keepends=True)[:-1]))
@@ -43,11 +43,15 @@ def test_what_is_wrong(run, small, web, tmp_path, add_pictures):
 
     (root / "pope/val2014/COCO_1.jpg").unlink()
     text = run("--only", "pope", "--dry_run")[1]
-    assert "pictures   wrong" in text and "6 of 6 questions have no picture, the first: " in text
+    assert "images     wrong" in text and "the images of 6 of 6 questions are missing, the first: " in text
 
     (root / "MME/MME_Benchmark_release_version/count/1.jpg").unlink()
     text = run("--only", "mme", "--dry_run")[1]
-    assert "2 of 28 questions have no picture" in text and "count/1.jpg" in text and "readme.txt says where" in text
+    assert (
+        "the images of 2 of 28 questions are missing" in text
+        and "count/1.jpg" in text
+        and "readme.txt says where" in text
+    )
 
 
 def test_counts_are_compared_with_the_published_ones(run, web, tmp_path, add_pictures, block):
@@ -56,8 +60,8 @@ def test_counts_are_compared_with_the_published_ones(run, web, tmp_path, add_pic
     status, text = run("--download", "--accept_terms")
     assert status == 1 and "0 of 6 ready" in text
     for words in (
-        "3 questions, 12,578 published (LLaVA's question file); 1 pictures, 398 published",
-        "2 questions, 4,241 published (LLaVA's question file); 1 with a picture, 2,017 published",
+        "3 questions, 12,578 published (LLaVA's question file); 1 images, 398 published",
+        "2 questions, 4,241 published (LLaVA's question file); 1 with an image, 2,017 published",
         "1 questions, 5,000 published",
         "6 questions, 8,910 published (LLaVA's question file); 2 adversarial, 3,000 published",
         "28 questions, 2,374 published",

@@ -21,7 +21,7 @@ def test_an_empty_place(run, tmp_path, block):
         part = block(text, source.name)
         assert all(file.url in part for file in source.files if not file.for_questions)
         assert source.pictures is None or source.pictures.get in part
-    assert "66 MB; the 398 pictures of test-dev alone" in block(text, "gqa")
+    assert "66 MB; only the 398 images of test-dev" in block(text, "gqa")
     assert "academic research only" in block(text, "mme") and "--accept_terms" in block(text, "mme")
     assert "0 of 6 ready" in text
     assert run("--only", "gqa,pope", "--dry-run")[1].count("published") >= 2  # dashes work as well

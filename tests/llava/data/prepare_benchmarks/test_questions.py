@@ -153,7 +153,7 @@ def test_mme(tmp_path, mme):
 
 def test_mme_without_a_picture_or_a_subtask(tmp_path, mme):
     (mme / "count/0020.png").unlink()
-    with pytest.raises(InputError, match="count has no picture for .*count/0020.txt; unpack the release again"):
+    with pytest.raises(InputError, match="count has no image for .*count/0020.txt; unpack the release again"):
         mme_questions(tmp_path)
     (mme / "count/0020.txt").unlink()
     (mme / "count").rmdir()
