@@ -140,7 +140,7 @@ def test_cache_folder_falls_back(write_json, entries, tmp_path, monkeypatch):
     obstacle = tmp_path / "file"
     obstacle.write_text("")
     monkeypatch.setenv("LLAVA_CACHE", str(obstacle))
-    monkeypatch.setattr(arrow_cache.datasets.config, "HF_DATASETS_CACHE", obstacle / "deeper")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", obstacle / "deeper")
     annotations = open_annotations(write_json(entries))
     assert len(annotations) == 4
     assert (tmp_path / ".llava_cache").is_dir()
