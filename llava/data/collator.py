@@ -1,4 +1,4 @@
-"""Batches: samples padded to one length, their images in reading order."""
+"""Collate samples to batches: sequences padded to one length, images in reading order."""
 
 import logging
 from collections.abc import Sequence
@@ -16,22 +16,25 @@ logger = logging.getLogger(__name__)
 class ConversationCollator:
     """Pads samples of ``ConversationDataset`` to a batch.
 
-    The attention mask comes from the samples' lengths, never from comparing ids with the padding id, which
-    may be a token of the text as well (Qwen pads with its end-of-turn token).
+    The attention mask comes from the samples' lengths, never from comparing ids with the padding id, which may also
+    occur in the text (Qwen pads with its end-of-turn token).
 
-    A batch ``[B, T]`` has ``input_ids``, ``labels``, ``instruction_mask``, ``attention_mask`` (bool),
-    ``sample_index`` (long ``[B]``, the samples' numbers in the data set; the key is absent when a sample has
-    none), and ``images`` (float ``[N, 3, H, W]``, all images of the batch in reading order; the key is absent
-    when there are none). Bad samples are left out, and ``skipped`` says how many there were; the key is absent when
-    there was none. When all samples of a batch are bad, the batch is one row of a single padding token that
-    is attended to and is not a target, so that this rank takes part in the step like every other.
+    A batch has these keys; the last three are absent if they do not apply:
+
+    - ``input_ids``, ``labels`` (long ``[B, T]``), ``instruction_mask``, ``attention_mask`` (bool ``[B, T]``);
+    - ``sample_index``: long ``[B]``, the samples' indices in the dataset;
+    - ``images``: float ``[N, 3, H, W]``, all images of the batch in reading order;
+    - ``skipped``: number of bad samples, which are left out of the batch.
+
+    If all samples are bad, the batch is one row with a single padding token that is attended to but is not a target, so
+    that this rank takes part in the step like every other.
 
     Args:
-        pad_token_id: Id to fill ``input_ids`` with.
-        padding_side: Where padding goes.
+        pad_token_id: Padding value of ``input_ids``.
+        padding_side: ``right`` or ``left``.
 
     Raises:
-        InputError: Another padding side, or no padding id.
+        InputError: The padding side is unknown, or there is no padding id.
     """
 
     def __init__(self, pad_token_id: int, padding_side: Literal["right", "left"] = "right"):

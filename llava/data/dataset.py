@@ -1,4 +1,4 @@
-"""Training samples: an annotation entry as tokens, masks and pixel values."""
+"""Training samples: annotation entries as tokens, masks and pixel values."""
 
 import logging
 import random
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WARNINGS_IN_FULL = 5
-"""Number of bad samples that a process describes before it only counts them."""
+"""Number of bad samples that each process describes; further ones are only counted."""
 
 IMAGES_LOOKED_FOR = 256
-"""Number of entries whose images are checked for existence before training: enough to find a wrong folder, and fast."""
+"""Number of entries whose images are checked for existence before training: enough to notice a wrong folder."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,26 @@ class BadSample:
 class ConversationDataset(Dataset):
     """Map-style dataset over conversation entries.
 
-    An item is a dictionary of ``input_ids``, ``labels``, ``instruction_mask``, ``end_of_turn_mask`` (all
-    ``[T]``, see ``TokenizedSample``), ``images`` (float ``[n, 3, H, W]``, ``n`` is 0 for text only) and
-    ``sample_index`` (long scalar, the item's number), or a :class:`BadSample` with ``on_bad_sample="skip"``. A
-    sample is bad when its entry is malformed, an image is missing or unreadable, or the limit on length would cut
-    away an image or every target. A bad image is never replaced by another sample's image.
+    An item is a dictionary of ``input_ids``, ``labels``, ``instruction_mask``, ``end_of_turn_mask`` (all ``[T]``, see
+    ``TokenizedSample``), ``images`` (float ``[n, 3, H, W]``, ``n`` is 0 for text only) and ``sample_index`` (long
+    scalar, the item's index). With ``on_bad_sample="skip"`` a bad sample is a :class:`BadSample` instead. A sample is
+    bad if its entry is malformed, an image is missing or unreadable, or the length limit would cut off an image or all
+    targets. A bad image is never replaced by another one.
 
     Args:
         annotations: The entries.
         tokenizer: A fast tokenizer.
         template: The prompt template.
-        image_processor: The vision tower's processor; None only for annotations without images, or with
+        image_processor: The vision tower's image processor; may be None if there are no images, or with
             ``tower_later``.
-        image_folder: Where image paths start; None for the folder of the annotation file.
+        image_folder: Folder that image paths are relative to; None for the annotation file's folder.
         image_aspect_ratio: ``pad``, or ``square`` / None for the processor's own resizing.
-        model_max_length: Limit on a sample's positions, every image counting ``visual_tokens``; longer
-            samples are cut at the end. None for no limit.
-        visual_tokens: Positions an image takes in the model.
-        train_on_inputs: Share of the samples, the same in every epoch, whose human turns are targets as well.
-        tower_later: Whether ``attach_tower`` is called before the first sample is read.
-        on_bad_sample: ``error`` raises; ``skip`` gives a :class:`BadSample` and warns about the first few.
+        model_max_length: Maximum number of positions of a sample, with ``visual_tokens`` per image; the end of longer
+            samples is cut off. None for no limit.
+        visual_tokens: Number of positions of an image in the model.
+        train_on_inputs: Share of samples, the same ones in every epoch, whose human turns are also targets.
+        tower_later: Whether ``attach_tower`` will be called before the first sample is read.
+        on_bad_sample: ``error`` raises; ``skip`` returns a :class:`BadSample` and warns about the first few.
 
     Raises:
         InputError: An argument is wrong, or (with ``error``) an entry is already known to be malformed.
@@ -110,18 +110,18 @@ class ConversationDataset(Dataset):
         return len(self.annotations)
 
     def attach_tower(self, tower: "VisionTower") -> None:
-        """Prepare images for a loaded vision tower (``image_processor``, ``num_patches``)."""
+        """Use the image processor and number of patches of a loaded vision tower."""
         self.image_processor = tower.image_processor
         self.visual_tokens = tower.num_patches
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Pixel values ``[3, H, W]`` of an RGB image, as the vision tower takes them."""
+        """Pixel values ``[3, H, W]`` of an RGB image, as the input of the vision tower."""
         assert self.image_processor is not None, "the vision tower is not attached yet"
         return preprocess_image(image, self.image_processor, self.image_aspect_ratio)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Words of every entry, negative for text only: what the sampler groups by."""
+        """Number of words of every entry, negative for text only; the sampler groups by it."""
         return self.annotations.lengths
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor] | BadSample:
@@ -155,7 +155,7 @@ class ConversationDataset(Dataset):
         if self._warnings <= WARNINGS_IN_FULL:
             logger.warning("sample skipped: %s", reason)
         if self._warnings == WARNINGS_IN_FULL:
-            logger.warning("further bad samples in this process are only counted")
+            logger.warning("further bad samples in this process are counted without a message")
         return BadSample(reason)
 
     def _refuse_malformed_entries(self) -> None:
@@ -168,10 +168,10 @@ class ConversationDataset(Dataset):
             )
 
     def look_for_images(self) -> None:
-        """Look for the images of some entries, spread over all, so that training does not begin with a wrong folder.
+        """Check that the images of some entries, spread over the data, exist, to notice a wrong folder before training.
 
         Raises:
-            InputError: Some are not there (with ``on_bad_sample="skip"`` a warning).
+            InputError: Some are missing; with ``on_bad_sample="skip"`` this is only a warning.
         """
         with_images = np.flatnonzero(self.annotations.lengths > 0)
         malformed = {index for index, _ in self.annotations.problems()}
@@ -191,11 +191,11 @@ class ConversationDataset(Dataset):
             "`python -m llava.data.check` lists all of them"
         )
         if self.on_bad_sample == "error":
-            raise InputError(f"{message}. Pass --on_bad_sample skip to leave such samples out")
+            raise InputError(f"{message}. Pass --on_bad_sample skip to leave out such samples")
         logger.warning("%s", message)
 
     def _check_end_of_turn(self) -> None:
-        """Warn when the turn end is several tokens: generation then has no single token to stop at."""
+        """Warn if the end of a turn is several tokens: generation then has no single token to stop at."""
         ids = self.tokenizer(self.template.end_of_turn, add_special_tokens=False).input_ids
         if len(ids) > 1 and not self.template.captions_only:
             logger.warning(

@@ -1,4 +1,4 @@
-"""Pictures: from a file to the pixel values that a vision tower takes."""
+"""Images: from a file to the pixel values for a vision tower."""
 
 import os
 import struct
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llava.model.vision_tower.processors import ImageProcessor
 
 ASPECT_RATIOS = ("pad", "square", None)
-"""Known values of ``image_aspect_ratio``: padding to a square, or the processor's own resizing."""
+"""Supported values of ``image_aspect_ratio``: padding to a square, or the processor's own resizing."""
 
 DAMAGE = (
     *(
@@ -32,25 +32,25 @@ DAMAGE = (
     ),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
-"""What Pillow's decoders raise for a file that is damaged, of an unknown variant, or a decompression bomb."""
+"""Exceptions of Pillow's decoders for files that are damaged, unsupported or decompression bombs."""
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read a picture completely, as RGB.
+    """Read an image completely, as RGB.
 
     Raises:
-        InputError: No such file, not a picture, damaged or cut short, or so large that Pillow takes it for a
-            decompression bomb; the message names the file.
+        InputError: The file does not exist, is not an image, is damaged or truncated, or is so large that Pillow takes
+            it for a decompression bomb; the message names the file.
     """
     with _readable(path) as image:
         return to_rgb(image)
 
 
 def verify_image(path: str | os.PathLike[str]) -> None:
-    """Read a picture to its end without keeping it, faster than :func:`load_image` for JPEG.
+    """Read an image to its end without keeping it; for JPEG this is faster than :func:`load_image`.
 
     Raises:
-        InputError: As :func:`load_image`.
+        InputError: As for :func:`load_image`.
     """
     with _readable(path) as image:
         if image.format == "JPEG":
@@ -60,7 +60,7 @@ def verify_image(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def _readable(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open a picture, and turn whatever Pillow raises while it is read into an ``InputError``."""
+    """Open an image, and convert exceptions of Pillow while it is read to ``InputError``."""
     try:
         with Image.open(path) as image:
             yield image
@@ -73,8 +73,10 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB from any mode. 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white);
-    transparency is dropped, as LLaVA does."""
+    """Convert an image of any mode to RGB.
+
+    16-bit grey is scaled to 8 bits (Pillow alone would clip it to white). Transparency is dropped, as in LLaVA.
+    """
     if image.mode == "RGB":
         image.load()
         return image.copy() if hasattr(image, "filename") else image
@@ -87,7 +89,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def expand_to_square(image: Image.Image, fill: Sequence[int]) -> Image.Image:
-    """Pad the shorter side on both ends with the colour ``fill`` (8-bit RGB) until the picture is square."""
+    """Pad the shorter side equally on both ends with the colour ``fill`` (8-bit RGB) to make the image square."""
     width, height = image.size
     if width == height:
         return image
@@ -98,19 +100,19 @@ def expand_to_square(image: Image.Image, fill: Sequence[int]) -> Image.Image:
 
 
 def preprocess_image(image: Image.Image, processor: "ImageProcessor", aspect_ratio: str | None) -> torch.Tensor:
-    """Pixel values of one RGB picture.
+    """Pixel values of one RGB image.
 
     Args:
-        image: An RGB picture.
+        image: An RGB image.
         processor: The vision tower's image processor (resizing, normalisation).
-        aspect_ratio: ``pad`` pads to a square with the processor's mean colour first; ``square`` or None
-            leaves the whole resizing to the processor.
+        aspect_ratio: ``pad`` first pads to a square with the processor's mean colour; ``square`` or None leaves the
+            resizing to the processor.
 
     Returns:
         Float tensor ``[3, H, W]``.
 
     Raises:
-        InputError: Another ``aspect_ratio``.
+        InputError: ``aspect_ratio`` has another value.
     """
     if aspect_ratio not in ASPECT_RATIOS:
         raise InputError(f"image_aspect_ratio {aspect_ratio!r} is not supported; use 'pad' or 'square'")

@@ -1,11 +1,11 @@
-"""How fast samples can be read, decoded and batched, without a model: is data loading the bottleneck?
+"""Measure how fast samples are read, decoded and batched, to see whether data loading is the bottleneck.
 
     python -m llava.data.throughput --data_path data/mix.json --image_folder data/images \\
         --model_name_or_path Qwen/Qwen2-0.5B --vision_tower google/siglip-so400m-patch14-384 --version qwen \\
         --workers 8 --step_seconds 2.1
 
-With ``--step_seconds`` (what a step takes on the GPUs) it says which share of a step the loading of one GPU's samples
-takes, and how many workers hide it.
+No model is needed. With ``--step_seconds``, the duration of a training step on the GPUs, the report says which share of
+it the loading of one GPU's samples takes, and how many workers keep up with the model.
 """
 
 import argparse
@@ -32,7 +32,14 @@ from llava.model.vision_tower import build_vision_tower
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was measured. Times are seconds; the parts are of one sample on one process."""
+    """Measured throughput.
+
+    Attributes:
+        samples: Number of samples read.
+        workers: Number of worker processes of the DataLoader.
+        samples_per_second: Samples per second through the DataLoader.
+        read, tokenize, decode, preprocess: Seconds per sample in one process, by part.
+    """
 
     samples: int
     workers: int
@@ -44,16 +51,16 @@ class Throughput:
 
     @property
     def one_process(self) -> float:
-        """Seconds of a sample on one process."""
+        """Seconds per sample in one process."""
         return self.read + self.tokenize + self.decode + self.preprocess
 
     def workers_needed(self, samples_a_step: int, step_seconds: float) -> int:
-        """Worker processes of one GPU that load ``samples_a_step`` samples while a step runs."""
+        """Number of worker processes per GPU that load ``samples_a_step`` samples while one step runs."""
         return max(1, math.ceil(samples_a_step * self.one_process / step_seconds))
 
 
 def measure_parts(dataset: ConversationDataset, indices: list[int]) -> dict[str, float]:
-    """Mean seconds of a sample by part: annotation, tokens and masks, decoding the pictures, resizing them."""
+    """Mean seconds per sample by part: reading the annotation, tokens and masks, decoding images, resizing them."""
     spent = dict.fromkeys(("read", "tokenize", "decode", "preprocess"), 0.0)
     for index in tqdm(indices, desc="one process", unit="sample"):
         started = time.perf_counter()
@@ -77,14 +84,14 @@ def measure_parts(dataset: ConversationDataset, indices: list[int]) -> dict[str,
 def measure(
     dataset: ConversationDataset, collator: ConversationCollator, workers: int, batch: int, samples: int
 ) -> Throughput:
-    """Read ``samples`` samples in the order of training (shuffled), in one process by parts and through a DataLoader.
+    """Read samples in shuffled order, as in training: in one process part by part, and through a DataLoader.
 
     Args:
-        dataset: What training reads.
-        collator: Makes its batches.
-        workers: Processes of the DataLoader; 0 works in this one.
-        batch: Samples a batch.
-        samples: How many, at most the data set's.
+        dataset: The training dataset.
+        collator: The training collator.
+        workers: Worker processes of the DataLoader; 0 loads in this process.
+        batch: Samples per batch.
+        samples: Number of samples, at most the size of the dataset.
     """
     order = list(ShuffleSampler(len(dataset), 0))[: min(samples, len(dataset))]
     parts = measure_parts(dataset, order[: min(len(order), 200)])
@@ -98,18 +105,18 @@ def measure(
 
 
 def report(found: Throughput, batch: int, step_seconds: float | None) -> str:
-    """The figures as text."""
+    """The measurement as text."""
     parts = ", ".join(
         f"{name} {1000 * getattr(found, name):.2f}" for name in ("read", "tokenize", "decode", "preprocess")
     )
     lines = [
-        f"one process    {1000 * found.one_process:.2f} ms a sample ({parts})",
+        f"one process    {1000 * found.one_process:.2f} ms per sample ({parts})",
         f"loader         {found.samples_per_second:.0f} samples/s with {found.workers} workers, batches of {batch}",
     ]
     if step_seconds is not None:
         share = batch / found.samples_per_second / step_seconds if found.samples_per_second else math.inf
         lines.append(
-            f"a step         {step_seconds:g} s for {batch} samples per GPU: loading takes {100 * share:.1f} % of it, "
+            f"one step       {step_seconds:g} s for {batch} samples per GPU: loading takes {100 * share:.1f}% of it, "
             f"in parallel with the model; {found.workers_needed(batch, step_seconds)} worker(s) per GPU keep up"
         )
     return "\n".join(lines)
@@ -123,12 +130,12 @@ def main() -> None:
     parser.add_argument("--model_name_or_path", required=True, help="folder or hub name with the tokenizer")
     parser.add_argument("--vision_tower", required=True, help="folder or hub name with the image processor")
     parser.add_argument("--version", default="qwen", help="prompt template")
-    parser.add_argument("--image_aspect_ratio", default="pad")
+    parser.add_argument("--image_aspect_ratio", default="pad", help="pad or square")
     parser.add_argument("--workers", type=int, default=4, help="worker processes of the data loader")
     parser.add_argument("--batch", type=int, default=8, help="samples per GPU and step")
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--step_seconds", type=float, help="seconds that a training step takes on the GPUs")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--samples", type=int, default=2000, help="number of samples to read")
+    parser.add_argument("--step_seconds", type=float, help="duration of a training step on the GPUs, in seconds")
+    parser.add_argument("--json", type=Path, help="also write the measurement to this file")
     arguments = parser.parse_args()
     if arguments.samples <= arguments.batch:
         raise InputError(f"--samples is {arguments.samples}, expected more than --batch ({arguments.batch})")

@@ -1,8 +1,8 @@
 """From a conversation to token ids and masks.
 
-The conversation is rendered to segments, the text between images is tokenised in one call a chunk, and every
-token takes the properties of the segment in which its first character stands. Nothing is searched for in
-rendered text and nothing is tokenised twice, so ids and masks cannot drift apart.
+The conversation is rendered to segments, each stretch of text between images is tokenised in one piece, and every token
+takes the properties of the segment that contains its first character. Rendered text is never searched and never
+tokenised twice, so ids and masks always agree.
 """
 
 from bisect import bisect_right
@@ -27,11 +27,11 @@ class TokenizedSample:
     """One conversation as tokens; all tensors have shape ``[T]``.
 
     Attributes:
-        input_ids: Token ids (long), ``IMAGE_TOKEN_INDEX`` once for every image.
-        labels: The ids of the targets, ``IGNORE_INDEX`` elsewhere (long). Position 0 is never a target, since
-            nothing predicts it.
-        instruction_mask: Tokens of the human's own words (bool).
-        end_of_turn_mask: Tokens that close an assistant turn (bool).
+        input_ids: Token ids (long), with one ``IMAGE_TOKEN_INDEX`` per image.
+        labels: Ids of the targets, ``IGNORE_INDEX`` elsewhere (long). Position 0 is never a target, since nothing
+            predicts it.
+        instruction_mask: True at tokens of the human's own words (bool).
+        end_of_turn_mask: True at tokens that close an assistant turn (bool).
     """
 
     input_ids: torch.Tensor
@@ -40,21 +40,21 @@ class TokenizedSample:
     end_of_turn_mask: torch.Tensor
 
     def spliced_length(self, visual_tokens: int) -> int:
-        """Number of positions once every image has become ``visual_tokens`` positions."""
+        """Number of positions after each image is replaced by ``visual_tokens`` positions."""
         images = int((self.input_ids == IMAGE_TOKEN_INDEX).sum())
         return len(self.input_ids) + images * (visual_tokens - 1)
 
     def with_inputs_as_targets(self) -> "TokenizedSample":
-        """The same with every token of the text a target, the human's and the template's as well."""
+        """The same sample with every text token as a target, including the human's and the template's."""
         labels = torch.where(self.input_ids == IMAGE_TOKEN_INDEX, IGNORE_INDEX, self.input_ids)
         labels[:1] = IGNORE_INDEX
         return replace(self, labels=labels)
 
     def truncate(self, max_length: int, visual_tokens: int) -> "TokenizedSample":
-        """Cut at the end so that at most ``max_length`` spliced positions are left.
+        """Cut off the end so that at most ``max_length`` spliced positions remain.
 
         Raises:
-            EntryError: An image, or every target, would be cut away.
+            EntryError: An image or all targets would be cut off.
         """
         if self.spliced_length(visual_tokens) <= max_length:
             return self
@@ -63,7 +63,7 @@ class TokenizedSample:
         ends = torch.cumsum(torch.where(is_image, visual_tokens, 1), dim=0)
         keep = int((ends <= max_length).sum())
         size = (
-            f"the sample has {int(ends[-1])} positions (each image counts {visual_tokens}), "
+            f"the sample has {int(ends[-1])} positions ({visual_tokens} per image), "
             f"the limit is {max_length}; raise --model_max_length"
         )
         if is_image[keep:].any():
@@ -79,14 +79,14 @@ class TokenizedSample:
 
 
 def load_tokenizer(path: str, model_max_length: int | None = None) -> PreTrainedTokenizerBase:
-    """A model's tokenizer, with a padding token (any will do: masks never come from token values).
+    """A model's tokenizer, with a padding token (any will do, since masks never come from token values).
 
     Args:
         path: Model folder or hub name.
-        model_max_length: Recorded in the tokenizer; its own if None.
+        model_max_length: The tokenizer's ``model_max_length``; None keeps its own.
 
     Raises:
-        InputError: There is none at ``path``.
+        InputError: There is no tokenizer at ``path``.
     """
     own = {} if model_max_length is None else {"model_max_length": model_max_length}
     try:
@@ -107,32 +107,31 @@ def tokenize_conversation(
     """Token ids, labels and masks of one LLaVA conversation.
 
     Args:
-        conversations: ``{"from": "human" | "gpt", "value": text}`` turns. A leading gpt turn and a last human
-            turn without an answer are dropped.
+        conversations: ``{"from": "human" | "gpt", "value": text}`` turns. A leading gpt turn and a last human turn
+            without an answer are dropped.
         tokenizer: A fast tokenizer.
-        template: How turns become text.
-        num_images: How many images come with the conversation.
+        template: The prompt template.
+        num_images: Number of images of the conversation.
 
     Raises:
-        InputError: A malformed conversation, another number of ``<image>`` markers than images, or a
-            tokenizer without character offsets.
+        InputError: The conversation is malformed, the number of ``<image>`` markers differs from the number of images,
+            or the tokenizer has no character offsets.
     """
     turns = check_conversation(conversations, num_images)
     if template.captions_only and len(turns) != 2:
         raise EntryError(
             MALFORMED_CONVERSATION,
-            f"the {template.name!r} template takes one human turn and one caption, "
-            f"this conversation has {len(turns)} turns; choose another --version",
+            f"the {template.name!r} template needs one human turn and one caption, but this conversation has "
+            f"{len(turns)} turns; choose another --version",
         )
     return tokenize_segments(template.render(turns), tokenizer)
 
 
 def tokenize_segments(segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase) -> TokenizedSample:
-    """Token ids, labels and masks of rendered segments; ids equal ``tokenizer_image_token`` on the joined
-    text.
+    """Token ids, labels and masks of rendered segments; the ids equal ``tokenizer_image_token`` on the joined text.
 
     Raises:
-        InputError: The tokenizer is a slow one, which gives no character offsets.
+        InputError: The tokenizer is a slow one, without character offsets.
     """
     if not tokenizer.is_fast:
         raise InputError(
@@ -151,7 +150,7 @@ def tokenize_segments(segments: Sequence[Segment], tokenizer: PreTrainedTokenize
         if index:
             ids.append(IMAGE_TOKEN_INDEX)
             owners.append(_UNOWNED)
-        skip = int(index > 0 and has_bos)  # each chunk was tokenised as a text of its own, with a BOS of its own
+        skip = int(index > 0 and has_bos)  # each chunk was tokenised separately and has a BOS of its own
         ids += encoded["input_ids"][index][skip:]
         owners += _owners(chunk, encoded["offset_mapping"][index], encoded.sequence_ids(index))[skip:]
 
@@ -182,16 +181,16 @@ def _chunks_between_images(segments: Sequence[Segment]) -> list[list[Segment]]:
 def _owners(
     chunk: Sequence[Segment], offsets: Sequence[tuple[int, int]], sequence_ids: Sequence[int | None]
 ) -> list[Segment]:
-    """The segment in which each token's first character stands.
+    """The segment that contains each token's first character.
 
-    Some tokenizers leave white space out of a token's offsets; a token therefore starts no later than where
-    the text covered so far ends. Tokens that the tokenizer adds (BOS) belong to no segment.
+    Some tokenizers leave white space out of a token's offsets; a token is therefore taken to start no later than where
+    the tokens before it end. Tokens that the tokenizer adds (BOS) belong to no segment.
     """
     starts = [0]
     for segment in chunk:
         starts.append(starts[-1] + len(segment.text))
     last = len(chunk) - 1
-    covered = 0  # where the tokens so far end: white space before `start` may belong to this token
+    covered = 0  # end of the tokens so far: white space before `start` may belong to the next token
     owners = []
     if not chunk:
         return [_UNOWNED] * len(offsets)

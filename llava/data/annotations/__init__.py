@@ -1,1 +1,1 @@
-"""Annotation files of any size as one memory-mapped table."""
+"""Read annotation files of any size as one memory-mapped table."""

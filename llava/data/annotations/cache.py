@@ -26,9 +26,9 @@ from llava.errors import InputError
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
-"""Part of the cache key: raise it when the columns or the rules of conversion change."""
+"""Part of the cache key: increase it when the columns or the conversion rules change."""
 BYTES_PER_PROCESS = 32 << 20
-"""Less is not worth the start of a process."""
+"""Minimum number of bytes per process; below it, starting a process costs more than it saves."""
 MOST_PROCESSES = 8
 
 
@@ -37,7 +37,7 @@ class ArrowTables:
     """A converted file.
 
     Attributes:
-        shards: Its tables, in order.
+        shards: Paths of its tables, in order.
         rows: Number of entries.
         problems: Number of unusable entries.
         first_rows: Index of the first entry of each separately converted part of the file.
@@ -51,20 +51,20 @@ class ArrowTables:
     first_lines: list[int]
 
     def lines_before(self, row: int) -> int:
-        """The lines to add to the stored line of an entry."""
+        """Number of lines to add to the stored line number of an entry."""
         return self.first_lines[bisect_right(self.first_rows, row) - 1]
 
 
 class WorkerError(RuntimeError):
-    """A process that converts a part failed."""
+    """A worker process that converts a part of a file failed."""
 
 
 def convert_once(path: Path) -> ArrowTables:
-    """The Arrow tables of an annotation file, which is converted if it is not in the cache.
+    """The Arrow tables of an annotation file, which is converted unless it is in the cache.
 
-    The cache is keyed by the file's path, size and modification time. Its folder is the first writable one of
+    The cache key is the file's path, size and modification time. The cache folder is the first writable one of
     ``$LLAVA_CACHE``, the cache of ``datasets`` (``$HF_DATASETS_CACHE``), the file's own folder and the temporary
-    folder. Concurrent processes wait for the one that converts.
+    folder. If several processes need the same file, one converts it and the others wait.
 
     Raises:
         InputError: The file is missing, broken or empty.
@@ -107,7 +107,7 @@ def _writable_root(path: Path, name: str) -> Path:
             logger.debug("no annotation cache in %s: %s", root, error)
     raise InputError(
         f"no folder for the annotation cache is writable; tried {', '.join(map(str, candidates))}; "
-        "set LLAVA_CACHE to one that is"
+        "set LLAVA_CACHE to a writable folder"
     )
 
 
@@ -129,7 +129,7 @@ def _convert(path: Path, target: Path, size: int) -> None:
 
 
 def _convert_parts(path: Path, size: int, work: Path, bar: tqdm) -> list[dict[str, Any]]:
-    """Convert a large file in several processes; a small one, or one for which they fail, in this process."""
+    """Convert a large file in several processes; a small file, or one for which they fail, in this process."""
     parts = split_file(path, min(cores(), MOST_PROCESSES, size // BYTES_PER_PROCESS))
     if len(parts) > 1:
         try:

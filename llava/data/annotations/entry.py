@@ -11,10 +11,10 @@ from llava.errors import InputError
 
 
 class EntryError(InputError):
-    """What is wrong with one entry.
+    """An error in one entry.
 
     Attributes:
-        kind: The class of the problem in a few words; the checker counts by it.
+        kind: Category of the problem; the checker counts by it.
     """
 
     def __init__(self, kind: str, message: str):
@@ -36,12 +36,12 @@ class Entry:
     """An entry in the stored format.
 
     Attributes:
-        id: The entry's id as text, "" without one.
-        image: The image paths as written, an empty list for a text-only entry.
+        id: The entry's id as text, "" if it has none.
+        image: The image paths as written; an empty list for a text-only entry.
         conversations: ``{"from", "value"}`` turns.
-        length: Words in all turns, at least 1; negative for a text-only entry (LLaVA's modality length).
-        problem: Why the entry cannot be used; "" when it can.
-        problem_kind: The class of the problem; "" without one.
+        length: Number of words in all turns, at least 1; negative for a text-only entry (LLaVA's modality length).
+        problem: Why the entry cannot be used; "" if it can.
+        problem_kind: Category of the problem; "" if there is none.
     """
 
     id: str = ""
@@ -85,8 +85,8 @@ def parse_entry(raw: Any) -> Entry:
 def _words_of_ordinary(turns: Any, num_images: int) -> int | None:
     """The number of words of a plainly valid conversation; None if it needs the full check.
 
-    A shortcut past ``_turns`` and ``check_conversation`` for nearly all entries of a large file, which halves the
-    conversion time. It accepts nothing that those two would change or reject.
+    A fast path past ``_turns`` and ``check_conversation`` that halves the conversion time, since nearly all entries of
+    a large file take it. It accepts nothing that those two functions would change or reject.
     """
     if type(turns) is not list or not turns or len(turns) % 2:
         return None
@@ -111,18 +111,18 @@ def _words_of_ordinary(turns: Any, num_images: int) -> int | None:
 
 
 def check_conversation(conversations: Sequence[dict[str, Any]], num_images: int) -> list[tuple[str, str]]:
-    """The turns that training uses.
+    """The turns of a conversation that are used in training.
 
-    A leading gpt turn is dropped, as LLaVA does; a last human turn without an answer is dropped as well,
-    because there is nothing to learn from it.
+    A leading gpt turn is dropped, as in LLaVA. A last human turn without an answer is dropped too, because it has no
+    targets.
 
     Returns:
-        ``(from, value)`` pairs, human and gpt in turn.
+        ``(from, value)`` pairs, alternating between human and gpt.
 
     Raises:
-        EntryError: No turns, an unknown speaker, two turns of one speaker in a row, no assistant turn, an
-            empty text, an ``<image>`` in an assistant turn, or another number of ``<image>`` markers than
-            images.
+        EntryError: There are no turns, a speaker is unknown, a speaker has two turns in a row, there is no assistant
+            turn, a text is empty, an assistant turn has an ``<image>`` marker, or the number of ``<image>`` markers
+            differs from the number of images.
     """
     turns = [(str(turn["from"]), str(turn["value"])) for turn in conversations]
     for index, (who, _) in enumerate(turns):
@@ -167,7 +167,7 @@ def _images(value: Any) -> list[str]:
     paths = value if isinstance(value, list) else [value]
     for path in paths:
         if not isinstance(path, str) or not path:
-            raise EntryError(MALFORMED_ENTRY, f"'image' holds {_kind(path)}, expected a path or a list of paths")
+            raise EntryError(MALFORMED_ENTRY, f"'image' contains {_kind(path)}, expected a path or a list of paths")
         _text(path, "'image'")
     return paths
 
@@ -195,18 +195,18 @@ def _turns(raw: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _text(text: str, name: str) -> str:
-    """Reject half a surrogate pair (``"\\ud83d"`` alone), which JSON allows but no tokenizer accepts."""
+    """Reject a lone surrogate (``"\\ud83d"`` without its pair), which JSON allows but tokenizers reject."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise EntryError(
-            MALFORMED_ENTRY, f"{name} contains a lone surrogate (half a character) at {error.start}"
+            MALFORMED_ENTRY, f"{name} contains a lone surrogate (half a character) at position {error.start}"
         ) from None
     return text
 
 
 def _kind(value: Any) -> str:
-    """A JSON value for an error message: its type and its first characters."""
+    """Describe a JSON value for an error message: its type and first characters."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     text = json.dumps(value, ensure_ascii=False, default=str)
     return f"{names.get(type(value), 'a number')} ({text if len(text) <= 40 else text[:37] + '...'})"

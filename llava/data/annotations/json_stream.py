@@ -1,7 +1,7 @@
 """Read annotation files entry by entry, in bounded memory, with the exact location of errors.
 
-``.json`` contains one list of entries; it is decoded from a window that slides over the file, so a file of several
-gigabytes needs no more memory than its longest entry. ``.jsonl`` contains one entry per line.
+A ``.json`` file contains one list of entries. It is decoded from a window that slides over the file, so even a file of
+several gigabytes needs no more memory than its longest entry. A ``.jsonl`` file contains one entry per line.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from llava.errors import InputError
 
 WINDOW_BYTES = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
-_UNSURE_CHARACTERS = 16  # so close to the window's end a number, word or escape may go on
+_UNSURE_CHARACTERS = 16  # a number, word or escape this close to the window's end may be incomplete
 
 Progress = Callable[[int], Any]
 
@@ -29,7 +29,7 @@ class Row:
         index: Its position in the file, from 0.
         line: The line it begins on, from 1.
         value: The decoded JSON value.
-        error: Why it could not be decoded ("" when it could); only lines of a ``.jsonl`` file.
+        error: Why it could not be decoded, "" if it could; only for lines of a ``.jsonl`` file.
     """
 
     index: int
@@ -43,12 +43,12 @@ def iter_rows(path: Path, progress: Progress | None = None, keep_broken: bool = 
 
     Args:
         path: The annotation file.
-        progress: Called with the number of bytes that were read since its last call.
+        progress: Called with the number of bytes read since its last call.
         keep_broken: Yield broken lines of a ``.jsonl`` file with their ``error`` instead of raising.
 
     Raises:
-        InputError: The file does not exist, has another ending, is not valid JSON (the message gives file,
-            line, column and entry), or is not a list.
+        InputError: The file does not exist, has another ending, is not valid JSON (the message gives file, line, column
+            and entry), or is not a list.
     """
     require_annotation_file(path)
     with path.open("rb") as file:
@@ -72,7 +72,7 @@ def require_annotation_file(path: Path) -> None:
 
 
 def split_paths(path: str | Path) -> list[Path]:
-    """The files named by a ``--data_path`` value; a file whose own name has a comma is taken as one."""
+    """The files named by a ``--data_path`` value; an existing file with a comma in its name is a single file."""
     if isinstance(path, Path) or Path(path).is_file():
         return [Path(path)]
     files = [Path(part.strip()) for part in path.split(",") if part.strip()]
@@ -111,10 +111,10 @@ class _Window:
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self._json = json.JSONDecoder()
         self._text = ""
-        self._at = 0  # where in the text to go on
-        self._counted = 0  # up to where line ends of the text are counted
+        self._at = 0  # position in the text of the next character to decode
+        self._counted = 0  # position up to which line ends have been counted
         self._line = 1
-        self._line_start = 0  # where in the text the current line begins (negative: before the window)
+        self._line_start = 0  # position where the current line begins (negative: before the window)
         self._index = 0
         self._at_end = False
 
@@ -123,8 +123,8 @@ class _Window:
         if opening != "[":
             found = repr(opening) if opening else "nothing"
             raise InputError(
-                f"{self._path} begins with {found}, expected a JSON list of entries '['; "
-                "a file with one entry a line must end in '.jsonl'"
+                f"{self._path} begins with {found}, expected '[' and a JSON list of entries; "
+                "the name of a file with one entry per line must end in '.jsonl'"
             )
         self._at += 1
         if self._next_character() == "]":
@@ -193,7 +193,7 @@ class _Window:
             ) from None
 
     def _line_of(self, position: int) -> int:
-        """The line of a position that is not before the last one asked for."""
+        """The line number of a position; positions must not decrease between calls."""
         ends = self._text.count("\n", self._counted, position)
         if ends:
             self._line += ends

@@ -1,12 +1,12 @@
-"""An annotation file as byte ranges, which several processes can read at the same time.
+"""Split an annotation file into byte ranges that several processes can read at the same time.
 
 A part begins at the byte that separates two entries: the comma in a ``.json`` list, the line end in a ``.jsonl``
-file. :class:`PartReader` presents a part of a list as a list of its own: ``[`` replaces the comma, and a ``]`` is
+file. :class:`PartReader` presents a part of a list as a complete list: ``[`` replaces the comma, and a ``]`` is
 appended.
 
-The commas are guessed, and decoding the parts verifies the guesses. A comma inside an entry or inside a text leaves
-that entry open at the end of the previous part, and one ``]`` cannot close both the entry and the list. The first part
-starts where the file does, so all parts are valid lists only if every comma is between two entries.
+The commas are guesses that decoding the parts verifies. If a comma is inside an entry or a text, that entry is still
+open at the end of the previous part, and one ``]`` cannot close both the entry and the list. The first part starts
+where the file does, so all parts are valid lists only if every comma is between two entries.
 """
 
 import io
@@ -20,12 +20,12 @@ SEARCH_BYTES = 1 << 20
 _BETWEEN_OBJECTS = re.compile(r"}[ \t\r\n]*(,)[ \t\r\n]*(?={)")
 
 Part = tuple[int, int | None]
-"""The first byte and the one after the last; ``None``: to the end of the file."""
+"""The first byte and the byte after the last; None means the end of the file."""
 WHOLE_FILE: Part = (0, None)
 
 
 def split_file(path: Path, count: int) -> list[Part]:
-    """At most ``count`` parts of about the same size, in order; fewer if separators are missing."""
+    """At most ``count`` parts of about the same size, in order; fewer if too few separators are found."""
     size = path.stat().st_size
     with path.open("rb") as file:
         found = [_find_separator(file, size * number // count, path.suffix) for number in range(1, count)]
@@ -41,9 +41,11 @@ def _find_separator(file: BinaryIO, start: int, suffix: str) -> int | None:
 
 
 def _find_comma(text: str) -> int:
-    """The first comma before an object that looks like an entry (the turns of a conversation are objects as well).
+    """Position of the first comma before an object with ``conversations`` (the turns of a conversation are objects
+    too); -1 if there is none.
 
-    Latin-1 maps every byte to one character, so positions match and a split character does no harm.
+    ``text`` is decoded as Latin-1, which maps every byte to one character: positions are byte offsets, and a character
+    split at the start does no harm.
     """
     decoder = json.JSONDecoder()
     for match in _BETWEEN_OBJECTS.finditer(text):
@@ -51,7 +53,7 @@ def _find_comma(text: str) -> int:
             if "conversations" in decoder.raw_decode(text, match.end())[0]:
                 return match.start(1)
         except (ValueError, RecursionError):
-            continue  # within a text, or cut off by the end of the search
+            continue  # inside a text, or cut off at the end of the search
     return -1
 
 
@@ -59,7 +61,7 @@ class PartReader(io.RawIOBase):
     """The bytes of one part.
 
     Attributes:
-        lines: Line ends read so far.
+        lines: Number of line ends read so far.
     """
 
     def __init__(self, path: Path, part: Part):

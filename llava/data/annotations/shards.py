@@ -42,11 +42,11 @@ def convert_part(path: Path, part: Part, folder: Path, progress: Progress) -> di
     """Write the entries of a part into the new ``folder``; stored line numbers count from the beginning of the part.
 
     Returns:
-        ``shards`` (file names below the parent of ``folder``), ``rows``, ``problems`` (unusable rows) and ``lines``
-        (line ends in the part).
+        ``shards`` (file names relative to the parent of ``folder``), ``rows``, ``problems`` (number of unusable rows)
+        and ``lines`` (number of line ends in the part).
 
     Raises:
-        InputError: The part is broken.
+        InputError: The part is not valid JSON.
     """
     folder.mkdir()
     reader = PartReader(path, part)
@@ -57,7 +57,8 @@ def convert_part(path: Path, part: Part, folder: Path, progress: Progress) -> di
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Decoded JSON has no reference cycles; searching for them would take a fifth of the conversion time."""
+    """Disable garbage collection: decoded JSON has no reference cycles, and searching for them would take a fifth of
+    the conversion time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -100,8 +101,8 @@ def _write_shards(batches: Iterator[pa.RecordBatch], folder: Path) -> dict[str, 
 
 
 def _reporter() -> Progress:
-    """Report the bytes read on standard output, one line at a time; the process exits when the parent is gone, because
-    the pipe breaks."""
+    """Report the number of bytes read on standard output, one number per line; if the parent process is gone, the
+    broken pipe ends this one."""
     waiting = 0
 
     def report(count: int) -> None:

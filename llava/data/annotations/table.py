@@ -1,4 +1,4 @@
-"""Annotation files as one random-access table that is never held in memory as Python objects."""
+"""Annotation files as one random-access table that is not held in memory as Python objects."""
 
 from bisect import bisect_right
 from pathlib import Path
@@ -13,9 +13,9 @@ from llava.errors import InputError
 
 
 class Annotations:
-    """The entries of one or several annotation files, memory-mapped; made by :func:`open_annotations`.
+    """The memory-mapped entries of one or several annotation files; created by :func:`open_annotations`.
 
-    Workers and other processes share the pages of the mapped files; pickling passes file names, not entries.
+    Processes share the pages of the mapped files; pickling passes file names, not entries.
     """
 
     def __init__(self, files: list[Path]):
@@ -33,7 +33,7 @@ class Annotations:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One entry: ``id`` (text, "" without one), ``image`` (list of paths as written), ``conversations``
+        """One entry: ``id`` (text, "" if it has none), ``image`` (list of paths as written) and ``conversations``
         (list of ``{"from", "value"}``).
 
         Raises:
@@ -47,7 +47,7 @@ class Annotations:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Words of every entry, int32 ``[len(self)]``: positive with images, negative for text only."""
+        """Number of words of every entry, int32 ``[len(self)]``: positive with images, negative for text only."""
         return self._data.data.column("length").to_numpy()
 
     def where(self, index: int) -> str:
@@ -59,7 +59,7 @@ class Annotations:
         return self.files[self._file(index)].parent
 
     def problems(self) -> list[tuple[int, str]]:
-        """``(index, place and reason)`` of every malformed entry; cheap if there are none."""
+        """``(index, location and reason)`` of every malformed entry; fast if there are none."""
         if not self._problem_count:
             return []
         broken = pc.not_equal(self._data.data.column("problem"), "").to_numpy()

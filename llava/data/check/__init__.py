@@ -1,1 +1,1 @@
-"""``python -m llava.data.check``: checks training data before a run."""
+"""``python -m llava.data.check``: check training data before a run."""

@@ -3,9 +3,9 @@
     python -m llava.data.check --data_path data/mix.json --image_folder data/images \\
         --model_name_or_path Qwen/Qwen2-0.5B --version qwen --model_max_length 2048
 
-Reads every entry, opens every image once and, given a tokenizer, measures every sample as training would.
-Continues after errors as far as the file format allows (a broken line of a ``.jsonl`` file is skipped, a broken
-``.json`` list ends there). Exit status: 0 for a clean data set, 1 when errors were found in it, 2 for wrong usage.
+Reads every entry, opens every image once and, given a tokenizer, measures the length of every sample as in training.
+It continues after errors as far as the file format allows: a broken line of a ``.jsonl`` file is skipped, a broken
+``.json`` list ends there. Exit status: 0 if no errors were found, 1 if the data has errors, 2 for wrong usage.
 """
 
 import argparse
@@ -46,10 +46,10 @@ class Checker:
 
     Attributes:
         files: The annotation files.
-        image_folder: Where image paths start; None for the folder of each annotation file.
-        settings: How samples are measured.
-        workers: Processes that open images and tokenise; 0 works in this one.
-        open_images: Whether to open images at all.
+        image_folder: Folder that image paths are relative to; None for each annotation file's folder.
+        settings: Settings of the length measurement.
+        workers: Number of processes that open images and tokenise; 0 does it in this process.
+        open_images: Whether to open images.
     """
 
     files: list[Path]
@@ -62,7 +62,7 @@ class Checker:
     _seen_images: set[int] = field(default_factory=set)
 
     def run(self) -> Report:
-        """Check everything; the report is complete on return."""
+        """Check all files and return the report."""
         total = sum(file.stat().st_size for file in self.files)
         with tqdm(unit=" entries", desc="checking", disable=None) as bar:
             progress = _Progress(bar, total)
@@ -134,7 +134,7 @@ class Checker:
 
 
 class _Progress:
-    """Shows entries done, of a total guessed from the bytes read so far."""
+    """Shows the number of checked entries, of a total estimated from the bytes read so far."""
 
     def __init__(self, bar: tqdm, total_bytes: int):
         self._bar, self._total_bytes, self._read_bytes = bar, total_bytes, 0
@@ -156,14 +156,14 @@ def _seen(text: str, earlier: set[int]) -> bool:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of the checker."""
+    """The command-line parser of the checker."""
     parser = argparse.ArgumentParser(prog="python -m llava.data.check", description="Check LLaVA-format training data.")
     parser.add_argument("--data_path", required=True, help=".json or .jsonl file, or several separated by commas")
-    parser.add_argument("--image_folder", type=Path, help="folder of the images (default: the data file's)")
-    parser.add_argument("--model_name_or_path", help="model whose tokenizer measures the samples")
+    parser.add_argument("--image_folder", type=Path, help="folder of the images (default: the data file's folder)")
+    parser.add_argument("--model_name_or_path", help="model whose tokenizer is used to measure lengths")
     parser.add_argument("--version", default="qwen", help="prompt template (default: %(default)s)")
-    parser.add_argument("--model_max_length", type=int, help="most tokens of a sample; needs a tokenizer")
-    parser.add_argument("--visual_tokens", type=int, default=729, help="tokens of an image (default: %(default)s)")
+    parser.add_argument("--model_max_length", type=int, help="maximum length in tokens; needs a tokenizer")
+    parser.add_argument("--visual_tokens", type=int, default=729, help="tokens per image (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=min(8, cores()), help="worker processes (0: none)")
     parser.add_argument("--no_images", action="store_true", help="do not open images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to this file")
@@ -174,7 +174,7 @@ def make_checker(args: argparse.Namespace) -> Checker:
     """A checker from parsed arguments.
 
     Raises:
-        InputError: A file or folder is missing, or a value makes no sense.
+        InputError: A file or folder is missing, or a value is invalid.
     """
     files = split_paths(args.data_path)
     for file in files:
@@ -198,7 +198,7 @@ def make_checker(args: argparse.Namespace) -> Checker:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the checker; returns 0 for clean data and 1 for errors in it."""
+    """Run the checker; returns 0 if the data has no errors, else 1."""
     args = build_parser().parse_args(argv)
     checker = make_checker(args)
     report = checker.run()

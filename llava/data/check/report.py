@@ -1,4 +1,4 @@
-"""Findings of the checker: counts by kind, first examples, length statistics."""
+"""The checker's findings: counts by kind, first examples, length statistics."""
 
 from array import array
 from collections import Counter
@@ -53,11 +53,13 @@ class Report:
     """Counts over the whole dataset; memory grows by a few bytes per entry.
 
     Attributes:
-        entries: Entries read, broken ones included.
-        text_only: Entries without an image.
-        images: Distinct image files that were looked at.
-        words: Words of every usable entry.
-        tokens: Positions of every usable entry with its images spliced in; empty without a tokenizer.
+        entries: Number of entries read, including broken ones.
+        text_only: Number of entries without an image.
+        images: Number of different image files that were checked.
+        words: Number of words of every usable entry.
+        tokens: Number of positions of every usable entry, with its images spliced in; empty without a tokenizer.
+        counts: Number of findings by kind.
+        examples: The first findings of each kind.
     """
 
     entries: int = 0
@@ -69,7 +71,7 @@ class Report:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
-        """Count a finding, and keep it as an example if it is among the first of its kind."""
+        """Count a finding; the first of each kind are kept as examples."""
         self.counts[finding.kind] += 1
         kept = self.examples.setdefault(finding.kind, [])
         if len(kept) < EXAMPLES_KEPT:
@@ -109,12 +111,12 @@ class Report:
         if len(rows) == 1:
             lines = ["nothing found"]
         share = 100 * self.text_only / max(self.entries, 1)
-        lines += ["", f"{self.entries:,} entries, {self.text_only:,} of them text only ({share:.1f} %); "
+        lines += ["", f"{self.entries:,} entries, {self.text_only:,} of them text only ({share:.1f}%); "
                   f"{self.images:,} different images checked"]  # fmt: skip
         for name, values in (("words", self.words), ("positions", self.tokens)):
             if values:
                 line = ", ".join(f"{key} {value:,}" for key, value in _statistics(values).items())
-                lines.append(f"{name} an entry: {line}")
+                lines.append(f"{name} per entry: {line}")
         return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The checker's heavy part, run in worker processes: opening images and tokenising conversations."""
+"""The expensive checks, run in worker processes: opening images and tokenising conversations."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,10 +17,10 @@ class Settings:
     """Settings of the workers; small, because they are sent with every batch.
 
     Attributes:
-        tokenizer: Folder or hub name of the tokenizer, None to check no lengths.
+        tokenizer: Folder or hub name of the tokenizer; None to skip the check of lengths.
         template: Name of the prompt template.
-        max_length: Limit on the positions of a sample, None for no limit.
-        visual_tokens: Positions an image takes.
+        max_length: Maximum number of positions of a sample; None for no limit.
+        visual_tokens: Number of positions of an image.
     """
 
     tokenizer: str | None = None
@@ -34,10 +34,10 @@ class Sample:
     """A usable entry that needs the expensive checks.
 
     Attributes:
-        where: Its place in words.
+        where: Its location in the file, as text.
         conversations: Its turns.
-        num_images: How many images it has.
-        image_files: Those of its images that no earlier entry had.
+        num_images: Number of its images.
+        image_files: Those of its images that did not occur in an earlier entry.
     """
 
     where: str
@@ -47,7 +47,7 @@ class Sample:
 
 
 def examine(settings: Settings, samples: list[Sample]) -> tuple[list[Finding], list[int]]:
-    """Findings about a batch of samples, and the positions of each (none without a tokenizer)."""
+    """Findings about a batch of samples, and each sample's number of positions (empty without a tokenizer)."""
     findings: list[Finding] = []
     positions: list[int] = []
     for sample in samples:
@@ -59,7 +59,7 @@ def examine(settings: Settings, samples: list[Sample]) -> tuple[list[Finding], l
 
 
 kept_tokenizer = lru_cache(maxsize=1)(load_tokenizer)
-"""The tokenizer of a model folder or hub name, loaded once a process."""
+"""The tokenizer of a model folder or hub name, loaded once per process."""
 
 
 def _image(where: str, file: Path) -> list[Finding]:

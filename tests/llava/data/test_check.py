@@ -95,7 +95,7 @@ def test_everything_is_found_and_the_check_goes_on(check, messy, pictures, token
     assert report["entries"] == 15
     assert report["text_only"] == 3
     assert report["images_checked"] == 3
-    assert "15 entries, 3 of them text only (20.0 %)" in text
+    assert "15 entries, 3 of them text only (20.0%)" in text
     assert report["positions"]["max"] > 100
 
 

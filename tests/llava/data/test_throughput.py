@@ -40,7 +40,7 @@ def test_workers_needed():
     found = throughput.Throughput(100, 0, 30.0, 0.001, 0.004, 0.015, 0.010)
     assert found.one_process == pytest.approx(0.030)
     assert found.workers_needed(8, 0.1) == 3 and found.workers_needed(8, 10) == 1
-    assert "loading takes 13.3 % of it" in throughput.report(found, 8, 2.0)
+    assert "loading takes 13.3% of it" in throughput.report(found, 8, 2.0)
 
 
 def test_too_few_samples(world, monkeypatch):
