@@ -1,4 +1,4 @@
-"""What a training prints: readable lines, bars on a terminal only, no messages that users can do nothing about."""
+"""Console output of a training: readable lines, progress bars only on a terminal, no irrelevant messages."""
 
 import logging
 import sys
@@ -9,13 +9,13 @@ NOISE = {
     "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
     "transformers.configuration_utils": "vocabulary (between 0 and 31999), got 4940",
 }
-"""Logger -> part of a message that is of no use: accelerate's own count beside DeepSpeed's, which is the right one; the
-model's configuration following its tokenizer, as it should; token ids that transformers itself gives the text half of a
-SigLIP tower, which is not loaded."""
+"""Map from logger to part of an irrelevant message: accelerate's own count of accumulation steps, where DeepSpeed's is
+the correct one; the model's configuration following its tokenizer, as it should; default token ids of a SigLIP tower's
+text half, which is not loaded."""
 
 
 class Unhelpful(logging.Filter):
-    """Drops records that hold a text."""
+    """Drops records that contain a text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -27,19 +27,19 @@ class Unhelpful(logging.Filter):
 
 
 class LineFormat(logging.Formatter):
-    """``12:34:56 message``, with the level in front of warnings and errors."""
+    """``12:34:56 message``, with the level before warnings and errors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as text."""
+        """Format one record."""
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return f"{self.formatTime(record, '%H:%M:%S')} {level}{super().format(record)}"
 
 
 def setup_console(main_process: bool = True) -> None:
-    """Readable logs on the main process, warnings only on the others; call it before models are loaded.
+    """Set up readable logs on the main process and only warnings on the others; call it before models are loaded.
 
     Args:
-        main_process: Whether this is the process that speaks for all.
+        main_process: Whether this is the main process.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormat("%(message)s"))
@@ -51,11 +51,11 @@ def setup_console(main_process: bool = True) -> None:
 
 
 def quiet_libraries(bars: bool) -> None:
-    """Silence messages that say nothing to a user, and, without ``bars``, the libraries' progress bars."""
+    """Silence irrelevant messages of libraries and, without ``bars``, their progress bars."""
     import datasets
     import transformers.utils.logging as transformers_logging
 
-    # DeepSpeed calls these under torch 2.13, hundreds of times a step.
+    # Under torch 2.13, DeepSpeed calls these hundreds of times per step.
     warnings.filterwarnings("ignore", message=r".*torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     for name, text in NOISE.items():
         logging.getLogger(name).addFilter(Unhelpful(text))
@@ -65,5 +65,5 @@ def quiet_libraries(bars: bool) -> None:
 
 
 def on_a_terminal() -> bool:
-    """Whether somebody watches: standard error is a terminal."""
+    """Whether standard error is a terminal."""
     return sys.stderr.isatty()

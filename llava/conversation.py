@@ -1,11 +1,11 @@
-"""Prompt templates: a conversation becomes a list of text segments that know what they are.
+"""Prompt templates: a conversation is rendered to a list of text segments with known roles.
 
-A :class:`Template` is plain data (its strings). Rendering never looks into rendered text again: what is a
-target and what is the user's own wording is decided while the segments are made, and the tokenizer's offsets
-carry that over to tokens (``llava.data.tokenize``). :class:`Conversation` is the mutable object that programs
-written for LLaVA expect; it prints its prompt through a template.
+A :class:`Template` is plain data (its strings). Rendered text is never searched: whether text is a target or the user's
+own words is decided when the segments are made, and the tokenizer's offsets transfer it to tokens
+(``llava.data.tokenize``). :class:`Conversation` is the mutable object that programs written for LLaVA expect; it
+renders its prompt with a template.
 
-A new template is one more :class:`Template` in the table at the end of this file.
+To add a template, add a :class:`Template` to the table at the end of this file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _CHAT = (
 
 
 class SeparatorStyle(Enum):
-    """The layouts in LLaVA's words, for programs that ask a conversation for its ``sep_style``."""
+    """LLaVA's names of the layouts, for programs that read a conversation's ``sep_style``."""
 
     TWO = "two"
     CHATML = "chatml"
@@ -39,13 +39,13 @@ class Segment:
     """A piece of a rendered conversation.
 
     Attributes:
-        text: The characters, ``<image>`` for an image.
-        is_target: The model learns to produce this text.
-        is_instruction: The human's own words: no system text, no role tag, no image marker, not the newline
-            after an image. The space that parts a role tag from the first word belongs to the word, since
-            tokenizers make one token of both.
-        is_image: An image stands here.
-        is_end_of_turn: The string that closes an assistant turn; a target as well.
+        text: The text; ``<image>`` for an image.
+        is_target: Whether the model is trained to produce this text.
+        is_instruction: Whether it is the human's own words, not system text, a role tag, an image marker or the newline
+            after an image. The space between a role tag and the first word belongs to the word, since tokenizers make
+            one token of both.
+        is_image: Whether it is an image marker.
+        is_end_of_turn: Whether it is the string that closes an assistant turn, which is also a target.
     """
 
     text: str
@@ -59,21 +59,21 @@ class Segment:
 class Template:
     """The strings around the turns of a conversation.
 
-    One exchange reads
-    ``{user_role}{role_end}{gap}{question}{after_user}{assistant_role}{role_end}{gap}{answer}
-    {end_of_turn}{after_turn}``, and ``system`` (its own separator included) stands in front of the first.
+    One exchange is rendered as
+    ``{user_role}{role_end}{gap}{question}{after_user}{assistant_role}{role_end}{gap}{answer}{end_of_turn}{after_turn}``;
+    ``system``, which includes its own separator, precedes the first exchange.
 
     Attributes:
-        name: What users pass as ``--version``.
-        system: Text in front of everything.
+        name: The template's name, the value of ``--version``.
+        system: System prompt.
         user_role, assistant_role: Role tags, without ``role_end``.
-        role_end: What follows a role tag; a prompt for inference ends in it.
-        gap: What parts ``role_end`` from the text. In front of an answer it is a target.
-        after_user: What closes a human turn.
-        end_of_turn: What closes an assistant turn; a target, and the stop string of generation.
-        after_turn: What follows ``end_of_turn``; not a target.
-        captions_only: Human words are dropped, only their images stay (LLaVA's ``plain`` pretraining).
-        style: The layout's name in LLaVA.
+        role_end: Text after a role tag; a prompt for inference ends with it.
+        gap: Text between ``role_end`` and a turn's text. In front of an answer it is a target.
+        after_user: Text that closes a human turn.
+        end_of_turn: Text that closes an assistant turn; a target, and the stop string of generation.
+        after_turn: Text after ``end_of_turn``; not a target.
+        captions_only: Whether the human's words are dropped and only the images kept (LLaVA's ``plain`` pretraining).
+        style: LLaVA's name of the layout.
     """
 
     name: str
@@ -89,19 +89,19 @@ class Template:
     style: SeparatorStyle = SeparatorStyle.TWO
 
     def render(self, turns: Sequence[tuple[str, str]]) -> list[Segment]:
-        """Segments of a conversation, images first within each human turn.
+        """Segments of a conversation, with the images first in each human turn.
 
         Args:
-            turns: ``("human", text)`` and ``("gpt", text)`` in turn, beginning with the human. Without an
-                answer to the last human turn the result is a prompt for inference.
+            turns: ``("human", text)`` and ``("gpt", text)`` alternating, beginning with the human. If the last human
+                turn has no answer, the result is a prompt for inference.
 
         Raises:
-            InputError: Another speaker than ``human`` and ``gpt``, or the wrong order.
+            InputError: A speaker is neither ``human`` nor ``gpt``, or the order is wrong.
         """
         return self.compose([(who, images_first(text) if who == HUMAN else text) for who, text in turns])
 
     def compose(self, turns: Sequence[tuple[str, str]]) -> list[Segment]:
-        """As :meth:`render`, but every ``<image>`` stays where it stands."""
+        """Like :meth:`render`, but every ``<image>`` stays where it is."""
         segments = [Segment(self.system)] if self.system else []
         for index, (who, text) in enumerate(turns):
             expected = (HUMAN, ASSISTANT)[index % 2]
@@ -116,7 +116,7 @@ class Template:
         return [segment for segment in segments if segment.text]
 
     def prompt(self, turns: Sequence[tuple[str, str]]) -> str:
-        """The rendered text, ``<image>`` markers included."""
+        """The rendered text, including ``<image>`` markers."""
         return "".join(segment.text for segment in self.render(turns))
 
     def _human(self, text: str) -> list[Segment]:
@@ -148,9 +148,8 @@ class Template:
 def images_first(text: str) -> str:
     """Move the ``<image>`` markers of a human turn to its front, each followed by a newline.
 
-    This is what LLaVA does before training (it keeps one marker; here a turn with several keeps them all, in
-    order). Text with images is stripped of surrounding white space, so a turn of nothing but an image is the
-    bare marker; text without images is left alone.
+    LLaVA does this before training (but keeps only one marker per turn; here all are kept). Surrounding white space is
+    stripped from text with images, so a turn with only an image is the bare marker; text without images is unchanged.
     """
     count = text.count(DEFAULT_IMAGE_TOKEN)
     if count == 0:
@@ -161,10 +160,10 @@ def images_first(text: str) -> str:
 
 @dataclass
 class Conversation:
-    """LLaVA's conversation object: append turns, read the prompt.
+    """LLaVA's conversation object: append turns, then get the prompt.
 
-    ``messages`` holds ``[role, text]`` lists, and a text of ``None`` (or "") asks for the assistant's turn.
-    Texts are taken as they are: ``<image>`` is not moved.
+    ``messages`` holds ``[role, text]`` lists; a text of None (or "") stands for the assistant's answer to come. Texts
+    are not changed: ``<image>`` is not moved.
     """
 
     template: Template
@@ -184,22 +183,22 @@ class Conversation:
 
     @property
     def sep_style(self) -> SeparatorStyle:
-        """The layout in LLaVA's words."""
+        """LLaVA's name of the layout."""
         return self.template.style
 
     @property
     def sep(self) -> str:
-        """What closes a human turn."""
+        """Text that closes a human turn."""
         return self.template.after_user
 
     @property
     def sep2(self) -> str:
-        """What closes an assistant turn."""
+        """Text that closes an assistant turn."""
         return self.template.end_of_turn
 
     @property
     def stop_str(self) -> str:
-        """The string at which generation is over."""
+        """The stop string of generation."""
         return self.template.end_of_turn
 
     def append_message(self, role: str, message: str | None) -> None:
@@ -210,7 +209,7 @@ class Conversation:
         """The conversation as text.
 
         Raises:
-            InputError: Turns that do not alternate, or a missing text anywhere but in the last turn.
+            InputError: A text other than the last one is missing.
         """
         turns = []
         for index, (_, message) in enumerate(self.messages):
@@ -268,23 +267,23 @@ TEMPLATES: Mapping[str, Template] = MappingProxyType(
         "chatml": _CHATML,
     }
 )
-"""All templates by name; several names may mean the same template."""
+"""All templates by name; a template may have several names."""
 
 conv_templates: dict[str, Conversation] = {
     name: Conversation(template, system=template.system) for name, template in TEMPLATES.items()
 }
-"""A fresh conversation for each template, to be copied before use (LLaVA's name for it)."""
+"""An empty conversation for each template; copy it before use. The name is LLaVA's."""
 
 
 USUAL_TEMPLATES = {"llava_llama": "v1"}
-"""Template of a checkpoint whose config names none (LLaVA's own do not), by model type; otherwise ``qwen``."""
+"""Template by model type, for checkpoints whose config names none (as LLaVA's own); otherwise ``qwen``."""
 
 
 def get_template(name: str) -> Template:
     """The template called ``name``.
 
     Raises:
-        InputError: No such template; the message lists the known ones.
+        InputError: There is no such template; the message lists the known ones.
     """
     if name not in TEMPLATES:
         raise InputError(f"unknown prompt template {name!r}; known templates: {', '.join(sorted(TEMPLATES))}")

@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one readable line, and how entry points show them."""
+"""Exceptions that end a command with one readable message, and how entry points show them."""
 
 import logging
 import os
@@ -9,19 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 LAST_WORDS = "ALIGN_TI_LAST_WORDS"
-"""Environment variable: a folder for the messages that processes end with. Whoever started several processes sets it
-and shows the messages once all have ended, each once and as the last lines (``align_ti.launch.supervise``)."""
+"""Environment variable: a folder for the final messages of processes. The program that starts several processes sets it
+and, when all have ended, shows each message once, as the last lines (``align_ti.launch.supervise``)."""
 
 
 class InputError(ValueError):
-    """Wrong input: the message says what was found, what was expected and what to do."""
+    """Invalid input; the message says what was found, what was expected and what to do."""
 
 
 class Stopped(Exception):
-    """A command was told to stop and did so in good order.
+    """A command was asked to stop and did so cleanly.
 
     Args:
-        message: What was done, and how to go on.
+        message: What was done, and how to continue.
         status: Exit status, 128 plus the signal's number.
     """
 
@@ -31,10 +31,12 @@ class Stopped(Exception):
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run an entry point; ``InputError`` becomes one readable message and exit status 2, ``Stopped`` its own status.
+    """Run an entry point and exit.
+
+    ``InputError`` becomes one readable message and exit status 2; ``Stopped`` exits with its own status.
 
     Args:
-        main: The entry point; its return value (``None`` counts as 0) is the exit status.
+        main: The entry point; it returns the exit status (None counts as 0).
     """
     try:
         status = main() or 0
@@ -51,13 +53,13 @@ def run_cli(main: Callable[[], int | None]) -> None:
     except Exception:
         if not _another_process_spoke():
             raise
-        status = 1  # broken off by the other's end
+        status = 1  # this process failed only because the other one ended
     sys.stdout.flush()
     sys.exit(status)
 
 
 def say_last(message: str) -> None:
-    """Show a message that a process ends with, or leave it to the process that started this one."""
+    """Show the final message of a process, or leave it for the program that started the process."""
     folder = os.environ.get(LAST_WORDS)
     if folder and Path(folder).is_dir():
         rank = int(os.environ.get("RANK", "0"))
@@ -70,13 +72,13 @@ def say_last(message: str) -> None:
 
 
 def last_words(folder: str | Path) -> list[str]:
-    """The messages in a folder, in the order of the ranks, each once."""
+    """The final messages in a folder, ordered by rank, each once."""
     files = sorted(file for file in Path(folder).iterdir() if not file.name.startswith("."))
     return list(dict.fromkeys(file.read_text(encoding="utf-8") for file in files))
 
 
 def _another_process_spoke(patience: float = 2.0) -> bool:
-    """Whether a process of the same training has said why it ended; waits a moment for it."""
+    """Whether another process of the same training has left a final message; waits a moment for one."""
     folder = os.environ.get(LAST_WORDS)
     if not folder or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return False

@@ -1,6 +1,6 @@
-"""Small files written whole or not at all, JSON, and what the contents of files are known by.
+"""Atomic writing of small files, JSON, and hashes of files.
 
-Everything here starts at once: no torch, no transformers.
+Importing this module imports neither torch nor transformers.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from llava.errors import InputError
 
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 SAMPLES, SAMPLE_BYTES = 16, 4096
-"""How much of each weight file :func:`model_fingerprint` reads."""
+"""Number and size of the samples that :func:`model_fingerprint` reads from each weight file."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file beside its place and rename it, so that a reader sees the old file or the new one."""
+    """Write a small file under a temporary name and rename it, so that a reader sees the old file or the new one."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -27,7 +27,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object, indent: int | None = 1) -> None:
-    """:func:`write_text` of JSON and a newline; ``indent=None`` puts all on one line."""
+    """Write JSON and a newline with :func:`write_text`; ``indent=None`` writes one line."""
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
@@ -39,7 +39,7 @@ def read_json(path: Path, remedy: str = "") -> Any:
         remedy: What to do about a damaged one; it ends the message.
 
     Raises:
-        InputError: The file does not exist, or is not JSON.
+        InputError: The file does not exist or is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -50,15 +50,15 @@ def read_json(path: Path, remedy: str = "") -> Any:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's whole content, as 64 hexadecimal digits."""
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_fingerprint(path: str, base: str | None = None) -> str:
-    """Tells checkpoints apart by content, so that a retrained one under an old name is noticed.
+    """Hash of a checkpoint's content, by which a retrained checkpoint under an old name is noticed.
 
-    Hashes config.json and samples of the weight files, not the whole of them; a hub name stands for itself.
+    It covers config.json and samples of the weight files, not all of their bytes. For a hub name, the name is hashed.
 
     Args:
         path: Checkpoint folder or hub name.

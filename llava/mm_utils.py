@@ -1,4 +1,4 @@
-"""Small helpers with LLaVA's names, as evaluation programs written for LLaVA call them."""
+"""Helpers with LLaVA's names, for evaluation programs written for LLaVA."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from llava.model.vision_tower.processors import ImageProcessor
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """The last part of a path or hub name; a ``checkpoint-N`` folder is named together with its parent."""
+    """The last part of a path or hub name; for a ``checkpoint-N`` folder, with the name of its parent."""
     parts = model_path.rstrip("/").split("/")
     if parts[-1].startswith("checkpoint-") and len(parts) > 1:
         return f"{parts[-2]}_{parts[-1]}"
@@ -29,8 +29,8 @@ def tokenizer_image_token(
 ) -> list[int] | torch.Tensor:
     """Token ids of a prompt, with ``image_token_index`` for every ``<image>``.
 
-    The text is tokenised piece by piece between the images. A tokenizer that begins every text with its BOS
-    token leaves one BOS, at the very front.
+    The text between the images is tokenised piece by piece. If the tokenizer adds a BOS token to every text, only the
+    first one is kept.
 
     Args:
         prompt: Text with any number of ``<image>`` markers.
@@ -39,7 +39,7 @@ def tokenizer_image_token(
         return_tensors: None for a list, ``"pt"`` for a LongTensor ``[T]``.
 
     Raises:
-        InputError: Another value of ``return_tensors``.
+        InputError: ``return_tensors`` has another value.
     """
     if return_tensors not in (None, "pt"):
         raise InputError(f"return_tensors={return_tensors!r} is not supported; use None or 'pt'")
@@ -55,22 +55,22 @@ def tokenizer_image_token(
 def process_images(
     images: Sequence[Image.Image], image_processor: ImageProcessor, model_cfg: PreTrainedConfig | Mapping[str, Any]
 ) -> torch.Tensor:
-    """Pixel values of several images, as the model was trained to see them.
+    """Pixel values of several images, preprocessed as in training.
 
     Args:
         images: PIL images in any mode.
-        image_processor: The vision tower's processor.
-        model_cfg: The model's config (an object or a mapping); its ``image_aspect_ratio`` decides between
-            padding to a square (``pad``) and the processor's own resizing (``square``, or not set).
+        image_processor: The vision tower's image processor.
+        model_cfg: The model's config (an object or a mapping); its ``image_aspect_ratio`` selects padding to a square
+            (``pad``) or the processor's own resizing (``square``, or not set).
 
     Returns:
         Float tensor ``[N, 3, H, W]``.
 
     Raises:
-        InputError: No image, or an unknown ``image_aspect_ratio``.
+        InputError: There are no images, or ``image_aspect_ratio`` is unknown.
     """
     if not images:
-        raise InputError("process_images was given no image; leave images out of the call for text-only input")
+        raise InputError("process_images was given no images; do not call it for text-only input")
     if isinstance(model_cfg, Mapping):
         aspect_ratio = model_cfg.get("image_aspect_ratio")
     else:

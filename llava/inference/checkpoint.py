@@ -1,7 +1,7 @@
-"""A checkpoint ready for use: the model, what belongs to it, and the prompt template it was tuned with.
+"""Load a checkpoint for use: the model, its tokenizer and image processor, and its prompt template.
 
-Evaluation, chat, the web page, export and studies load models here. Importing this needs no torch, so that commands can
-check their input before anything heavy starts.
+Evaluation, chat, the web page, export and studies load models here. Importing this module does not import torch, so
+commands can check their input before anything heavy starts.
 """
 
 import logging
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "qwen"
-"""Of checkpoints that name none and are not of a kind in ``USUAL_TEMPLATES``: the Align-TI authors' own."""
+"""Template of checkpoints that name none and whose model type is not in ``USUAL_TEMPLATES``. The Align-TI authors use
+it."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What :func:`llava.model.builder.load_pretrained_model` returns, and where it came from.
+    """The result of :func:`llava.model.builder.load_pretrained_model`, and where it came from.
 
     Attributes:
         tokenizer: The tokenizer.
         model: The model, in evaluation mode.
         image_processor: The vision tower's image processor.
-        context_length: Tokens the model was made for, visual ones included.
+        context_length: The model's context length in tokens, including visual tokens.
         model_id: The model's name in answers.
-        path: Checkpoint folder or hub name it was loaded from; None if that is not known.
+        path: Checkpoint folder or hub name it was loaded from; None if unknown.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -54,12 +55,12 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model that can be talked to. It holds nothing of any conversation, so conversations may share it.
+    """A model for chat. It has no conversation state, so several conversations can share it.
 
     Attributes:
         loaded: The model, its tokenizer and its image processor.
-        template: The prompt template it answers in.
-        end: Where its answers end.
+        template: The prompt template.
+        end: The end of its answers.
     """
 
     loaded: LoadedModel
@@ -74,19 +75,19 @@ class ChatModel:
             path: Checkpoint folder or hub name.
             base: The language model that a projector-only checkpoint belongs to.
             template: Prompt template; by default the one the checkpoint was tuned with.
-            options: As for :func:`load`.
+            options: Further arguments of :func:`load`.
 
         Raises:
-            InputError: Not a LLaVA checkpoint, an unknown template, or one that cannot hold a conversation.
+            InputError: It is not a LLaVA-style checkpoint, or the template is unknown or for captions only.
         """
         return cls.of(load(path, base, **options), template)
 
     @classmethod
     def of(cls, loaded: LoadedModel, template: str | None = None) -> "ChatModel":
-        """A model that is already loaded.
+        """A chat model from a loaded model.
 
         Raises:
-            InputError: An unknown template, or one that cannot hold a conversation.
+            InputError: The template is unknown or for captions only.
         """
         from llava.inference.end_of_turn import EndOfTurn
 
@@ -100,12 +101,12 @@ class ChatModel:
 
     @property
     def path(self) -> str | None:
-        """Checkpoint folder or hub name it was loaded from; None if that is not known."""
+        """Checkpoint folder or hub name it was loaded from; None if unknown."""
         return self.loaded.path
 
     @property
     def layers(self) -> int:
-        """Layers of the language model."""
+        """Number of layers of the language model."""
         return int(self.loaded.model.config.num_hidden_layers)
 
 
@@ -119,18 +120,18 @@ def load(
     load_8bit: bool = False,
     load_4bit: bool = False,
 ) -> LoadedModel:
-    """A checkpoint in evaluation mode.
+    """Load a checkpoint, in evaluation mode.
 
     Args:
         path: Checkpoint folder or hub name.
         base: The language model that a projector-only checkpoint belongs to.
-        device: Where the model goes; ``auto`` is the GPU if there is one.
-        dtype: Type of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU, None the checkpoint's own.
+        device: Device of the model; ``auto`` is the GPU if there is one.
+        dtype: Dtype of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU, None is the checkpoint's own.
         attn_implementation: As in transformers.
         load_8bit, load_4bit: Quantise the language model with bitsandbytes.
 
     Raises:
-        InputError: Not a checkpoint of this family.
+        InputError: It is not a LLaVA-style checkpoint.
     """
     import torch
 
@@ -155,13 +156,13 @@ def load(
 def own_template(checkpoint: "str | PreTrainedConfig") -> str:
     """Name of the prompt template that a checkpoint was tuned with: ``mm_template`` in its configuration.
 
-    Where that is not set, LLaVA's ``v1`` for Llama models, and ``DEFAULT_TEMPLATE`` for others.
+    If it is not set, LLaVA's ``v1`` for Llama models and ``DEFAULT_TEMPLATE`` for others.
 
     Args:
-        checkpoint: Folder or hub name, or a configuration that is loaded already.
+        checkpoint: Folder or hub name, or a loaded configuration.
 
     Raises:
-        InputError: No readable config.json.
+        InputError: There is no readable config.json.
     """
     if not isinstance(checkpoint, str):
         return getattr(checkpoint, "mm_template", None) or _usual_template(checkpoint.model_type)
@@ -177,19 +178,19 @@ def own_template(checkpoint: "str | PreTrainedConfig") -> str:
 
 
 def chat_template(config: "PreTrainedConfig", name: str | None = None) -> Template:
-    """The template to talk in: ``name``, or else the checkpoint's own.
+    """The template for chat: ``name``, by default the checkpoint's own.
 
     Raises:
-        InputError: An unknown template, or one for captions only.
+        InputError: The template is unknown or for captions only.
     """
     chosen = name or own_template(config)
     if name is None and getattr(config, "mm_template", None) is None:
-        logger.warning("the checkpoint names no prompt template; taking %r (--conv-mode chooses another)", chosen)
+        logger.warning("the checkpoint names no prompt template; using %r (--conv-mode chooses another)", chosen)
     template = get_template(chosen)
     if template.captions_only:
         raise InputError(
-            f"the prompt template {chosen!r} is for captions and drops every question; this looks like a checkpoint "
-            "of the first training stage: load a fine-tuned one, or choose a template with --conv-mode"
+            f"the prompt template {chosen!r} is for captions and drops all questions; this looks like a checkpoint of "
+            "the first training stage: load a fine-tuned one, or choose a template with --conv-mode"
         )
     return template
 

@@ -20,7 +20,7 @@ class Draws:
 
     Attributes:
         temperature: Divides the logits; above 0.
-        top_p: Draw among the likeliest tokens that together reach this probability, in (0, 1].
+        top_p: Sample from the most likely tokens that together reach this probability, in (0, 1].
         seed: Random seed.
     """
 
@@ -29,7 +29,7 @@ class Draws:
     seed: int = 0
 
     def processor(self, keys: Sequence[str]) -> "DrawnTokens":
-        """For ``generate``, greedy otherwise: one batch, with the key of each row's question."""
+        """A logits processor for one batch of greedy ``generate``, given the key of each row's question."""
         return DrawnTokens(self, keys)
 
 
@@ -41,7 +41,7 @@ class DrawnTokens(LogitsProcessor):
         self.numbers = [np.random.default_rng(_entropy(draws.seed, key)) for key in keys]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
-        """Logits ``[B, V]`` -> minus infinity, 0 at the drawn token."""
+        """Logits ``[B, V]`` -> 0 at the drawn token, minus infinity elsewhere."""
         numbers = torch.tensor([[own.random()] for own in self.numbers], dtype=torch.float64, device=scores.device)
         probabilities = (scores.float() / self.draws.temperature).softmax(-1)
         likely, tokens = probabilities.sort(dim=-1, descending=True, stable=True)

@@ -13,10 +13,10 @@ from llava.model.protocol import VisionLanguageModel
 
 @dataclass(frozen=True)
 class EndOfTurn:
-    """Token ids that end an answer, and the string to cut at.
+    """Token ids that end an answer, and the string at which it is cut.
 
-    ``ids`` are the tokenizer's and the model's end tokens and the template's end-of-turn string where it is
-    one token. Where it is not (``</s>`` with Qwen's tokenizer), generation stops when the text contains it.
+    ``ids`` are the end tokens of the tokenizer and of the model, and the template's end-of-turn string if that is a
+    single token. If it is not (``</s>`` with Qwen's tokenizer), generation stops when the text contains it.
     """
 
     tokenizer: PreTrainedTokenizerBase

@@ -1,9 +1,7 @@
-"""The answer generator: batches of questions in, greedy answers (or drawn ones) out; the same for every benchmark.
+"""Batched generation of answers, greedy or sampled; all benchmarks use it.
 
-Answers do not depend on the batch size: prompts are padded on the left and masked, and positions are counted
-from PIL import Image
-from transformers import PreTrainedConfig
-from the mask.
+Answers do not depend on the batch size: prompts are padded on the left and masked, and positions are counted from the
+mask.
 """
 
 import logging
@@ -31,16 +29,16 @@ from llava.mm_utils import process_images, tokenizer_image_token
 logger = logging.getLogger(__name__)
 
 BUCKET = 16
-"""Prompts whose lengths differ by fewer tokens count as equally long, so that questions about one picture
-stay together."""
+"""Lengths of prompts are rounded down to a multiple of this when sorting, so that questions about one image stay
+together."""
 
 PREFETCH = 2
-"""Batches prepared ahead of the model."""
+"""Number of batches prepared ahead of the model."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question ready for the model; ``ids`` hold -200 for the picture."""
+    """A tokenised question; ``ids`` has -200 for the image."""
 
     question: Question
     ids: list[int]
@@ -48,8 +46,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts and the pixel values of their distinct pictures; ``picture_of`` points from picture markers in
-    reading order into ``pixels``."""
+    """Prompts and the pixel values of their images, each image once.
+
+    Attributes:
+        prompts: The prompts.
+        pixels: Pixel values ``[N, 3, H, W]``; None if there are no images.
+        picture_of: For each image marker in reading order, its index in ``pixels``.
+    """
 
     prompts: list[Prompt]
     pixels: Tensor | None
@@ -57,8 +60,7 @@ class Batch:
 
 
 def prompt_text(question: Question, template: Template, config: PreTrainedConfig | None) -> str:
-    """The text the model continues: LLaVA's image marker and a newline, then the question, in the
-    template."""
+    """The text that the model continues: LLaVA's image marker, a newline and the question, in the template."""
     words = question.text.replace(DEFAULT_IMAGE_TOKEN, "")
     if question.picture is not None:
         words = f"{DEFAULT_IMAGE_TOKEN}\n{words}"
@@ -81,21 +83,21 @@ def generate_answers(
     done: int = 0,
     draws: Draws | None = None,
 ) -> None:
-    """Ask every question once, in an order that suits the machine.
+    """Answer every question once, sorted by length and image for speed.
 
     Args:
-        loaded: The model and what belongs to it.
-        questions: What to ask.
+        loaded: The model, its tokenizer and its image processor.
+        questions: The questions.
         template: The prompt template.
-        max_new_tokens: Limit of an answer.
-        batch_size: Questions a batch.
-        on_answer: Called with question, answer and ``stop`` or ``length`` as soon as a batch is finished.
-        description: Shown with the progress bar.
-        done: Questions answered in an earlier run, for the progress bar.
-        draws: How answers are drawn; greedy without.
+        max_new_tokens: Maximum length of an answer in tokens.
+        batch_size: Questions per batch.
+        on_answer: Called with the question, the answer and ``stop`` or ``length`` when its batch is finished.
+        description: Text of the progress bar.
+        done: Number of questions answered in an earlier run, for the progress bar.
+        draws: How answers are sampled; greedy by default.
 
     Raises:
-        InputError: A picture cannot be read.
+        InputError: An image cannot be read.
     """
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; it must be at least 1")
@@ -117,7 +119,7 @@ def generate_answers(
 def answer_batch(
     loaded: LoadedModel, batch: Batch, stop: EndOfTurn, max_new_tokens: int, draws: Draws | None = None
 ) -> list[tuple[str, str]]:
-    """Answers of one batch, each with how it ended (``stop`` or ``length``)."""
+    """Answers of one batch, each with the reason why it ended (``stop`` or ``length``)."""
     model = loaded.model
     home = model.get_input_embeddings().weight
     longest = max(len(prompt.ids) for prompt in batch.prompts)
@@ -152,7 +154,7 @@ def _encode(question: Question, template: Template, loaded: LoadedModel) -> list
 
 
 def _warn_of_long_prompts(prompts: Sequence[Prompt], loaded: LoadedModel) -> None:
-    """Say how many prompts, pictures included, are longer than the context the model was trained with."""
+    """Warn if prompts, including their images, are longer than the model's context."""
     tower = loaded.model.get_vision_tower()
     visual = tower.num_patches - 1 if tower is not None else 0
     lengths = [len(p.ids) + (visual if p.question.picture is not None else 0) for p in prompts]
@@ -167,7 +169,7 @@ def _warn_of_long_prompts(prompts: Sequence[Prompt], loaded: LoadedModel) -> Non
 
 
 def _prepare(group: list[Prompt], loaded: LoadedModel) -> Batch:
-    """Read and preprocess each distinct picture of a batch once."""
+    """Read and preprocess the images of a batch, each image once."""
     distinct: dict[str, int] = {}
     pictures: list[Image.Image] = []
     picture_of: list[int] = []
@@ -184,7 +186,7 @@ def _prepare(group: list[Prompt], loaded: LoadedModel) -> Batch:
 
 
 def _prefetched(prepare: Callable[[list[Prompt]], Batch], groups: Iterable[list[Prompt]]) -> Iterator[Batch]:
-    """Prepare batches in threads while the model works, in order and only a few ahead."""
+    """Yield batches in order; the next few are prepared in threads while the model runs."""
     remaining = iter(groups)
     with ThreadPoolExecutor(max_workers=PREFETCH) as pool:
         waiting: list[Future[Batch]] = [pool.submit(prepare, group) for group in islice(remaining, PREFETCH)]

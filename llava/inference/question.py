@@ -1,4 +1,4 @@
-"""A question to a model and its picture; importing this needs neither torch nor Pillow."""
+"""A question to a model and its image; importing this module imports neither torch nor Pillow."""
 
 import base64
 import binascii
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a picture is: a file, or base64 text inside a table.
+    """Location of an image: a file, or base64 text in a table.
 
     Attributes:
-        name: What an error message calls it.
+        name: Its name in error messages.
         path: Its file.
         data: Base64 text, instead of a file.
     """
@@ -29,25 +29,25 @@ class Picture:
 
     @classmethod
     def file(cls, path: Path) -> "Picture":
-        """A picture on disk."""
+        """An image on disk."""
         return cls(name=str(path), path=path)
 
     @property
     def identity(self) -> str:
-        """Equal for equal pictures, so that a batch needs each only once."""
+        """Equal for equal images, so that a batch contains each only once."""
         return self.data if self.data is not None else str(self.path)
 
     def exists(self) -> bool:
-        """False for a file that is not there."""
+        """Whether its file exists; True for base64 text."""
         return self.path is None or self.path.is_file()
 
     def load(self) -> "Image.Image":
-        """The picture as RGB.
+        """The image as RGB.
 
         Raises:
             InputError: It cannot be read; the message names it.
         """
-        from PIL import Image  # here, since scorers and the table need no pictures and should start at once
+        from PIL import Image  # imported here because scoring needs no images and should start quickly
 
         from llava.data.images import load_image, to_rgb
 
@@ -63,17 +63,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Question:
-    """One question, of a benchmark or of a user's own file, with what is needed to score the answer.
+    """One question of a benchmark or a user's own file, with the data for scoring its answer.
 
     Attributes:
-        question_id: Id in the benchmark's own file; not always unique (MME asks twice about a picture).
-        text: The user's words, the benchmark's suffix included, without an image marker.
-        picture: None for a text-only question.
-        gold: The expected answer, in the form the benchmark's scorer takes.
+        question_id: Id in the question file; not always unique (MME has two questions with one id).
+        text: The user's text, including the benchmark's suffix, without an image marker.
+        picture: Its image; None for a text-only question.
+        gold: The expected answer, in the form that the benchmark's scorer takes.
         category: The part of the benchmark it belongs to.
-        group: Questions that are scored together share it and are never separated by a limit.
-        info: Further columns that a scorer reports by.
-        key: Unique among the questions asked together; set by :func:`llava.eval.records.with_keys`.
+        group: Questions with the same group are scored together and are never separated by a limit.
+        info: Further columns, by which a scorer may report.
+        key: Unique key among the questions of a run; set by :func:`llava.eval.records.with_keys`.
     """
 
     question_id: str | int
