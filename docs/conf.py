@@ -20,13 +20,13 @@ copyright = "the contributors"
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "myst_parser",
     "sphinx_copybutton",
     "docstrings",
     "flag_tables",
+    "formulas",
 ]
 
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
@@ -54,6 +54,7 @@ napoleon_use_ivar = True  # attributes are described once, in the class's docstr
 
 # Appearance
 html_theme = "furo"
+html_math_renderer = "svg"
 html_title = f"Align-TI {release}"
 html_static_path = ["_static"]
 html_css_files = ["align_ti.css"]
