@@ -20,6 +20,7 @@ from pathlib import Path
 
 from align_ti.recipes.files import CHECKOUT
 from llava.errors import InputError, run_cli
+from llava.files import write_text
 
 QUICK_BUILD = (
     *("--scenes", "48", "--samples-per-scene", "4", "--pretrain-scenes", "64", "--text-documents", "400"),
@@ -93,7 +94,7 @@ class Demo:
                     f"again: rm -r {self.data / 'models'} {self.runs}"
                 )
             trained.mkdir(parents=True, exist_ok=True)
-            note.write_text(f"{now}\n", encoding="utf-8")
+            write_text(note, f"{now}\n")
 
     def train(self, name: str, command: str, recipe: str) -> None:
         """A stage that leaves its model in the runs' folder of that name."""

@@ -20,6 +20,7 @@ from align_ti.attention.interface import AttentionCapture, require_align_ti_atte
 from align_ti.attention.maps import MapRequest
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.files import write_json
 from llava.model.protocol import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class LayerScores:
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(Path(path), asdict(self), indent=2)
 
     @classmethod
     def load(cls, path: str | Path) -> "LayerScores":

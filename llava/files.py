@@ -17,7 +17,14 @@ SAMPLES, SAMPLE_BYTES = 16, 4096
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file under a temporary name and rename it, so that a reader sees the old file or the new one."""
+    """Write a small file under a temporary name and rename it, so that a reader sees the old file or the new one.
+
+    A link stays and its target is replaced; what is no file (``/dev/stdout``) is written to directly.
+    """
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        path.write_text(text, encoding="utf-8")
+        return
+    path = path.resolve()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -37,7 +37,7 @@ from llava.data.dataset import ConversationDataset
 from llava.data.tokenize import load_tokenizer
 from llava.errors import InputError, run_cli
 from llava.export.card import write_student_card
-from llava.files import model_fingerprint
+from llava.files import model_fingerprint, write_text
 from llava.inference.end_of_turn import EndOfTurn
 from llava.model.protocol import VisionLanguageModel, vision_tower_of
 from llava.model.zero import is_partitioned
@@ -261,7 +261,7 @@ def choose_iva_layer(
         if arguments.process_index == 0:
             file.parent.mkdir(parents=True, exist_ok=True)
             scores.save(file)
-            marker.write_text(key)
+            write_text(marker, key)
         scores = of_the_main_process(scores, arguments)
     logger.info("IRS by layer: %s", ", ".join(f"{layer}: {score:.3f}" for layer, score in enumerate(scores.scores)))
     logger.info("IVA takes its weights from layer %d of the %s", scores.layer, whose)

@@ -9,7 +9,6 @@ it the loading of one GPU's samples takes, and how many workers keep up with the
 """
 
 import argparse
-import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from llava.data.images import load_image
 from llava.data.sampler import ShuffleSampler
 from llava.data.tokenize import load_tokenizer, tokenize_conversation
 from llava.errors import InputError, run_cli
+from llava.files import write_json
 from llava.model.vision_tower import build_vision_tower
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     )
     print(report(found, arguments.batch, arguments.step_seconds))
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(found), indent=2) + "\n")
+        write_json(arguments.json, asdict(found))
 
 
 if __name__ == "__main__":

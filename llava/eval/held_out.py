@@ -6,7 +6,6 @@ The data has LLaVA's format, as for training. The given answers are scored; noth
 """
 
 import argparse
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
@@ -22,6 +21,7 @@ from llava.data.dataset import ConversationDataset
 from llava.data.tokenize import TokenizedSample
 from llava.errors import InputError, run_cli
 from llava.eval.likelihood import answer_losses
+from llava.files import write_json
 from llava.flags import add_device_flags, add_flag
 from llava.inference.checkpoint import load, own_template
 from llava.model.protocol import VisionLanguageModel
@@ -117,7 +117,7 @@ def main() -> None:
         batch_size=arguments.batch_size,
     )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(asdict(found)) + "\n")
+    write_json(arguments.out, asdict(found), indent=None)
     print(
         f"{found.cross_entropy:.4f} nats per token; greedy decoding gives the whole answer in {found.greedy:.1f}% of "
         f"{found.conversations} conversations"

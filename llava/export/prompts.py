@@ -21,6 +21,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import ASSISTANT, HUMAN, Template
 from llava.errors import InputError
 from llava.export.chat_template import chat_template, messages_of
+from llava.files import write_json, write_text
 from llava.mm_utils import tokenizer_image_token
 
 PROBES: tuple[list[tuple[str, str]], ...] = (
@@ -141,7 +142,7 @@ def save_without_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id:
         kept = [token for token in content["added_tokens"] if token["content"] not in gone]
         if len(content["added_tokens"]) - len(kept) == len(gone):
             content["added_tokens"] = kept
-            file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+            write_text(file, json.dumps(content, ensure_ascii=False, indent=2))  # as tokenizers writes it
             _drop_from_settings(folder / "tokenizer_config.json", gone)
     return AutoTokenizer.from_pretrained(folder)
 
@@ -158,4 +159,4 @@ def _drop_from_settings(file: Path, gone: set[str]) -> None:
             settings[key] = {index: token for index, token in value.items() if token["content"] not in gone}
     for key in ("processor_class", "model_specific_special_tokens"):
         settings.pop(key, None)
-    file.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(file, settings, indent=2)

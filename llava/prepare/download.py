@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from llava.errors import InputError
+from llava.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class _Part:
             "sha256": linked if len(linked) == 64 else None,
         }
         self.remove()
-        self.note.write_text(json.dumps(note))
+        write_json(self.note, note, indent=None)
 
     def _continued(self, headers: Any, have: int, known: dict[str, Any]) -> None:
         if headers.get("Content-Range") != f"bytes {have}-{known['bytes'] - 1}/{known['bytes']}":

@@ -19,6 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from llava.errors import InputError, run_cli
+from llava.files import write_json
 from playground.mini.concepts import concepts
 from playground.mini.pretrain_lm import PackedText, pretrain_lm
 from playground.mini.pretrain_tokenizer import train_tokenizer
@@ -87,7 +88,7 @@ def make(name: str, folder: Path, result: str, work: Callable[[Path], dict[str, 
     started = time.monotonic()
     (folder / name).mkdir(parents=True, exist_ok=True)
     figures = {**work(folder / name), "seconds": round(time.monotonic() - started, 1)}
-    figures_file.write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(figures_file, figures, indent=2)
     logger.info("%s: %s", name, figures)
     return figures
 
@@ -143,7 +144,7 @@ def build_base_models(
             return pretrain_lm(text, tokenizer, path, epochs=lm_epochs[name.partition("-")[0]], **geometry)
 
         figures[name] = make(name, folder, "model.safetensors", lm_work)
-    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(folder / "figures.json", figures, indent=2)
     return figures
 
 

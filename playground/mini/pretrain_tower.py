@@ -5,7 +5,6 @@ names of objects and places. The second makes patch features, which a vision-lan
 is there and where it is.
 """
 
-import json
 import logging
 import random
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from llava.files import write_json
 from playground.mini.layout import PATCHES
 from playground.mini.wording import PLACES, SIDE, at
 
@@ -242,7 +242,7 @@ def pretrain_tower(
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(folder / "metrics.json", figures, indent=2)
     return figures
 
 

@@ -4,7 +4,6 @@ python -m playground.mini.report --build playground/mini/build --runs playground
 """
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from align_ti.studies.attention.report import choose_layers, corresponding_layer
 from align_ti.studies.loss_curves import plot_losses
 from llava.errors import InputError, run_cli
 from llava.eval.table import Row, as_markdown, as_text, read_rows
+from llava.files import write_json, write_text
 
 logger = logging.getLogger("playground.mini.report")
 
@@ -50,8 +50,8 @@ def write_scores(rows: list[Row], runs: Path) -> None:
         }
         for folder, row in zip(MODELS, rows, strict=True)
     }
-    (runs / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (runs / "results.md").write_text(as_markdown(rows) + "\n")
+    write_json(runs / "results.json", results, indent=2)
+    write_text(runs / "results.md", as_markdown(rows) + "\n")
 
 
 def gqa_files(build: Path) -> tuple[Path, Path]:

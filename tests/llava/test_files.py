@@ -1,5 +1,7 @@
 """Files written whole or not at all, and fingerprints by content."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import pytest
 
 from llava.errors import InputError
 from llava.files import file_sha256, model_fingerprint, read_json, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path):
@@ -74,3 +78,19 @@ def test_models_are_known_by_their_content(tmp_path):
     assert model_fingerprint(checkpoint(tmp_path / "four", weights[:-1] + b"\0")) != one, "the last byte is sampled"
     assert model_fingerprint(str(tmp_path / "one"), str(tmp_path / "two")) != one, "a projector with its base"
     assert model_fingerprint("somebody/student") != model_fingerprint("somebody/teacher"), "hub names stand for them"
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "kept").mkdir()
+    file, link = tmp_path / "kept" / "a.json", tmp_path / "a.json"
+    file.write_text("old")
+    link.symlink_to(file)
+    write_text(link, "new")
+    assert link.is_symlink() and file.read_text() == "new" and [*file.parent.iterdir()] == [file]
+
+
+def test_a_pipe_is_written_to():
+    """As with ``--json /dev/stdout``."""
+    code = "from pathlib import Path; from llava.files import write_json; write_json(Path('/dev/stdout'), [1], None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[1]\n"), done.stderr

@@ -1,12 +1,13 @@
 """Results of a study as files: JSON, Markdown, and a figure as PNG and PDF."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from llava.files import write_json, write_text
 
 
 def write_report(
@@ -22,8 +23,8 @@ def write_report(
         figure: Saved at 150 dots per inch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
-    (folder / f"{name}.md").write_text(markdown)
+    write_json(folder / f"{name}.json", _finite(content))
+    write_text(folder / f"{name}.md", markdown)
     if figure is not None:
         for ending in ("png", "pdf"):
             figure.savefig(folder / f"{name}.{ending}", dpi=150)

@@ -9,7 +9,6 @@ It continues after errors as far as the file format allows: a broken line of a `
 """
 
 import argparse
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from llava.data.check.report import (
 )
 from llava.data.check.samples import Sample, Settings, examine, kept_tokenizer
 from llava.errors import InputError, run_cli
+from llava.files import write_json
 
 SAMPLES_PER_BATCH = 64
 Examined = tuple[list[Finding], list[int]]
@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout.write(report.as_text() + "\n")
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(args.json, report.as_json())
     return 1 if report.errors else 0
 
 
