@@ -1,14 +1,14 @@
 """Train, evaluate and tabulate the students of one of the paper's tables.
 
     align-ti table table5 --pair mini                  on the miniature that scripts/demo.sh made
-    align-ti table table5 --pair mini --seeds 1        one student a row
-    align-ti table table5 --pair mini --report-only    tabulate what is finished; where no student of the table is, the
-                                                       kept records of docs/results
-    align-ti table figure6 --pair mini                 measure what a figure shows of finished models
+    align-ti table table5 --pair mini --seeds 1        one student per row
+    align-ti table table5 --pair mini --report-only    tabulate finished students; if there are none here, the records
+                                                       kept in docs/results
+    align-ti table figure6 --pair mini                 measure finished models for a figure
 
-Other flags go to every training (of a figure: to its program), and so do the places of a recipe: --runs, --data_root,
---data_path, --teacher_path, --held_out_data (conversations that no student trains on: a column of cross-entropy). The
-student's first stage is that of --runs. Stopped and called again, a table resumes where it was.
+Other flags are passed to every training (for a figure, to its program). Paths of a recipe can be given too: --runs,
+--data_root, --data_path, --teacher_path, --held_out_data (conversations that no student trains on; adds a column of
+cross-entropy). The students' first stage is read from --runs. Running the same command again resumes a stopped table.
 """
 
 import argparse
@@ -50,9 +50,9 @@ def main() -> int:
     if arguments.table in FIGURES:
         return measure(arguments.table, pair, words_of_figure(sys.argv[1:]), arguments.print)
     if arguments.seeds < 1:
-        raise InputError(f"--seeds is {arguments.seeds}; at least one student a row is needed")
+        raise InputError(f"--seeds is {arguments.seeds}; it must be at least 1")
     if arguments.jobs is not None and arguments.jobs < 1:
-        raise InputError(f"--jobs is {arguments.jobs}; at least one student has to be trained at a time")
+        raise InputError(f"--jobs is {arguments.jobs}; it must be at least 1")
     table = find_table(arguments.table)
     check_nodes(os.environ)
     setting = setting_of(arguments.table, pair, flags)
@@ -85,32 +85,34 @@ def main() -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The flags of a table; others go to every training."""
+    """The command-line parser of a table; other flags are passed to every training."""
     parser = argparse.ArgumentParser(
         prog="align-ti table", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("table", help=", ".join((*TABLES, *FIGURES)))
-    parser.add_argument("--pair", help="pair of models, of scripts/recipes/pairs; PRESET says the same")
-    parser.add_argument("--print", action="store_true", help="of a figure: print the command that measures it")
-    parser.add_argument("--seeds", type=int, default=5, help="students a row, with seeds 0, 1, 2, ...")
-    parser.add_argument("--folder", type=Path, help="where the students go; tables share it. RUNS/tables by default")
-    parser.add_argument("--out", type=Path, help="where the results go; RUNS/results by default")
-    parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="those that table9 compares")
+    parser.add_argument("--pair", help="pair of models, a file in scripts/recipes/pairs (default: $PRESET)")
+    parser.add_argument("--print", action="store_true", help="for a figure: print the command that measures it")
+    parser.add_argument("--seeds", type=int, default=5, help="students per row, with seeds 0, 1, 2, ...")
+    parser.add_argument("--folder", type=Path, help="folder of the students, shared by tables (default: RUNS/tables)")
+    parser.add_argument("--out", type=Path, help="output folder of the results (default: RUNS/results)")
+    parser.add_argument("--teachers", nargs="+", metavar="NAME=CHECKPOINT", help="the teachers that table9 compares")
     parser.add_argument(
         "--teacher-scores",
         nargs="+",
         metavar="NAME=FOLDER",
-        help="evaluations of the teachers (align-ti eval), shown on top; those beside the teachers by default",
+        help="evaluations of the teachers (align-ti eval), shown on top (default: those next to the teachers)",
     )
     parser.add_argument(
-        "--jobs", type=int, help="students trained at a time; on the miniature two where there are cores"
+        "--jobs",
+        type=int,
+        help="number of students trained at the same time (default: 1, or up to 2 for the miniature on a CPU)",
     )
     parser.add_argument(
         "--records",
         type=Path,
-        help="file of trial records, from this or another machine; default: OUT/trials.jsonl and "
-        "docs/results/trials.jsonl",
+        help="file of trial records, from this or another machine (default: OUT/trials.jsonl and "
+        "docs/results/trials.jsonl)",
     )
     parser.add_argument(
         "--report-only",
@@ -127,14 +129,14 @@ def words_of_figure(words: Sequence[str]) -> list[str]:
 
 
 def check_nodes(environment: Mapping[str, str]) -> None:
-    """Refuse a launcher that needs the same command on every node: a table is one command.
+    """Reject a launcher that needs the same command on every node, since a table is started once.
 
     Raises:
-        InputError: ``torchrun`` on several nodes is asked for.
+        InputError: The launcher is ``torchrun`` on several nodes.
     """
     if environment.get("LAUNCHER") == "torchrun" and (Machine.from_environment(environment).nodes > 1):
         raise InputError(
-            "torchrun on several nodes needs the same command on each of them, a table is one command; use "
+            "torchrun on several nodes needs the same command on each of them, but a table is started once; use "
             "LAUNCHER=deepspeed"
         )
 
@@ -145,7 +147,7 @@ def record_files(arguments: argparse.Namespace) -> list[Path]:
 
 
 def finish(trials: Sequence[Trial], arguments: argparse.Namespace, setting: Setting) -> None:
-    """Train and evaluate what is left of a table's trials; with ``--report-only`` only check those that are there.
+    """Train and evaluate a table's unfinished trials; with ``--report-only`` only check the existing ones.
 
     Raises:
         InputError: Students here were trained with different settings, or a command failed.
@@ -175,7 +177,7 @@ def read_teachers(arguments: argparse.Namespace, table: Table) -> list[Row]:
     teachers = [read_teacher(called.format(name), Path(folder)) for name, folder in evaluated.items()]
     if table.beside_teacher and not teachers:
         raise InputError(
-            f"{arguments.table} shows the teacher as well, and its scores were not found; evaluate it first: "
+            f"{arguments.table} also shows the teacher, whose scores were not found; evaluate it first: "
             "align-ti eval all TEACHER"
         )
     return teachers
@@ -197,7 +199,7 @@ def layers_of(model: str) -> int:
 
 
 def held_out(data: str, images: str) -> tuple[Path, Path] | None:
-    """The held-out conversations and the folder of their pictures, if there are any.
+    """The held-out conversations and the folder of their images, if there are any.
 
     Raises:
         InputError: The file does not exist.
@@ -206,7 +208,9 @@ def held_out(data: str, images: str) -> tuple[Path, Path] | None:
         return None
     file = Path(data)
     if not file.is_file():
-        raise InputError(f"the held-out data {data} are not there; give --held_out_data FILE, or an empty one for none")
+        raise InputError(
+            f"the held-out data {data} does not exist; pass --held_out_data FILE, or an empty value for none"
+        )
     return file.resolve(), Path(images or file.parent).resolve()
 
 
@@ -219,12 +223,12 @@ def read_teacher(name: str, folder: Path) -> Row:
     row = Row(name, read_rows(str(folder))[0].scores)
     if row.average is None:
         missing = ", ".join(name for name in BENCHMARKS if name not in row.scores)
-        raise InputError(f"{folder} lacks the scores of {name!r} on {missing}; run `align-ti eval all` on that teacher")
+        raise InputError(f"{folder} has no scores of {name!r} on {missing}; run `align-ti eval all` on that teacher")
     return row
 
 
 def facts(setting: Setting, flags: Sequence[str]) -> dict[str, str]:
-    """What made the results: command, commit, machine, pair."""
+    """How the results were made: command, commit, machine, pair."""
     return {
         **run_facts("align_ti.studies.tables"),
         "preset": setting.places.pair,

@@ -1,6 +1,6 @@
-"""Tables from kept records alone, on a machine without the students: ``--report-only`` in a fresh clone.
+"""Tables from the records in the repository, on a machine without the students: ``--report-only`` in a fresh clone.
 
-Only the records are used: the models, data and questions they name are compared with each other, not with files.
+Only the records are used: the models, data and questions that they name are compared between records, not with files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ class Kept:
 
     Attributes:
         trials: Its trials, each with its record if there is one.
-        teachers: The teachers' scores, if the table was kept as well.
-        note: What was and was not compared, for the report.
+        teachers: The teachers' scores, if the table itself was kept too.
+        note: A remark for the report on what was not compared.
     """
 
     trials: list[Trial]
@@ -50,17 +50,17 @@ def nothing_here(trials: Sequence[Trial]) -> bool:
 
 
 def read_kept(table: str, trials: Sequence[Trial], files: Sequence[Path], setting: Setting) -> Kept:
-    """The kept records of a table's trials, from the first file that has a seed of all its rows.
+    """The kept records of a table's trials, from the first file with a seed that all rows have.
 
     A record is used if its settings match the current settings of its row. Models, data and questions may differ from
     those on this machine, but must be the same for all records. If there are matching records for several models, those
-    used for the table kept next to them (``TABLE.json``) are taken.
+    of the table that is kept next to them (``TABLE.json``) are used.
 
     Args:
-        table: Its name.
-        trials: Of the table, with nothing in their folders.
-        files: Files of records; one that is not there has none.
-        setting: What the students share.
+        table: Name of the table.
+        trials: The table's trials, whose folders are empty.
+        files: Files of records; missing files are skipped.
+        setting: Settings that the students share.
 
     Raises:
         InputError: No file has a common seed of all rows, or the choice between several sets of records is ambiguous.
@@ -73,14 +73,13 @@ def read_kept(table: str, trials: Sequence[Trial], files: Sequence[Path], settin
             return _one_of(whole, table, rows, file)
     raise InputError(
         f"there are no students of {table} here, and no record file ({', '.join(map(_shown, files))}) has a common "
-        "seed "
-        "of all its rows with this preset's settings; train them (without --report-only), or pass another file with "
-        "--records"
+        "seed of all its rows with this pair's settings; train them (without --report-only), or pass another file "
+        "with --records"
     )
 
 
 def _one_of(whole: Sequence[Students], table: str, trials: Sequence[Trial], file: Path) -> Kept:
-    """Choose between several sets of students in a file."""
+    """Choose one of several sets of students in a file."""
     report = _report_beside(table, file)
     meant = whole if len(whole) == 1 else [students for students in whole if _is_made_of(report, students)]
     if len(meant) != 1:
@@ -99,13 +98,13 @@ def _one_of(whole: Sequence[Students], table: str, trials: Sequence[Trial], file
 
 
 def _without_unknown_layers(trials: Sequence[Trial], known: set[str]) -> list[Trial]:
-    """Drop rows of layers without a record: without the teacher it is unknown which depths are the same layer."""
+    """Drop rows of layers without a record: without the teacher, it is unknown which depths are the same layer."""
     return [trial for trial in trials if trial.name in known or not any(word.endswith("%") for word in trial.run.flags)]
 
 
 def _groups(trials: Sequence[Trial], records: Sequence[Record], setting: Setting) -> Iterator[Students]:
-    """Students that can be compared: of the same first stage, data and questions, and under the same teacher but where
-    their row has one of its own. The last record of a run and seed counts."""
+    """Comparable students: with the same first stage, data and questions, and the same teacher unless their row has its
+    own. If a run and seed has several records, the last one counts."""
     settings = {trial.name: _settings(made_by(setting.recipe(trial.run))) for trial in trials}
     own_teacher = {trial.name for trial in trials if trial.run.teacher}
     found = [record for record in records if _settings(record.recipe) == settings.get(record.run)]
@@ -143,7 +142,7 @@ def _report_beside(table: str, file: Path) -> dict[str, Any]:
 
 
 def _is_made_of(report: Mapping[str, Any], students: Students) -> bool:
-    """Whether a table's scores are those of the given students."""
+    """Whether a table has the scores of the given students."""
     wanted = {
         (row["name"], seed): {name: row["scores"][name][place] for name in BENCHMARKS}
         for row in report.get("rows", [])

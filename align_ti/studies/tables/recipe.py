@@ -1,6 +1,7 @@
-"""What decides how a student is made, so that another one is never taken for it.
+"""The recipe of a student, by which it is never confused with a student trained with different settings.
 
-It is the resolved recipe: pair and flags count alike. Models and data are known by what is in them, wherever they lie.
+It is the resolved recipe: it does not matter whether a value comes from the pair or from a flag. Models and data are
+identified by their content, wherever the files are.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ OF_THE_TRIAL = frozenset({"output_dir", "run_name", "seed", "resume"})
 """Flags that the runner sets for each student."""
 
 OF_DISTILLATION = frozenset(train.FREE_TO_CHANGE)
-"""Flags of distillation that change neither losses nor steps."""
+"""Flags of distillation that affect neither losses nor steps."""
 
 OF_THE_LENGTH = ("num_train_epochs", "max_steps")
 MODELS = ("teacher_path", "model_name_or_path", "vision_tower", "pretrain_mm_mlp_adapter", "lora_weight_path")
@@ -34,19 +35,19 @@ EVALUATION = ("benchmarks", "conv_mode", "held_out_data")
 
 
 def recipe(trial: Trial, setting: Setting, held_out: Path | None = None) -> dict[str, str]:
-    """How a trial's student would be made and evaluated now.
+    """The recipe with which a trial's student would be trained and evaluated now.
 
     Args:
         trial: Trial of :func:`align_ti.studies.tables.trial.plan_trials`.
-        setting: What it shares with the others.
-        held_out: Conversations for the cross-entropy, if that is asked for.
+        setting: Settings that the students share.
+        held_out: Conversations for the cross-entropy, if it is measured.
 
     Returns:
-        What :func:`made_by` says of its recipe; ``benchmarks``, ``conv_mode`` and ``held_out_data``: what the student
-        is evaluated on.
+        The result of :func:`made_by`, and ``benchmarks``, ``conv_mode`` and ``held_out_data``, which describe the
+        evaluation.
 
     Raises:
-        InputError: The settings are refused, or a benchmark is not there.
+        InputError: The settings are invalid, or a benchmark is missing.
     """
     made = made_by(setting.recipe(trial.run))
     made["benchmarks"] = questions(setting.eval_root)
@@ -58,11 +59,12 @@ def recipe(trial: Trial, setting: Setting, held_out: Path | None = None) -> dict
 
 
 def made_by(found: Recipe) -> dict[str, str]:
-    """What a recipe makes, whatever machine trains it.
+    """The part of a recipe that determines the student, independent of the machine.
 
     Returns:
-        The module that trains and its flags by name, but those of ``OF_THE_TRIAL`` and those that change neither losses
-        nor steps; ``batch``, samples a step over all processes. Data are given by a hash, models by :func:`weights`.
+        The training module and its flags by name, except those of ``OF_THE_TRIAL`` and those that affect neither losses
+        nor steps; and ``batch``, the number of samples per step over all processes. Data is represented by a hash,
+        models by :func:`weights`.
     """
     made = {"module": found.module} | {name: " ".join(words) or "True" for name, words in found.flags.items()}
     made["batch"] = str(found.global_batch)
@@ -77,7 +79,7 @@ def made_by(found: Recipe) -> dict[str, str]:
 
 
 def weights(model: Path) -> str:
-    """What a checkpoint is known by: a hash of its weights, wherever it lies; its name where there are none."""
+    """Identity of a checkpoint: a hash of its weights, or its name if there are no weight files."""
     if model.suffix == ".bin":
         return fingerprint([model], "weights")
     files = [file for pattern in WEIGHTS for file in model.glob(pattern)]
@@ -85,7 +87,7 @@ def weights(model: Path) -> str:
 
 
 def fingerprint(files: Iterable[Path], kind: str = "content") -> str:
-    """``KIND HASH`` of what is in files, in the order of their names; the path of one that is not there."""
+    """``KIND HASH`` of the content of files, in the order of their names; if one is missing, its path."""
     files = sorted(files)
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -94,7 +96,7 @@ def fingerprint(files: Iterable[Path], kind: str = "content") -> str:
 
 
 def _name(path: Path) -> str:
-    """A path inside the repository from there; that is also the name of a model of the hub."""
+    """A path, relative to the repository if it is inside; the name of a model on the hub is unchanged."""
     return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
 
 
@@ -109,10 +111,10 @@ def _hash(files: tuple[tuple[Path, int], ...]) -> str:
 
 @cache
 def questions(root: Path) -> str:
-    """What the benchmarks below an evaluation root are known by: a hash of all questions and expected answers.
+    """Identity of the benchmarks in an evaluation root: a hash of all questions and expected answers.
 
     Raises:
-        InputError: One of them is not there.
+        InputError: A benchmark is missing.
     """
     whole = hashlib.sha256()
     for benchmark in BENCHMARKS.values():
@@ -123,37 +125,37 @@ def questions(root: Path) -> str:
 
 
 def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Names of what is not the same in two recipes; what students are evaluated on counts where it is wanted alone."""
+    """Names of entries that differ between two recipes; those of the evaluation count only if ``wanted`` has them."""
     names = [*wanted, *(name for name in found if name not in wanted and name not in EVALUATION)]
     return [name for name in names if found.get(name) != wanted.get(name)]
 
 
 def check_recipes(trials: Iterable[Trial], setting: Setting, held_out: Path | None = None) -> None:
-    """Refuse folders whose student, finished or begun, was trained with other settings than it would be now.
+    """Reject folders whose student, finished or started, was trained with different settings.
 
     Args:
-        trials: Those with nothing in their folders pass.
+        trials: The trials; those with empty folders pass.
         setting, held_out: As for :func:`recipe`.
 
     Raises:
-        InputError: Something of a recipe is different.
+        InputError: A recipe differs from the current one.
     """
     for trial in trials:
         found = trial.recipe()
         if found is not None:
             wanted = recipe(trial, setting, held_out)
-            if "held_out_data" not in found:  # it was not asked for
+            if "held_out_data" not in found:  # the cross-entropy was not measured
                 wanted.pop("held_out_data", None)
             _compare(trial, found, wanted)
 
 
 def check_alike(trials: Sequence[Trial], setting: Setting) -> None:
-    """Refuse to compare students that differ in more than their rows do, or that had another teacher than the present.
+    """Reject students that differ in more than their rows do, or whose teacher is not the current one.
 
-    Whatever flags they were trained with, and whatever they were evaluated on.
+    Flags that all students share, and what they were evaluated on, do not matter.
 
     Raises:
-        InputError: Two of them differ, or a teacher does.
+        InputError: Two students or a teacher differ.
     """
     taught = weights(Path(setting.teacher))
     made = [(trial, found, made_by(setting.recipe(trial.run))) for trial in trials if (found := trial.recipe())]
@@ -164,9 +166,9 @@ def check_alike(trials: Sequence[Trial], setting: Setting) -> None:
         name = next((name for name in differences(found, others) if name not in (*rows, *EVALUATION)), None)
         if name is not None:
             raise InputError(
-                f"{trial.folder} and {other.folder} hold students that cannot be compared: {name} is "
-                f"{found.get(name, 'not set')!r} and {others.get(name, 'not set')!r}; name a folder with --folder "
-                "whose students were made alike, or remove one of them"
+                f"the students in {trial.folder} and {other.folder} cannot be compared: {name} is "
+                f"{found.get(name, 'not set')!r} and {others.get(name, 'not set')!r}; with --folder, name a folder "
+                "whose students were trained with the same settings, or remove one of them"
             )
 
 
@@ -175,17 +177,17 @@ def _compare(trial: Trial, found: Mapping[str, str], wanted: Mapping[str, str]) 
     if different:
         name = different[0]
         raise InputError(
-            f"{trial.folder} holds a student made otherwise: its {name} is {found.get(name, 'not set')!r}, now it "
-            f"would be {wanted.get(name, 'not set')!r}; remove the folder to train it again, or "
-            "name another one with --folder"
+            f"the student in {trial.folder} was trained with different settings: its {name} is "
+            f"{found.get(name, 'not set')!r}, now it would be {wanted.get(name, 'not set')!r}; remove the folder to "
+            "train it again, or name another one with --folder"
         )
 
 
 def check_flags(runs: Collection[Run], flags: Sequence[str]) -> None:
-    """Refuse flags for all students that a row sets, since its label would no longer be true.
+    """Reject flags for all students that a row of the table sets itself, since its label would become wrong.
 
     Raises:
-        InputError: There is one.
+        InputError: There is such a flag.
     """
     of_rows = {name for run in runs for name in parse_flags(run.flags)}
     if any(run.teacher for run in runs):
@@ -203,11 +205,13 @@ def check_flags(runs: Collection[Run], flags: Sequence[str]) -> None:
 
 
 def check_teacher(trial: Trial) -> None:
-    """Refuse a teacher that is not there.
+    """Reject a teacher that does not exist.
 
     Raises:
-        InputError: It is not there.
+        InputError: It does not exist.
     """
     teacher = trial.run.teacher
-    if teacher and not Path(teacher).exists() and len(Path(teacher).parts) > 2:  # a hub's name has two parts
-        raise InputError(f"the teacher {teacher} of {trial.name!r} is not there; train it with scripts/teacher/ first")
+    if teacher and not Path(teacher).exists() and len(Path(teacher).parts) > 2:  # a name on the hub has two parts
+        raise InputError(
+            f"the teacher {teacher} of {trial.name!r} does not exist; train it with scripts/teacher/ first"
+        )

@@ -1,4 +1,4 @@
-"""Train and evaluate the students of a table, one for each seed; what is finished is not done again."""
+"""Train and evaluate the students of a table, one per row and seed; finished parts are not repeated."""
 
 import logging
 import shutil
@@ -31,14 +31,14 @@ ALIGN_TI = (sys.executable, "-m", "align_ti.cli")
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with every trial.
+    """The work on every trial.
 
     Attributes:
-        setting: What the students share.
-        held_out: Conversations and the folder of their pictures, for the cross-entropy.
-        kept: File to which the record of each is added.
-        known: Other files of records, which stand for trials as those of ``kept`` do.
-        commands: Runs what a trial runs.
+        setting: Settings that the students share.
+        held_out: Conversations and the folder of their images, for the cross-entropy.
+        kept: File to which the record of each trial is appended.
+        known: Further files of records, which count like those in ``kept``.
+        commands: Runs the commands of a trial.
     """
 
     setting: Setting = field(default_factory=Setting)
@@ -49,26 +49,26 @@ class Work:
 
     @property
     def held_out_data(self) -> Path | None:
-        """The conversations for the cross-entropy, if that is asked for."""
+        """The conversations for the cross-entropy, if it is measured."""
         return self.held_out[0] if self.held_out else None
 
     @property
     def evaluation(self) -> list[str]:
-        """Flags of an evaluation."""
+        """Flags of the evaluation."""
         places = self.setting.places
         flags = ["--eval-root", str(self.setting.eval_root), "--batch-size", places.text("eval_batch_size")]
         mode = places.text("eval_conv_mode")
         return [*flags, "--conv-mode", mode] if mode else flags
 
     def recipe(self, trial: Trial) -> dict[str, str]:
-        """How a student would be made now."""
+        """The recipe with which a student would be trained now."""
         return recipe(trial, self.setting, self.held_out_data)
 
     def check(self, trials: Sequence[Trial]) -> None:
-        """Refuse folders with students trained with different settings, and missing teachers.
+        """Reject folders with students trained with different settings, and missing teachers.
 
         Raises:
-            InputError: There is one.
+            InputError: There is such a folder, or a teacher is missing.
         """
         for trial in trials:
             check_teacher(trial)
@@ -76,21 +76,21 @@ class Work:
 
 
 def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
-    """Do what is left of the trials, with a bar that says how long that will take.
+    """Run the unfinished trials, with a progress bar.
 
-    Ctrl-C or SIGTERM ends what runs; the trainings among it save a checkpoint and go on from there next time.
+    Ctrl-C or SIGTERM stops the running commands; trainings save a checkpoint and resume from it next time.
 
     Args:
-        trials: Of :func:`align_ti.studies.tables.trial.plan_trials`.
-        work: What is done with them.
-        jobs: Trials at a time.
+        trials: Trials of :func:`align_ti.studies.tables.trial.plan_trials`.
+        work: The work on each trial.
+        jobs: Number of trials that run at the same time.
 
     Raises:
         InputError: A command failed; the message has the end of its log.
     """
     work.check(trials)
     left = [trial for trial in trials if not trial.is_finished(with_held_out=work.held_out is not None)]
-    logger.info("%d students, %d of them finished before", len(trials), len(trials) - len(left))
+    logger.info("%d students, %d of them already finished", len(trials), len(trials) - len(left))
     failed = threading.Event()
 
     def do(trial: Trial) -> None:
@@ -114,10 +114,10 @@ def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
         for done in as_completed(running):
             error = done.exception()
             if error is None:
-                bar.set_description(f"{running[done]}, is done")
+                bar.set_description(f"finished {running[done]}")
                 bar.update()
             elif not isinstance(error, Ended):
-                logger.error("%s, has failed; what runs beside it is finished, nothing more is begun", running[done])
+                logger.error("%s: failed; running students are finished, no further one is started", running[done])
                 errors.append(error)
         if errors:
             raise errors[0]
@@ -125,7 +125,7 @@ def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
 
 @contextmanager
 def _signals_as_exits() -> Iterator[None]:
-    """Make the signals that schedulers send leave this block as Ctrl-C does."""
+    """Make the signals of schedulers leave this block like Ctrl-C."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -141,23 +141,23 @@ def _signals_as_exits() -> Iterator[None]:
 
 @contextmanager
 def _ending(commands: Commands) -> Iterator[None]:
-    """End all commands where this block is left by Ctrl-C or a signal; further ones change nothing."""
+    """Stop all commands if this block is left by Ctrl-C or a signal; further signals are ignored."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        logger.info("ending what runs; trainings save a checkpoint first, from which the same command goes on")
+        logger.info("stopping; trainings save a checkpoint first, from which the same command resumes")
         commands.end()
         raise SystemExit(error.code if isinstance(error, SystemExit) else 130) from None
 
 
 def take_kept(trials: Sequence[Trial], work: Work) -> None:
-    """Take records that were kept for trials of which nothing is there, if these would be made in the same way.
+    """Use kept records for trials with empty folders, if the students would be trained with the same recipe.
 
     Args:
         trials: As for :func:`run_trials`.
-        work: Its ``known`` and ``kept`` are the files of records; the last one of a trial counts.
+        work: Its ``known`` and ``kept`` are the files of records; the last record of a trial counts.
     """
     known: dict[tuple[str, int], list[Record]] = {}
     for file in dict.fromkeys([*work.known, *([work.kept] if work.kept else [])]):
@@ -174,13 +174,13 @@ def take_kept(trials: Sequence[Trial], work: Work) -> None:
 
 
 def run_trial(trial: Trial, work: Work) -> None:
-    """Train and evaluate one student, as far as that was not done before; see :func:`run_trials`.
+    """Train and evaluate one student, without repeating finished parts; see :func:`run_trials`.
 
-    A training that was interrupted resumes from its last checkpoint.
+    An interrupted training resumes from its last checkpoint.
     """
     with only_here(trial.folder, work.commands) as held:
-        work.check([trial])  # another table may have worked here since
-        if trial.is_finished(with_held_out=work.held_out is not None):  # by another table meanwhile
+        work.check([trial])  # another table may have used this folder since
+        if trial.is_finished(with_held_out=work.held_out is not None):  # by another table in the meantime
             return
         _train(trial, work, held)
         if not (trial.scores_folder / SCORES_FILE).is_file():
@@ -214,17 +214,17 @@ def _train(trial: Trial, work: Work, held: int) -> None:
         work.commands.run(command, trial.folder / "train.log", {}, held)
         if fresh:
             trial.took("train", time.monotonic() - started)
-    elif work.held_out is not None:  # it may not have been asked for before
+    elif work.held_out is not None:  # it may not have been measured before
         write_json(trial.recipe_file, wanted)
     for checkpoint in trial.model.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
 def collect(trial: Trial) -> Record:
-    """The record of a trial all of whose parts are done.
+    """The record of a finished trial.
 
     Raises:
-        InputError: A file of one of them is damaged.
+        InputError: One of its files is damaged.
     """
     read = trial.held_out_file
     return Record(

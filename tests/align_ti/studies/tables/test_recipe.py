@@ -129,7 +129,7 @@ def test_benchmarks_that_are_not_there(trial, setting):
 
 
 @pytest.mark.parametrize("left", ["model", "eval", "held_out.json"])
-def test_a_student_made_otherwise_is_not_taken_for_finished(trial, models, setting, left):
+def test_a_student_with_other_settings_does_not_count_as_finished(trial, models, setting, left):
     """Neither one that was begun nor one whose model was removed and whose scores are still there."""
     check_recipes([trial], setting())
     trial.folder.mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_a_student_made_otherwise_is_not_taken_for_finished(trial, models, setti
         check_recipes([trial], setting())
 
 
-def test_a_finished_student_made_otherwise(trial, finish, mini_data, setting):
+def test_a_finished_student_with_other_settings(trial, finish, mini_data, setting):
     data = mini_data / "held_out.json"
     finish(trial, 5.0, made=recipe(trial, setting()))
     check_recipes([trial], setting(), held_out=data)  # its held-out loss was not asked for yet
@@ -213,7 +213,7 @@ def test_a_teacher_that_is_not_there_or_another_one(tmp_path):
     def trial(teacher):
         return plan_trials(with_teachers(find_table("table9"), {"small": teacher})[1], [0], tmp_path)[0]
 
-    with pytest.raises(InputError, match="the teacher /no/such/teacher of 'sft.kd.iva.tpa@small' is not there"):
+    with pytest.raises(InputError, match="the teacher /no/such/teacher of 'sft.kd.iva.tpa@small' does not exist"):
         check_teacher(trial("/no/such/teacher"))
     check_teacher(trial("hub/name"))
     check_teacher(trial(str(tmp_path)))

@@ -54,7 +54,7 @@ def test_scores_of_a_teacher(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps({"score": 10.0}))
     assert read_teacher("Teacher", tmp_path).average == 10
     (tmp_path / "pope.json").unlink()
-    with pytest.raises(InputError, match="lacks the scores of 'small' on pope; run"):
+    with pytest.raises(InputError, match="has no scores of 'small' on pope; run"):
         read_teacher("small", tmp_path)
 
 

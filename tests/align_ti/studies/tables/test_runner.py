@@ -44,7 +44,7 @@ def test_a_failure_is_said_at_once_and_nothing_more_is_begun(trials, monkeypatch
 
     class Listener(logging.Handler):
         def emit(self, record):
-            if "sft, seed 0, has failed" in record.getMessage():
+            if "sft, seed 0: failed" in record.getMessage():
                 said.set()
 
     def fail_or_wait(trial, work):
@@ -143,7 +143,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     assert "the file system has no locks (Function not implemented)" in caplog.text
 
 
-def test_a_student_that_another_table_made_otherwise_meanwhile(models, setting, monkeypatch):
+def test_another_table_trains_the_student_with_other_settings_meanwhile(models, setting, monkeypatch):
     """Two tables pass the check while there is nothing; the second finds what the first one made."""
     (trial,) = plan_trials(find_runs(["sft"]), [0], models / "tables")
     work = Work(setting("--learning_rate", "1e-4"))

@@ -47,7 +47,9 @@ def test_trained_with_flags_of_their_own(tables, setting):
     with pytest.raises(InputError, match="cannot be compared: learning_rate is '5e-4' and '1e-3'"):
         find_students(tables, names, other)
     recipe_file.write_text(json.dumps(made | {"teacher_path": "weights old"}))
-    with pytest.raises(InputError, match="seed2 holds a student made otherwise: its teacher_path is 'weights old'"):
+    with pytest.raises(
+        InputError, match="seed2 was trained with different settings: its teacher_path is 'weights old'"
+    ):
         find_students(tables, names, other)
     with pytest.raises(InputError, match="no run 'x'"):
         find_students(tables, {"SFT": "x"}, other)

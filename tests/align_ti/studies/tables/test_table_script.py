@@ -82,7 +82,7 @@ def test_two_students_trained_evaluated_and_tabulated(setting):
     assert [row["name"] for row in content["rows"]] == ["sft+kd+iva+tpa@small", "sft+kd+iva+tpa@large"]
     assert all(set(row["scores"]) == set(BENCHMARKS) for row in content["rows"])
     assert all(len(row["held_out"]) == 1 and 0 < row["held_out"][0] < 20 for row in content["rows"])
-    assert "2 students, 0 of them finished before" in done.stderr
+    assert "2 students, 0 of them already finished" in done.stderr
     assert content["teachers"] == {"small teacher": dict.fromkeys(BENCHMARKS, 12.5)}
     for name, teacher in setting.teachers.items():
         model = checkpoints / f"tables/sft+kd+iva+tpa@{name}/seed0/model"
@@ -91,13 +91,13 @@ def test_two_students_trained_evaluated_and_tabulated(setting):
         assert json.loads((model / "run_config.json").read_text())["distill"]["teacher_path"] == str(teacher)
     assert done.stdout.startswith("# Teachers of several sizes") and "| Align-TI, small teacher | " in done.stdout
     again = table("--max_steps", "3", "--report-only")
-    assert again.returncode == 2 and "made otherwise: its max_steps is '2', now it would be '3'" in again.stderr
+    assert again.returncode == 2 and "different settings: its max_steps is '2', now it would be '3'" in again.stderr
     again = table("--max_steps", "2", "--logging_steps", "1")
-    assert again.returncode == 0 and "2 students, 2 of them finished before" in again.stderr
+    assert again.returncode == 0 and "2 students, 2 of them already finished" in again.stderr
     assert not list((checkpoints / "tables").rglob("checkpoint-*"))
     shutil.rmtree(checkpoints / "tables")
     again = table("--max_steps", "2", "--logging_steps", "1")
-    assert again.returncode == 0 and "2 students, 2 of them finished before" in again.stderr, "their records are kept"
+    assert again.returncode == 0 and "2 students, 2 of them already finished" in again.stderr, "their records are kept"
     assert json.loads((setting.out / "table9.json").read_text())["rows"] == content["rows"]
 
 
@@ -113,7 +113,7 @@ def test_interrupted_in_the_middle(setting, number, status):
         time.sleep(0.1)
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=100)
-    assert process.returncode == status and "ending what runs; trainings save a checkpoint first" in said
+    assert process.returncode == status and "stopping; trainings save a checkpoint first" in said
     assert "Traceback" not in said
     for folder in students:
         assert list((folder / "model").glob("checkpoint-*")) and not (folder / "record.json").exists()
