@@ -1,4 +1,4 @@
-"""``run_config.json``: how a run was made, and whether a command asks for the same run.
+"""``run_config.json``: the settings of a run, and whether a command describes the same run.
 
 A run is resumed only by a command that would train the same model. Settings that may change are listed in one place,
 ``FREE_TO_CHANGE``; all others must be the same.
@@ -25,7 +25,7 @@ RECORD_FILE = "run_config.json"
 HERE = Path(__file__).resolve().parent
 
 FREE_TO_CHANGE = frozenset(
-    # where results go, and how the run is watched
+    # output and logging
     "output_dir run_name project report_to disable_tqdm log_level log_level_replica log_on_each_node logging_dir "
     "logging_first_step logging_nan_inf_filter logging_steps logging_strategy include_num_input_tokens_seen debug "
     "skip_memory_metrics trackio_space_id trackio_bucket_id trackio_static_space_id "
@@ -43,16 +43,16 @@ FREE_TO_CHANGE = frozenset(
     "activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs "
     "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
     "dataloader_in_order dataloader_multiprocessing_context "
-    # rounding alone, and kernels
+    # kernels, and settings that affect only rounding
     "attn_implementation tf32 torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
     "liger_kernel_config "
-    # where files lie (models and data are compared by their contents), and flags that do nothing
+    # paths (models and data are compared by content), and flags without effect
     "image_folder lazy_preprocess is_multimodal mm_use_im_patch_token".split()
 )
 """Settings that a resumed run may change: they affect neither the losses (except for rounding) nor the steps."""
 
 DERIVED = frozenset({"warmup_ratio"})
-"""Settings that set another one (``warmup_ratio`` sets ``warmup_steps``), and are compared there."""
+"""Settings that only set another one, which is compared instead (``warmup_ratio`` sets ``warmup_steps``)."""
 
 CONTENTS = (
     "model_name_or_path",
@@ -62,14 +62,14 @@ CONTENTS = (
     "lora_weight_path",
     "data_path",
 )
-"""Settings that name files: compared by content, wherever the files are."""
+"""Settings that name files; they are compared by content, wherever the files are."""
 
 SECRETS = ("hub_token",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A setting that has changed."""
+    """A setting that differs between a run and a command."""
 
     name: str
     found: object
@@ -194,7 +194,7 @@ def differences(
         if (before == now) if held is None or holds is None else (held == holds):
             continue
         if before == now:
-            before, now = f"{before} ({held})", f"the same path with other contents ({holds})"
+            before, now = f"{before} ({held})", f"the same path with different content ({holds})"
         out.append(Difference(name, before, now))
     return out
 

@@ -1,4 +1,4 @@
-"""Builds tokenizer, model and data from the arguments; shared by the supervised stages and distillation."""
+"""Build model and data from the arguments; shared by the supervised stages and distillation."""
 
 import logging
 
@@ -40,7 +40,7 @@ def read_model_config(path: str) -> PreTrainedConfig:
         path: Folder or hub name.
 
     Raises:
-        InputError: There is none, or it is a LLaVA in transformers' own format, which must be imported first.
+        InputError: There is none, or it is a LLaVA model in transformers' format, which must be converted first.
     """
     try:
         config = AutoConfig.from_pretrained(path)
@@ -61,7 +61,7 @@ def load_trainable_model(
     arguments: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
 ) -> LlavaForCausalLM:
-    """The model of a stage: a language model, with the parts frozen that the stage does not train.
+    """Load the model of a stage and freeze the parts that the stage does not train.
 
     Args:
         model_arguments: ``model_name_or_path`` may be a plain language model (Qwen2, Qwen3, Llama) or a LLaVA
@@ -115,9 +115,8 @@ def add_adapters(model: LlavaForCausalLM, model_arguments: ModelArguments, argum
     """
     if model_arguments.tune_mm_mlp_adapter or model_arguments.freeze_backbone:
         raise InputError(
-            "--lora_enable trains adapters in the language model, --tune_mm_mlp_adapter and --freeze_backbone freeze "
-            "it: "
-            "leave one of them out"
+            "--lora_enable trains adapters in the language model, but --tune_mm_mlp_adapter and --freeze_backbone "
+            "freeze it: leave one of them out"
         )
     add_lora(
         model,
@@ -152,10 +151,11 @@ def build_datasets(
     data_arguments: DataArguments,
     arguments: TrainingArguments,
 ) -> tuple[ConversationDataset, ConversationDataset | None]:
-    """The training and held-out data, checked before a model is loaded; attach the tower afterwards.
+    """The training and held-out datasets, checked before a model is loaded; attach the tower afterwards.
 
     Raises:
-        InputError: An unknown template or ``on_bad_sample``, an unreadable file, or missing images or benchmarks.
+        InputError: The template or ``on_bad_sample`` is unknown, a file cannot be read, or images or benchmarks are
+            missing.
     """
     check_benchmarks(arguments.eval_benchmarks, arguments.eval_benchmark_root)
     paths = (data_arguments.data_path, data_arguments.eval_data_path)

@@ -32,12 +32,12 @@ def chosen_tower(model_arguments: ModelArguments, config: PreTrainedConfig) -> s
     anchor_tower(config, model_arguments.model_name_or_path)
     tower = model_arguments.vision_tower or getattr(config, "mm_vision_tower", None)
     if tower is None:
-        raise InputError("--vision_tower is missing: name the SigLIP or CLIP model that sees the images")
+        raise InputError("--vision_tower is missing: name a SigLIP or CLIP model")
     return str(Path(tower).resolve()) if Path(tower).is_dir() else tower
 
 
 def keeps_tower(tower: str, config: PreTrainedConfig) -> bool:
-    """Whether the chosen tower is the checkpoint's own, whose weights the checkpoint may contain."""
+    """Whether the chosen tower is the checkpoint's own; then the checkpoint may contain its weights."""
     own = getattr(config, "mm_vision_tower", None)
     return own is not None and same_name(tower, own)
 
@@ -50,7 +50,7 @@ def attach_tower(model: LlavaForCausalLM, tower: str, model_arguments: ModelArgu
     Args:
         model: Language model or LLaVA model.
         tower: Tower returned by :func:`chosen_tower`.
-        model_arguments: Projector, layer and feature of the tower.
+        model_arguments: Type and weights of the projector; layer and feature of the tower.
         output_dir: Folder of the run.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What a training step costs, method by method."""
+"""Cost of training steps and of inference, by method."""

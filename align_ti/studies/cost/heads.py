@@ -1,4 +1,4 @@
-"""Memory of the divergence between two heads: chunked against all logits at once."""
+"""Memory of the divergence between two heads: in chunks, compared with all logits at once."""
 
 import torch
 from torch.nn.functional import kl_div
@@ -15,9 +15,9 @@ def head_memory(
     teacher_hidden: int = 3584,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, float]:
-    """Peak bytes beyond the inputs of forward KL and its gradients, in MiB: ``plain``, ``chunked`` and their ``ratio``.
+    """Peak memory of forward KL and its gradients, without the inputs: ``plain`` and ``chunked`` in MiB, and ``ratio``.
 
-    Both make the gradients of the student's hidden states ``[rows, D_s]`` and of its head ``[vocabulary, D_s]``.
+    Both compute the gradients of the student's hidden states ``[rows, D_s]`` and of its head ``[vocabulary, D_s]``.
     """
     torch.manual_seed(0)
     hidden = torch.randn(rows, student_hidden, dtype=dtype, device=device).requires_grad_()

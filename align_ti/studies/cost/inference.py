@@ -1,11 +1,11 @@
-"""What an answer costs: size, memory, time to the first token, tokens a second (the paper, Table 17).
+"""Cost of inference: model size, memory, time to the first token and tokens per second (the paper, Table 17).
 
     python -m align_ti.studies.cost.inference --model NAME=CHECKPOINT ... --image F.png --question "What is this?" \\
         --out results
 
-Every model answers one question about one picture with exactly ``--new-tokens`` tokens, alone in its batch. The time to
-the first token includes the vision tower, not reading and resizing the picture. The models take turns, so that a noisy
-machine disturbs all alike, and medians over the rounds are reported.
+Every model answers one question about one image with exactly ``--new-tokens`` tokens, at batch size 1. The time to the
+first token includes the vision tower, but not reading and resizing the image. The models take turns, so that noise of
+the machine affects all of them equally. Medians over the rounds are reported.
 """
 
 import argparse
@@ -37,24 +37,24 @@ from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.protocol import vision_tower_of
 
 EXPLANATION = (
-    "Parameters and weights count tower, projector and language model, shared weights once. Peak memory is what is "
-    "allocated while a whole answer is made, weights included: the allocator's on a GPU, all living tensors on a CPU. "
-    "Tokens a second are those after the first. Medians over the rounds."
+    "Parameters and weights count the tower, the projector and the language model, with shared weights once. Peak "
+    "memory is measured while a whole answer is generated and includes the weights: allocated memory on a GPU, all "
+    "live tensors on a CPU. Tokens per second do not count the first token. Medians over the rounds."
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model's answer costs.
+    """Inference cost of one model.
 
     Attributes:
-        parameters: Parameters of tower, projector and language model; shared ones count once.
-        weight_bytes: Size of these, in bytes.
-        peak_bytes: Allocated while an answer is made, weights included.
+        parameters: Number of parameters of tower, projector and language model; shared ones count once.
+        weight_bytes: Size of these parameters in bytes.
+        peak_bytes: Peak memory while an answer is generated, including the weights, in bytes.
         first_token_seconds: Median time from pixels and ids to the first token.
-        tokens_per_second: After the first token, median.
-        prompt_tokens: Positions of the prompt, visual tokens included.
-        average: Mean of the six benchmarks, where scores were given.
+        tokens_per_second: Median rate of the tokens after the first.
+        prompt_tokens: Number of positions of the prompt, including visual tokens.
+        average: Mean score over the six benchmarks; None if no scores were given.
         rounds: ``(seconds to the first token, seconds to the last)`` of every round.
     """
 
@@ -69,7 +69,7 @@ class Cost:
 
 
 def weight_size(model: nn.Module) -> tuple[int, int]:
-    """Number of parameters and their bytes, tied ones counted once."""
+    """Number of parameters and their size in bytes; tied parameters count once."""
     parameters = list(model.parameters())  # a tied parameter is one object
     return sum(weight.numel() for weight in parameters), sum(weight.nbytes for weight in parameters)
 
@@ -77,16 +77,17 @@ def weight_size(model: nn.Module) -> tuple[int, int]:
 def answerer(
     loaded: LoadedModel, template: str, image: Image.Image, question: str
 ) -> tuple[Callable[[int], Tensor], int]:
-    """A function that writes an answer of exactly so many tokens, and the positions of its prompt.
+    """A function that generates an answer of a given number of tokens, and the number of positions of its prompt.
 
     Args:
-        loaded: The model and what belongs to it.
-        template: The prompt template's name.
-        image: An RGB picture.
+        loaded: The model, its tokenizer and its image processor.
+        template: Name of the prompt template.
+        image: An RGB image.
         question: The human turn, without ``<image>``.
 
     Returns:
-        Tokens to write -> ids ``[1, tokens]``, greedily; an end of turn is not among them.
+        A function from a number of tokens to greedy ids ``[1, tokens]`` without an end of turn, and the number of
+        positions.
     """
     model = loaded.model
     home = model.get_input_embeddings().weight
@@ -114,7 +115,7 @@ def answerer(
 
 
 def peak_bytes(run: Callable[[], Any], model: nn.Module, weight_bytes: int, device: torch.device) -> int:
-    """Most bytes of one model and its run, other models on the same device left out."""
+    """Peak memory in bytes of one model and its run, without other models on the same device."""
     if device.type != "cuda":
         return peak_memory(run, (model,), device)
     before = torch.cuda.memory_allocated(device)
@@ -134,19 +135,19 @@ def measure(
     """Costs of all models, measured in turn.
 
     Args:
-        models: Models by name, on one device.
-        templates: Their prompt templates, by name.
-        image: An RGB picture.
-        question: Without ``<image>``.
-        new_tokens: Tokens of an answer, at least 2.
-        rounds: Answers that are timed, after one that is not.
-        averages: Benchmark scores by name, to stand beside the costs.
+        models: Models by name, all on one device.
+        templates: Names of their prompt templates, by model name.
+        image: An RGB image.
+        question: The question, without ``<image>``.
+        new_tokens: Number of tokens of an answer, at least 2.
+        rounds: Number of timed answers, after an untimed one.
+        averages: Mean benchmark scores by model name, shown next to the costs.
 
     Raises:
-        InputError: Fewer than two tokens or one round.
+        InputError: ``new_tokens`` is below 2, or ``rounds`` below 1.
     """
     if new_tokens < 2 or rounds < 1:
-        raise InputError(f"--new-tokens {new_tokens}, --rounds {rounds}: at least 2 tokens and 1 round are needed")
+        raise InputError(f"--new-tokens {new_tokens}, --rounds {rounds}: expected at least 2 tokens and 1 round")
     answers = {name: answerer(model, templates[name], image, question) for name, model in models.items()}
     device = next(iter(models.values())).model.get_input_embeddings().weight.device
     runs: dict[str, Callable[[], Any]] = {}
@@ -174,24 +175,24 @@ def measure(
 
 
 def tokens_per_second(rounds: list[tuple[float, float]], new_tokens: int) -> float:
-    """Tokens after the first, over the difference of the median seconds to the last and to the first token.
+    """Number of tokens after the first, divided by the difference of the median times to the last and the first token.
 
-    The difference is taken between medians: in a single round of a small model noise can be larger than it.
+    The difference is taken between medians because in a single round of a small model noise can exceed it.
 
     Raises:
-        InputError: The median whole answer took no longer than its first token.
+        InputError: The median time of a whole answer is not longer than that of its first token.
     """
     first, whole = (statistics.median(times) for times in zip(*rounds, strict=True))
     if whole <= first:
         raise InputError(
-            f"{new_tokens} tokens took {whole:.4f} s and the first alone {first:.4f} s; the machine is too noisy for "
-            "so few: raise --new-tokens or --rounds"
+            f"{new_tokens} tokens took {whole:.4f} s and the first token alone {first:.4f} s; the machine is too noisy "
+            "for so few tokens: raise --new-tokens or --rounds"
         )
     return (new_tokens - 1) / (whole - first)
 
 
 def as_markdown(costs: Mapping[str, Cost], facts: Mapping[str, str]) -> str:
-    """Table 17, one row a model."""
+    """Table 17, one row per model."""
     headings = ["model", "parameters", "weights, MiB", "peak memory, MiB", "first token, ms", "tokens/s", "Avg"]
     rows = [
         [
@@ -209,7 +210,7 @@ def as_markdown(costs: Mapping[str, Cost], facts: Mapping[str, str]) -> str:
 
 
 def readable(number: int) -> str:
-    """A count with its unit: 0.5 B, 3.6 M, 812."""
+    """A count with a unit, such as 0.50 B, 3.60 M or 812."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"
@@ -221,14 +222,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--model", action="append", required=True, metavar="NAME=CHECKPOINT")
-    parser.add_argument("--image", type=Path, required=True)
-    parser.add_argument("--question", required=True)
-    parser.add_argument("--new-tokens", type=int, default=128, help="tokens of an answer")
-    parser.add_argument("--rounds", type=int, default=5, help="answers timed of each model")
-    parser.add_argument("--scores", action="append", default=[], metavar="NAME=FOLDER", help="of llava.eval.run")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--name", default="inference_cost", help="of the results' files")
+    parser.add_argument(
+        "--model", action="append", required=True, metavar="NAME=CHECKPOINT", help="a model; may be given several times"
+    )
+    parser.add_argument("--image", type=Path, required=True, help="image file")
+    parser.add_argument("--question", required=True, help="question about the image")
+    parser.add_argument("--new-tokens", type=int, default=128, help="tokens per answer")
+    parser.add_argument("--rounds", type=int, default=5, help="timed answers per model")
+    parser.add_argument(
+        "--scores", action="append", default=[], metavar="NAME=FOLDER", help="a model's scores, of llava.eval.run"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="output folder of the results")
+    parser.add_argument("--name", default="inference_cost", help="name of the result files, without ending")
     add_device_flags(parser)
     arguments = parser.parse_args()
     paths, scores = parse_named(arguments.model, "--model"), parse_named(arguments.scores, "--scores")
@@ -254,7 +259,7 @@ def main() -> None:
         if home.is_cuda
         else f"CPU, {torch.get_num_threads()} threads",
         "dtype": str(home.dtype).removeprefix("torch."),
-        "tokens": f"{arguments.new_tokens} new ones after prompts of "
+        "tokens": f"{arguments.new_tokens} new tokens after prompts of "
         + ", ".join(str(cost.prompt_tokens) for cost in costs.values()),
         "rounds": str(arguments.rounds),
     }

@@ -1,10 +1,10 @@
-"""How far the plan (``--dry_run``) is from what a run takes, measured on a CPU at a laptop's size.
+"""Check the plan (``--dry_run``) against measurements on a CPU, with small models.
 
     python -m align_ti.studies.cost.plan_check --out docs/results
 
-Memory: every command runs with the real trainer while the bytes of all living tensors are summed (``train_peak.py``),
-and is planned over batches of the same lengths. FLOPs and time: the benchmark's steps (``__main__.py``), counted and
-timed. Times are compared as ratios to vanilla KD's: how well a GPU is used, which turns FLOPs into hours, cannot be
+Memory: every command runs with the real trainer while the sizes of all live tensors are summed (``train_peak.py``), and
+is planned for batches of the same lengths. FLOPs and time: the benchmark's steps (``__main__.py``) are counted and
+timed. Times are compared as ratios to vanilla KD's, since a GPU's utilisation, which turns FLOPs into hours, cannot be
 measured on a CPU.
 """
 
@@ -54,8 +54,14 @@ LAYER = ("--iva_layer", "4")
 
 
 class Case(NamedTuple):
-    """A command whose memory is measured: flags, losses if it is a distillation, how many processes, and whether the
-    samples are of two lengths, so that batches are padded."""
+    """A command whose memory is measured.
+
+    Attributes:
+        flags: Its flags.
+        losses: Its losses if it is a distillation, else None.
+        processes: Number of processes.
+        padded: Whether samples have two lengths, so that batches are padded.
+    """
 
     flags: tuple[str, ...] = ()
     losses: str | None = None
@@ -90,7 +96,7 @@ CASES = {
 
 
 def check_memory(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """MiB measured and planned, by case."""
+    """Measured and planned memory in MiB, by case."""
     world = make_world(folder)
     common = [
         "--vision_tower", str(world.tower), "--mm_projector_type", "mlp2x_gelu", "--version", "qwen",
@@ -128,7 +134,7 @@ def check_memory(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def plan_of(world: PlanWorld, flags: list[str], case: Case, rows: float) -> Run:
-    """What ``--dry_run`` would plan for a command, over batches as long as those of the data."""
+    """The plan of ``--dry_run`` for a command, with batches of the data's lengths."""
     argv = [*flags, "--plan_gpus", str(case.processes)]
     if case.losses is None:
         arguments, model, _ = parse_plan(argv=argv)
@@ -142,7 +148,7 @@ def plan_of(world: PlanWorld, flags: list[str], case: Case, rows: float) -> Run:
 
 
 def _train(module: str, flags: list[str], processes: int = 1) -> int:
-    """Run a training command in a process of its own; bytes at the peak."""
+    """Run a training command in a separate process; returns its peak memory in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "peak.json"
         start = [sys.executable]
@@ -157,7 +163,7 @@ def _train(module: str, flags: list[str], processes: int = 1) -> int:
 
 
 def check_flops(geometry: Geometry) -> dict[str, dict[str, float]]:
-    """FLOPs counted and planned, and times relative to vanilla KD measured and planned, by method of the benchmark."""
+    """Counted and planned FLOPs, and measured and planned times relative to vanilla KD, by method of the benchmark."""
     device = torch.device("cpu")
     work = Bench(geometry, device)
     runs = {name: work.step(name) for name in METHODS}
@@ -180,7 +186,7 @@ def check_flops(geometry: Geometry) -> dict[str, dict[str, float]]:
 
 
 def bench_run(geometry: Geometry, name: str) -> Run:
-    """A method of the benchmark as a plan sees it."""
+    """A method of the benchmark as the plan's description of a run."""
     flags = {"tpa_d": geometry.d, **{flag: value for flag, value in METHODS[name].items() if flag != "losses"}}
     distill = DistillArguments(
         teacher_path="teacher",
@@ -204,7 +210,7 @@ def bench_run(geometry: Geometry, name: str) -> Run:
 
 
 def decoder_size(name: str, decoder: Decoder) -> ModelSize:
-    """A decoder of the benchmark, which has neither tower nor projector."""
+    """The size of a decoder of the benchmark, which has neither tower nor projector."""
     shape = DecoderShape(
         decoder.hidden, decoder.layers, decoder.heads, decoder.kv_heads, decoder.hidden // decoder.heads,
         decoder.intermediate, decoder.vocabulary, decoder.tied,
@@ -217,7 +223,7 @@ def decoder_size(name: str, decoder: Decoder) -> ModelSize:
 
 
 def worst(results: dict[str, dict[str, Any]], key: str, leave_out: tuple[str, ...] = ()) -> float:
-    """The largest error of one kind."""
+    """The largest absolute error of one kind."""
     return max(abs(result[key]) for name, result in results.items() if name not in leave_out)
 
 
@@ -240,14 +246,14 @@ def markdown(report: dict[str, Any]) -> list[str]:
         for name, row in report["flops"].items()
     ]
     return [
-        "Predicted by `--dry_run`'s formulas against measured, **on a CPU only**: models of a laptop's size, the real "
-        "trainer, all tensors counted while they are alive. CUDA's context, the allocator's fragments and kernels that "
-        "exist on GPUs alone are not in it.",
+        "Predictions of `--dry_run` compared with measurements, **on a CPU only**: small models, the real trainer, all "
+        "live tensors counted. The CUDA context, fragmentation of the allocator and kernels that exist only on GPUs "
+        "are not included.",
         f"Memory: at most {report['memory_error']:.1%} off.",
         markdown_table(["command", "measured MiB", "planned MiB", "error", "at the peak"], memory),
-        f"FLOPs (of causal attention, what it needs): at most {report['flops_error']:.1%} off. Time as a "
-        f"multiple of vanilla KD's: at most {report['time_error']:.0%} off, GKD left out: it samples one token at a "
-        "time, which FLOPs say nothing about.",
+        f"FLOPs (of attention, only the causal half): at most {report['flops_error']:.1%} off. Time as a multiple of "
+        f"vanilla KD's: at most {report['time_error']:.0%} off, except for GKD, which samples one token at a time; "
+        "FLOPs do not predict how long that takes.",
         markdown_table(
             ["method", "counted TFLOP", "planned TFLOP", "error", "time, measured", "time, planned", "error"], flops
         ),
@@ -259,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), help="commands to measure")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results, as JSON and Markdown")
+    parser.add_argument("--out", type=Path, required=True, help="output folder of the results (JSON and Markdown)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with tempfile.TemporaryDirectory() as folder:
@@ -273,7 +279,7 @@ def main() -> None:
         "flops": flops,
     }
     facts = run_facts("align_ti.studies.cost.plan_check")
-    text = markdown_page("How far the plan is off", markdown(report), facts)
+    text = markdown_page("Errors of the plan", markdown(report), facts)
     write_report(arguments.out, "plan_check", {**facts, **report}, text)
     print(text)
 

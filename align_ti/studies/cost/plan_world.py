@@ -1,4 +1,4 @@
-"""Models and data at a laptop's size on disk, for runs whose every number is known: all samples are equally long."""
+"""Small models and data on disk for the plan check; all samples have the same, known length."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ TOWER = {"hidden": 96, "layers": 3, "heads": 4, "intermediate": 288, "image": 22
 
 
 class PlanWorld(NamedTuple):
-    """Folders and files; in ``mixed_data`` every other sample is shorter by ``SHORTER`` words of its answer."""
+    """Folders and files; in ``mixed_data`` the answer of every other sample is shorter by ``SHORTER`` words."""
 
     teacher_lm: Path
     student_lm: Path
@@ -42,11 +42,11 @@ class PlanWorld(NamedTuple):
 
 
 def make_world(folder: Path, prompt: int = 24, response: int = 100) -> PlanWorld:
-    """Write models with random weights, pictures, and samples of so many words.
+    """Write models with random weights, an image, and samples.
 
     Args:
-        folder: Where to.
-        prompt, response: Words of each question and each answer.
+        folder: Output folder.
+        prompt, response: Number of words of each question and each answer.
     """
     torch.manual_seed(0)
     tokenizer = _tokenizer()
@@ -89,7 +89,7 @@ def _entry(index: int, prompt: int, response: int) -> dict[str, Any]:
 
 
 def language_model(shape: dict[str, Any], end: int) -> Qwen2ForCausalLM:
-    """A Qwen2 with random weights."""
+    """A Qwen2 model with random weights."""
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=shape["vocabulary"],
@@ -107,7 +107,7 @@ def language_model(shape: dict[str, Any], end: int) -> Qwen2ForCausalLM:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, and the words of the data."""
+    """A tokenizer with all bytes and the words of the data."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -122,16 +122,16 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def visual_tokens() -> int:
-    """Visual tokens of a picture."""
+    """Number of visual tokens of an image."""
     return (TOWER["image"] // TOWER["patch"]) ** 2
 
 
 def sample_lengths(world: PlanWorld, longest: int) -> tuple[int, int]:
-    """Tokens of a sample, visual ones included, and supervised tokens among them.
+    """Numbers of tokens of a sample, including visual tokens, and of its supervised tokens.
 
     Args:
         world: Models and data.
-        longest: Of the run, ``--model_max_length``.
+        longest: ``--model_max_length`` of the run.
     """
     dataset = ConversationDataset(
         open_annotations(world.data),

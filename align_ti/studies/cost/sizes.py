@@ -1,4 +1,4 @@
-"""The sizes a benchmark runs at."""
+"""Sizes of models and batches for the benchmarks."""
 
 from dataclasses import dataclass, replace
 
@@ -23,12 +23,14 @@ class Geometry:
     """Models and batch of a benchmark.
 
     Attributes:
-        prompt: Tokens before the response, the visual ones among them.
-        visual, instruction: Of the prompt, how many are visual, and how many (its last) are instruction.
-        responses: Supervised tokens of each sample; their number is the batch size.
-        d: Draws a step. rows: candidate rows a step that merging leaves.
-        dtype: Of parameters and activations.
-        rounds: Timed rounds by default.
+        teacher, student: Shapes of the language models.
+        prompt: Number of tokens before the response, including visual tokens.
+        visual, instruction: Numbers of visual tokens and of instruction tokens (the last ones) in the prompt.
+        responses: Number of supervised tokens of each sample; one entry per sample of the batch.
+        d: Number of draws per response token.
+        rows: Number of candidate rows per response token after merging equal draws.
+        dtype: Dtype of parameters and activations.
+        rounds: Default number of timed rounds.
     """
 
     teacher: Decoder
@@ -44,16 +46,16 @@ class Geometry:
 
     @property
     def tokens(self) -> int:
-        """Main-path tokens of a batch."""
+        """Number of tokens of a batch on the main path."""
         return sum(self.prompt + response for response in self.responses)
 
     def with_changes(self, **changes: object) -> "Geometry":
-        """A copy with the given fields; None leaves one as it is."""
+        """A copy with the given fields changed; None leaves a field unchanged."""
         return replace(self, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
 PRESETS = {
-    # About the paper's proportions (prompt, response, 14 : 1) at a size that a laptop runs in minutes.
+    # About the paper's proportions (prompt to response, models 14 : 1), at a size that a laptop runs in minutes.
     "laptop": Geometry(
         teacher=Decoder(512, 12, 8, 2, 1536, 8192),
         student=Decoder(160, 8, 5, 1, 480, 8192, tied=True),
@@ -62,7 +64,7 @@ PRESETS = {
         instruction=20,
         responses=(100, 100),
     ),
-    # What `playground/mini` trains: short prompts, several short answers.
+    # The models and data of `playground/mini`: short prompts, several short answers.
     "miniature": Geometry(
         teacher=Decoder(128, 4, 4, 4, 384, 1024, tied=True),
         student=Decoder(96, 3, 4, 2, 288, 960, tied=True),

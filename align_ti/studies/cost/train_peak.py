@@ -1,8 +1,8 @@
-"""Run a training command as it is and write down the most memory that its tensors took, on a CPU.
+"""Run a training command unchanged on a CPU and record the peak memory of its tensors.
 
     python -m align_ti.studies.cost.train_peak PEAK.json align_ti.training.train --losses sft,kd ...
 
-Under ``torchrun`` the main process writes.
+Under ``torchrun``, only the main process writes the file.
 """
 
 import importlib
@@ -22,17 +22,17 @@ from llava.errors import InputError, run_cli
 def main() -> None:
     """Entry point."""
     if len(sys.argv) < 3:
-        raise InputError("expected PEAK.json MODULE FLAGS: where to write to, and what to run")
+        raise InputError("expected PEAK.json MODULE FLAGS: the output file and the command")
     out, module = Path(sys.argv[1]), sys.argv[2]
     sys.argv = [module, *sys.argv[3:]]
     if "--deepspeed" in sys.argv:
         import deepspeed.ops
 
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled first, for minutes
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiling it would take minutes
     run = importlib.import_module(module).main
     with LiveBytes() as live:
 
-        def see(layer: nn.Module, _: Any) -> None:  # an embedding's weight, for one, is returned by no operation
+        def see(layer: nn.Module, _: Any) -> None:  # no operation returns, for example, an embedding's weight
             live.add(*layer.parameters(recurse=False), *layer.buffers(recurse=False))
 
         hook = register_module_forward_pre_hook(see)

@@ -31,7 +31,7 @@ def test_sizes():
 def test_throughput():
     rounds = [(1.0, 3.0), (1.2, 9.0), (0.9, 3.2)]  # a disturbed round does not move the medians, 1.0 and 3.2 s
     assert tokens_per_second(rounds, 12) == pytest.approx(11 / 2.2)
-    with pytest.raises(InputError, match="12 tokens took 1.0000 s and the first alone 1.0000 s"):
+    with pytest.raises(InputError, match="12 tokens took 1.0000 s and the first token alone 1.0000 s"):
         tokens_per_second([(1.0, 1.0)], 12)
 
 
@@ -90,7 +90,7 @@ def test_the_command(world, tuned_teacher, tmp_path, monkeypatch):
         assert cost["tokens_per_second"] == pytest.approx(5 / (sum(wholes) / 2 - sum(firsts) / 2))
     assert models["A"]["average"] is None and models["B"]["average"] == 35.0
     text = (tmp_path / "out" / "t.md").read_text()
-    assert text.count("| 35.0 |") == 1 and "- tokens: 6 new ones after prompts of" in text
+    assert text.count("| 35.0 |") == 1 and "- tokens: 6 new tokens after prompts of" in text
 
 
 @pytest.mark.parametrize(
