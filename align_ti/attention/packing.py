@@ -1,13 +1,14 @@
 """Padding-free batches: samples concatenated in a single row, each attending only to itself."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from align_ti.attention.varlen import Segments, VarlenKernel, refuse_dropout, varlen_kernel
+from align_ti.transfer import send
 from llava.constants import IGNORE_INDEX
 from llava.model.splice import SplicedBatch
 
@@ -40,22 +41,31 @@ def samples_of(index: Tensor, width: int, packing: Packing | None) -> Tensor:
     return index // width if packing is None else packing.sample_of(index)
 
 
-def pack(batch: SplicedBatch) -> tuple[SplicedBatch, Packing]:
+def pack(batch: SplicedBatch, mask: Tensor | None = None) -> tuple[SplicedBatch, Packing]:
     """Concatenate the real tokens of a padded batch ``[B, S]`` in one row ``[1, T]``, in the order of the samples.
 
     Position ids are kept, so every sample counts from 0. The first token of a sample is not a target: the position
     before it belongs to another sample.
+
+    Args:
+        batch: The batch.
+        mask: Its attention mask on the CPU, so that a GPU is not waited for.
     """
-    lengths = batch.attention_mask.sum(1)
+    device = batch.labels.device
+    real = (batch.attention_mask if mask is None else mask).cpu().bool()
+    lengths = real.sum(1)
     bounds = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     edges = bounds.tolist()
-    real = batch.attention_mask.bool()
+    places = send(real.flatten().nonzero().flatten(), device)
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    rows: dict[str, Any] = {name: value[real][None] for name, value in values.items() if isinstance(value, Tensor)}
+    rows: dict[str, Any] = {
+        name: value.flatten(0, 1).index_select(0, places)[None]
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
     # The column before a sample's first token belongs to another sample and must not predict it.
-    first = bounds[:-1][lengths > 0]
-    rows["labels"][0, first] = IGNORE_INDEX
-    return SplicedBatch(**rows), Packing(bounds, tuple(zip(edges, edges[1:], strict=False)))
+    rows["labels"].index_fill_(1, send(bounds[:-1][lengths > 0], device), IGNORE_INDEX)
+    return SplicedBatch(**rows), Packing(send(bounds, device), tuple(zip(edges, edges[1:], strict=False)))
 
 
 class PackedSdpa:
@@ -115,7 +125,12 @@ class PackedFlash:
         return VarlenAttention.apply(*rows, self.segments, self.kernel, scale)[None]
 
 
-PackedAttention = PackedSdpa | PackedFlash
+class PackedAttention(Protocol):
+    """Attention of a packed row: ``query [1, H, T, D]``; key and value ``[1, H_kv, T, D]`` -> ``[1, T, H, D]``."""
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
+        """Of one layer."""
+        ...
 
 
 def packed_attention(packing: Packing, backend: str) -> PackedAttention:

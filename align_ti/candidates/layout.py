@@ -6,11 +6,13 @@ y_<k)``.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from align_ti.transfer import send
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
 
@@ -32,6 +34,10 @@ class SupervisedTokens:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def to(self, device: torch.device) -> "SupervisedTokens":
+        """The same on a device."""
+        return SupervisedTokens(*(send(tensor, device) for tensor in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,13 @@ class CandidateLayout:
 
     def __len__(self) -> int:
         return len(self.token)
+
+    def to(self, device: torch.device) -> "CandidateLayout":
+        """The same on a device."""
+        tensors: dict[str, Any] = {
+            name: send(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
 
 
 def supervised_tokens(labels: Tensor, attention_mask: Tensor) -> SupervisedTokens:

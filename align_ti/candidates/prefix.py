@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align_ti.attention.interface import AttentionCapture, RibbonPass, anything_4d, require_align_ti_attention
-from align_ti.attention.ribbon.backends import BACKENDS, resolve_backend
-from align_ti.attention.ribbon.geometry import ribbon_geometry
+from align_ti.attention.ribbon.backends import ribbon_attention
+from align_ti.attention.ribbon.geometry import RibbonGeometry
 from align_ti.candidates.layout import CandidateLayout
 from llava.errors import InputError
 
@@ -19,9 +19,8 @@ def candidate_pass(
     decoder: PreTrainedModel,
     prefix: AttentionCapture,
     layout: CandidateLayout,
-    attention_mask: Tensor,
+    geometry: RibbonGeometry,
     backend: str = "auto",
-    bounds: Tensor | None = None,
 ) -> Tensor:
     """Run the candidates of a batch through a decoder whose main pass filled ``prefix``.
 
@@ -29,9 +28,8 @@ def candidate_pass(
         decoder: The base model (``model.model``), with the ``align_ti`` attention.
         prefix: Capture of this decoder's main pass over the same batch, with ``keep_prefix=True``.
         layout: The candidates.
-        attention_mask: bool ``[B, S]`` of the main pass.
+        geometry: Their samples and limits; one object serves both models.
         backend: See ``resolve_backend``.
-        bounds: For a packed main pass, see ``ribbon_geometry``.
 
     Returns:
         Last hidden states after the final norm, ``[C, D]``, in the layout's order.
@@ -53,9 +51,7 @@ def candidate_pass(
             "them would be lost. The cause is reentrant gradient checkpointing or torch.no_grad: enable checkpointing "
             'with {"use_reentrant": False}'
         )
-    groups = config.num_attention_heads // config.num_key_value_heads
-    name = resolve_backend(backend, prefix.keys[0].dtype)
-    attention = BACKENDS[name].make(ribbon_geometry(layout.sample, layout.limit, attention_mask, groups, bounds))
+    attention = ribbon_attention(geometry, backend, prefix.keys[0].dtype)
     # One row holds the candidates of all samples: they do not attend to each other, so only their own positions matter.
     output = decoder(
         inputs_embeds=decoder.get_input_embeddings()(layout.token[None]),

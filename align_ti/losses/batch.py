@@ -12,6 +12,7 @@ from torch import Tensor
 from align_ti.attention.packing import Packing, samples_of
 from align_ti.candidates.layout import CandidateLayout, SupervisedTokens
 from align_ti.candidates.noise import SampleNoise
+from align_ti.transfer import send
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.splice import SplicedBatch
 
@@ -59,13 +60,14 @@ def _has_image(batch: Mapping[str, Any]) -> Tensor:
 @dataclass
 class Passes:
     """Hidden states of one step: ``main`` ``[B * S, D]`` and ``candidates`` ``[C, D]`` of both models; ``attention``
-    ``[B, S]`` is the map that weighs visual tokens."""
+    ``[B, S]`` is the map that weighs visual tokens; ``listed_layout`` is ``layout`` on the CPU."""
 
     student_main: Tensor
     teacher_main: Tensor | None
     student_candidates: Tensor | None = None
     teacher_candidates: Tensor | None = None
     layout: CandidateLayout | None = None
+    listed_layout: CandidateLayout | None = None
     attention: Tensor | None = None
 
     @property
@@ -83,11 +85,8 @@ class Passes:
 
 
 def _rows(main: Tensor, candidates: Tensor | None, used: Tensor) -> Tensor:
-    if candidates is None:
-        return main[used]
-    on_main = used[used < len(main)]
-    beside = used[used >= len(main)] - len(main)
-    return torch.cat([main[on_main], candidates[beside]])
+    # One gather from both, whose backward adds rows: sorting them by where they lie would wait for the device.
+    return (main if candidates is None else torch.cat([main, candidates])).index_select(0, used)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,8 @@ class MicroBatch:
 
     Attributes:
         inputs: The student's, packed or padded.
-        supervised: The tokens to predict.
+        host: The same on the CPU, without embeddings.
+        listed: The tokens to predict, on the CPU.
         counts: The denominators.
         packing: Of a packed row.
         on_policy: Whether the student sampled the responses.
@@ -104,17 +104,30 @@ class MicroBatch:
     """
 
     inputs: SplicedBatch
-    supervised: SupervisedTokens
+    host: SplicedBatch
+    listed: SupervisedTokens
     counts: Counts
     packing: Packing | None = None
     on_policy: bool = False
     numbers: SampleNoise | None = None
 
     @cached_property
+    def supervised(self) -> SupervisedTokens:
+        """The tokens to predict, on the batch's device."""
+        return self.listed.to(self.inputs.labels.device)
+
+    @cached_property
     def visual_places(self) -> tuple[Tensor, Tensor]:
         """The visual tokens in reading order: their index into ``[B * S]`` and their sample, both long ``[R]``."""
-        index = self.inputs.visual_mask.flatten().nonzero().flatten()
+        index = send(self.host.visual_mask.flatten().nonzero().flatten(), self.inputs.labels.device)
         return index, self.samples(index)
+
+    @cached_property
+    def most_visual(self) -> int:
+        """The largest number of visual tokens of a sample."""
+        mask = self.host.visual_mask
+        samples = mask if self.packing is None else [mask[0, start:stop] for start, stop in self.packing.spans]
+        return max(int(row.sum()) for row in samples)
 
     def samples(self, index: Tensor) -> Tensor:
         """The sample of each place, long ``[R]``; ``index`` is long ``[R]`` into ``[B * S]``."""
@@ -134,3 +147,10 @@ class MicroBatch:
             return index, (samples, longest)
         sample, longest = self.samples(index), max(stop - start for start, stop in self.packing.spans)
         return sample * longest + index - self.packing.bounds[sample], (len(self.packing.spans), longest)
+
+    def index_of(self, columns: Tensor) -> Tensor:
+        """The inverse: columns of that table, long ``[samples, n]``, to ``[B * S]``; any place for empty columns."""
+        if self.packing is None:
+            samples, longest = self.inputs.visual_mask.shape
+            return columns + longest * torch.arange(samples, device=columns.device)[:, None]
+        return (columns + self.packing.bounds[:-1, None]).clamp(max=self.inputs.visual_mask.shape[1] - 1)

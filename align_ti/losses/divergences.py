@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -153,12 +153,6 @@ class DivergenceConfig(Section):
         """The name with its parameter, as ``get_divergence`` reads it."""
         given = [getattr(self, field) for field in self._parameters if getattr(self, field) is not None]
         return f"{self.name}:{given[0]!r}" if given else self.name
-
-
-@cache
-def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` through ``torch.compile``, for rows and vocabularies of any size; compiled once."""
-    return torch.compile(function, dynamic=True)
 
 
 def _log_probabilities(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

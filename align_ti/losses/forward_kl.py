@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from align_ti.losses.divergences import fuse
+from align_ti.fusion import fuse
 from llava.errors import InputError
 
 

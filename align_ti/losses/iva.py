@@ -17,6 +17,7 @@ from align_ti.losses.drawn_rows import drawn_weights
 from align_ti.losses.loss import AttentionMap, LossConfig, Reads, RowLoss, factor
 from align_ti.losses.rows import WeightedRows
 from align_ti.settings import Rule, is_whole, one_of, setting, whole
+from align_ti.transfer import send
 
 IVA_WEIGHTS = {"teacher": "teacher", "student": "student", "uniform": None, "teacher_mean": "teacher"}
 """Kinds of weights, and the model whose attention they use. ``uniform`` uses none; ``teacher_mean`` spreads the
@@ -89,8 +90,8 @@ class IVA(RowLoss[IVAConfig]):
         """As many as are drawn."""
         return self.config.rows
 
-    def weights(self, batch: MicroBatch, passes: Passes) -> Tensor:
-        """The weights of the visual tokens, or of those that are drawn."""
+    def weights(self, batch: MicroBatch, passes: Passes) -> WeightedRows:
+        """The visual tokens with their weights, or those that are drawn."""
         index, sample = batch.visual_places
         if self.config.weights == "uniform":
             rows = uniform_rows(index, sample)
@@ -99,7 +100,7 @@ class IVA(RowLoss[IVAConfig]):
             rows = iva_rows(passes.attention, index)
             if self.config.weights == "teacher_mean":
                 rows = even_rows(rows, sample)
-        return (some_rows(rows, self.config.rows, batch) if self.config.rows else rows).spread(passes)
+        return some_rows(rows, self.config.rows, batch) if 0 < self.config.rows < batch.most_visual else rows
 
 
 def iva_rows(attention: Tensor, index: Tensor) -> WeightedRows:
@@ -145,7 +146,8 @@ def even_rows(rows: WeightedRows, sample: Tensor) -> WeightedRows:
 
 
 def some_rows(rows: WeightedRows, number: int, batch: MicroBatch) -> WeightedRows:
-    """The same rows with a weight for at most ``number`` of each sample, see :func:`drawn_weights`.
+    """``number`` rows of each sample that stand for all, see :func:`drawn_weights`; where fewer are drawn, some of them
+    have weight 0. Their number is known beforehand, so that a GPU is not waited for.
 
     Args:
         rows: Visual positions of a batch.
@@ -153,8 +155,9 @@ def some_rows(rows: WeightedRows, number: int, batch: MicroBatch) -> WeightedRow
         batch: The batch. A sample's draws depend on the run's seed, the step and the sample alone.
     """
     assert batch.numbers is not None
-    uniform = batch.numbers.one_each(b"IVA's rows").to(rows.weight.device, non_blocking=True)
+    uniform = send(batch.numbers.one_each(b"IVA's rows"), rows.weight.device)
     place, shape = batch.by_sample(rows.index)
     table = rows.weight.new_zeros(shape)
     table.view(-1)[place] = rows.weight
-    return WeightedRows(rows.index, drawn_weights(table, number, uniform).flatten()[place])
+    drawn, columns = drawn_weights(table, number, uniform).topk(number, dim=1)
+    return WeightedRows(batch.index_of(columns).flatten(), drawn.flatten())

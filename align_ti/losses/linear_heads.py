@@ -5,7 +5,9 @@ freed; only the gradients of the hidden states ``[N, D]`` and of the head ``[V, 
 All losses that read the same student head can share one call, with a weight for each row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +15,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from align_ti.losses.divergences import Divergence, forward_kl, fuse, get_divergence
+from align_ti.fusion import fuse
+from align_ti.losses.divergences import Divergence, forward_kl, get_divergence
 from align_ti.losses.forward_kl import forward_kl_terms
 from align_ti.losses.heads import Head, head_of
 from align_ti.numerics import default_chunk_rows, exact_dtype
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
+
+
+class Kind(Enum):
+    """What a row needs."""
+
+    DIVERGENCE = "divergence"
+    BOTH = "divergence and cross-entropy"
+    CE = "cross-entropy"
+
+
+Rows = slice | Tensor
+"""Some rows: neighbours, or any, long ``[n]``."""
 
 
 class LinearDivergence(NamedTuple):
@@ -43,6 +58,7 @@ def linear_divergence(
     temperature: float = 1.0,
     chunk_rows: int | None = None,
     compiled: bool = False,
+    kinds: Sequence[tuple[Kind, int]] | None = None,
 ) -> LinearDivergence:
     """``sum_r weights_r D(P_T, P_S)_r + sum_r ce_weights_r CE_r`` from hidden states and head weights.
 
@@ -68,6 +84,8 @@ def linear_divergence(
             square.
         chunk_rows: rows of logits at once. Default: see ``align_ti.numerics``.
         compiled: Fuse the operations on logits with ``torch.compile``; needs a compiler, and seconds the first time.
+        kinds: What the rows need, block by block from the first row on: the kind and the number of rows. Without it the
+            weights are read, for which a GPU is waited for.
 
     Raises:
         InputError: sizes that do not fit together, a weighted row without a target, or a weighted
@@ -76,8 +94,7 @@ def linear_divergence(
     rows = student_hidden.shape[0]
     row_weights = _row_vector(weights, rows, student_hidden, "weights")
     row_ce_weights = _row_vector(ce_weights, rows, student_hidden, "ce_weights")
-    has_divergence, has_ce = row_weights != 0, row_ce_weights != 0
-    _check(student_hidden, student_weight, teacher_hidden, teacher_weight, has_divergence, targets, has_ce)
+    _check(student_hidden, student_weight, teacher_hidden, teacher_weight, targets)
     if not temperature > 0:
         raise InputError(f"temperature must be above 0, got {temperature}")
     vocabulary = student_weight.shape[0]
@@ -86,16 +103,24 @@ def linear_divergence(
     elif chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1, got {chunk_rows}")
     # Rows are grouped by what they need, so that none pays for a softmax it does not use.
-    chunks = [
-        (kind, chunk)
+    chunks: list[tuple[Kind, Rows]] = []
+    if kinds is None:
+        has_divergence, has_ce = row_weights != 0, row_ce_weights != 0
+        _check_weighted(has_divergence, has_ce, teacher_hidden, teacher_weight, targets)
         for kind, member in (
-            ("divergence", has_divergence & ~has_ce),
-            ("both", has_divergence & has_ce),
-            ("ce", has_ce & ~has_divergence),
-        )
-        for chunk in member.nonzero().flatten().split(chunk_rows)
-        if len(chunk)
-    ]
+            (Kind.DIVERGENCE, has_divergence & ~has_ce),
+            (Kind.BOTH, has_divergence & has_ce),
+            (Kind.CE, has_ce & ~has_divergence),
+        ):
+            chunks += [(kind, chunk) for chunk in member.nonzero().flatten().split(chunk_rows) if len(chunk)]
+    else:
+        first = 0
+        for kind, number in kinds:
+            starts = range(first, first + number, chunk_rows)
+            chunks += [(kind, slice(start, min(start + chunk_rows, first + number))) for start in starts]
+            first += number
+        if first != rows:
+            raise InputError(f"kinds are given for {first} rows, expected {rows}")
     grad = torch.is_grad_enabled()
     function = get_divergence(divergence) if isinstance(divergence, str) else divergence
     teacher_head = None if teacher_weight is None else head_of(teacher_weight[:vocabulary])
@@ -123,7 +148,7 @@ def linear_divergence(
 class _Job:
     """What the chunks need besides the two differentiable tensors."""
 
-    chunks: list[tuple[str, Tensor]]
+    chunks: list[tuple[Kind, Rows]]
     weights: Tensor
     ce_weights: Tensor
     targets: Tensor | None
@@ -169,9 +194,8 @@ class _ChunkedHeads(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, loss_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        scale = loss_grad.item()
         hidden_grad, weight_grad = (
-            None if kept is None else _times(kept, scale, dtype)
+            None if kept is None else _times(kept, loss_grad, dtype)
             for kept, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
         return hidden_grad, weight_grad, None
@@ -182,25 +206,28 @@ def _kept_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.dtype == torch.float16 else tensor.dtype
 
 
-def _times(kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """``kept * scale`` in ``dtype``; a scale of 1 avoids a copy of the head's gradient."""
-    if kept.dtype != dtype:
-        return torch.mul(kept, scale, out=torch.empty_like(kept, dtype=dtype))
-    return kept if scale == 1.0 else kept * scale
+def _times(kept: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """``kept * scale`` in ``dtype``. On a CPU a scale of 1 avoids a copy; on a GPU, reading it would wait for it."""
+    if kept.dtype == dtype and not scale.is_cuda and scale.item() == 1.0:
+        return kept
+    return torch.mul(kept, scale, out=torch.empty_like(kept, dtype=dtype))
 
 
 def _chunk(
-    logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: Tensor, ce: Tensor
+    logits: Tensor, kind: Kind, rows: Rows, job: _Job, divergence: Tensor, ce: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Weighted loss of one chunk and, where one is wanted, its gradient by the logits; writes the rows' values into
     ``divergence`` and ``ce``."""
     grad = job.hidden_grad or job.weight_grad
-    if grad and job.closed_form and kind != "ce":
+    if grad and job.closed_form and kind is not Kind.CE:
         weights, ce_weights = job.weights[rows], job.ce_weights[rows]
-        targets = rows.new_zeros(len(rows)) if kind == "divergence" or job.targets is None else job.targets[rows]
+        if kind is Kind.DIVERGENCE or job.targets is None:
+            targets = torch.zeros_like(weights, dtype=torch.long)
+        else:
+            targets = job.targets[rows]
         terms = forward_kl_terms(logits, _teacher_logits(rows, job), targets, weights, ce_weights, job.compiled)
         divergence[rows] = terms.divergence
-        if kind == "both":
+        if kind is Kind.BOTH:
             ce[rows] = terms.cross_entropy
         return (weights * terms.divergence + ce_weights * terms.cross_entropy).sum(), terms.logits_grad
     with torch.set_grad_enabled(grad):
@@ -208,15 +235,15 @@ def _chunk(
     return loss.detach(), torch.autograd.grad(loss, logits)[0] if grad else None
 
 
-def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: Tensor, ce: Tensor) -> Tensor:
+def _chunk_loss(logits: Tensor, kind: Kind, rows: Rows, job: _Job, divergence: Tensor, ce: Tensor) -> Tensor:
     """Weighted loss of one chunk; writes the rows' values into ``divergence`` and ``ce``."""
     loss = job.weights.new_zeros(())
-    if kind != "divergence":
+    if kind is not Kind.DIVERGENCE:
         assert job.targets is not None
         values = cross_entropy(logits.to(job.weights.dtype), job.targets[rows], reduction="none")
         ce[rows] = values.detach()
         loss = loss + (job.ce_weights[rows] * values).sum()
-    if kind != "ce":
+    if kind is not Kind.CE:
         teacher_logits = _teacher_logits(rows, job)
         student_logits = logits[:, : teacher_logits.shape[1]]
         if job.temperature != 1.0:
@@ -228,7 +255,7 @@ def _chunk_loss(logits: Tensor, kind: str, rows: Tensor, job: _Job, divergence: 
     return loss
 
 
-def _teacher_logits(rows: Tensor, job: _Job) -> Tensor:
+def _teacher_logits(rows: Rows, job: _Job) -> Tensor:
     assert job.teacher_hidden is not None and job.teacher_head is not None
     return job.teacher_head.logits(job.teacher_head.rows(job.teacher_hidden[rows]))
 
@@ -247,11 +274,9 @@ def _check(
     student_weight: Tensor,
     teacher_hidden: Tensor | None,
     teacher_weight: Tensor | None,
-    has_divergence: Tensor,
     targets: Tensor | None,
-    has_ce: Tensor,
 ) -> None:
-    """Check sizes, and that targets and a teacher are given where they are needed."""
+    """Check sizes."""
     for name, hidden, weight in (
         ("student", student_hidden, student_weight),
         ("teacher", teacher_hidden, teacher_weight),
@@ -263,9 +288,19 @@ def _check(
             raise InputError(f"{name} hidden states and head are {shapes}; expected [N, D] and [V, D]")
     if teacher_hidden is not None and len(teacher_hidden) != len(student_hidden):
         raise InputError(f"{len(student_hidden)} student rows but {len(teacher_hidden)} teacher rows")
-    if (teacher_hidden is None or teacher_weight is None) and has_divergence.any():
-        raise InputError("rows have a divergence weight but no teacher hidden states and head were given")
     if targets is not None and targets.shape != (len(student_hidden),):
         raise InputError(f"targets has shape {tuple(targets.shape)}, expected ({len(student_hidden)},)")
+
+
+def _check_weighted(
+    has_divergence: Tensor,
+    has_ce: Tensor,
+    teacher_hidden: Tensor | None,
+    teacher_weight: Tensor | None,
+    targets: Tensor | None,
+) -> None:
+    """Check that targets and a teacher are given where they are needed."""
+    if (teacher_hidden is None or teacher_weight is None) and has_divergence.any():
+        raise InputError("rows have a divergence weight but no teacher hidden states and head were given")
     if has_ce.any() and (targets is None or (targets[has_ce] == IGNORE_INDEX).any()):
         raise InputError("a row with a cross-entropy weight has no target (none given, or -100)")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from align_ti.losses.batch import Denominator, MicroBatch, Passes
 from align_ti.losses.divergences import Divergence
+from align_ti.losses.rows import WeightedRows
 from align_ti.settings import FACTOR, Section, setting
 
 
@@ -147,8 +148,16 @@ class RowLoss(Loss[C]):
         return Compares.DIVERGENCE
 
     @abstractmethod
-    def weights(self, batch: MicroBatch, passes: Passes) -> Tensor:
-        """Weight of each row of main path and candidates before the mean is taken, ``[B * S + C]``; 0 if unused."""
+    def weights(self, batch: MicroBatch, passes: Passes) -> Tensor | WeightedRows:
+        """Weight of each row of main path and candidates before the mean is taken, ``[B * S + C]``; 0 if unused.
+
+        ``WeightedRows`` name the rows as well. These then run beside those of the other losses, even where another loss
+        uses the same row.
+        """
+
+    def places(self, batch: MicroBatch, passes: Passes) -> Tensor:
+        """The rows whose weight may not be 0, long ``[R]``, on the CPU; not asked of a loss with ``WeightedRows``."""
+        return batch.listed.predicting
 
 
 class HeadLoss(Loss[C]):

@@ -16,12 +16,6 @@ class WeightedRows:
     index: Tensor
     weight: Tensor
 
-    def spread(self, passes: Passes) -> Tensor:
-        """The same over all rows of a step, ``[B * S + C]``."""
-        out = no_rows(passes)
-        out[self.index] = self.weight.to(out.dtype)
-        return out
-
 
 def no_rows(passes: Passes) -> Tensor:
     """Weight 0 for each row of a step, ``[B * S + C]``, in the dtype that losses are summed in."""

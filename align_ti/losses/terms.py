@@ -9,10 +9,10 @@ from torch import Tensor
 
 from align_ti.losses.batch import MicroBatch, Passes
 from align_ti.losses.divergences import Divergence
-from align_ti.losses.linear_heads import LinearDivergence, linear_divergence
+from align_ti.losses.linear_heads import Kind, LinearDivergence, linear_divergence
 from align_ti.losses.loss import Compares, HeadLoss, Loss, RowLoss
-from align_ti.losses.rows import no_rows
 from align_ti.numerics import exact_dtype
+from align_ti.transfer import send
 from llava.constants import IGNORE_INDEX
 from llava.model.head import with_weight
 from llava.model.protocol import VisionLanguageModel
@@ -79,37 +79,25 @@ class LossTerms:
         divergence: str | Divergence,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of losses and each of them, from one chunked pass of their rows through both heads."""
-        # Each loss as weights of rows, divided by its denominator: [B * S + C].
-        shares = {}
-        for loss in losses:
-            weights = loss.weights(batch, passes)
-            shares[loss.name] = weights / batch.counts.of(loss.denominator).to(weights.dtype)
-        nothing = no_rows(passes)
-        ce_weights, divergence_weights = (
-            _sum([loss.config.weight * shares[loss.name] for loss in losses if _on_labels(loss) is ce], nothing)
-            for ce in (True, False)
-        )
-        # Only rows that some loss uses go through the heads.
-        targets = torch.full_like(nothing, IGNORE_INDEX, dtype=torch.long)
-        targets[batch.supervised.predicting] = batch.supervised.label
-        used = ((ce_weights != 0) | (divergence_weights != 0)).nonzero().flatten()
+        plan = _RowPlan(batch, passes, losses)
         options: dict[str, Any] = {
-            "weights": divergence_weights[used],
-            "targets": targets[used],
-            "ce_weights": ce_weights[used],
+            "weights": plan.summed(ce=False),
+            "targets": plan.targets(),
+            "ce_weights": plan.summed(ce=True),
             "divergence": divergence,
             "temperature": self.temperature,
             "compiled": self.compiled,
+            "kinds": plan.kinds,
         }
         result = LinearDivergence(
             *self.through_heads(
-                student, *passes.gathered(used), lambda *sides: tuple(linear_divergence(*sides, **options))
+                student, *passes.gathered(plan.index), lambda *sides: tuple(linear_divergence(*sides, **options))
             )
         )
         terms = {}
         for loss in losses:
             values = result.cross_entropy if _on_labels(loss) else result.divergence
-            terms[loss.name] = (shares[loss.name][used] * values).sum()
+            terms[loss.name] = (plan.shares[loss.name] * values).sum()
         return result.loss, terms
 
     def of_heads(
@@ -137,6 +125,67 @@ class LossTerms:
             )
 
         return with_weight(student.lm_head, student_rows, both)
+
+
+class _RowPlan:
+    """The rows that some loss weighs, grouped by what they need. Which they are is known on the CPU or by their number:
+    a GPU is not waited for.
+
+    Attributes:
+        index: Long ``[R]`` into ``[B * S + C]``. Rows of losses that name their own may come twice.
+        kinds: What they need, block by block.
+        shares: By loss, weights ``[R]`` over the loss's denominator.
+    """
+
+    def __init__(self, batch: MicroBatch, passes: Passes, losses: Sequence[RowLoss]) -> None:
+        self.batch, self.losses, self.rows = batch, losses, passes.rows
+        device = passes.student_main.device
+        weights = {loss.name: loss.weights(batch, passes) for loss in losses}
+        wanted = {ce: torch.zeros(passes.rows, dtype=torch.bool) for ce in (True, False)}
+        for loss in losses:
+            if isinstance(weights[loss.name], Tensor):
+                wanted[_on_labels(loss)][loss.places(batch, passes)] = True
+        blocks: list[tuple[Kind, Tensor]] = [
+            (kind, send(member.nonzero().flatten(), device))
+            for kind, member in (
+                (Kind.DIVERGENCE, wanted[False] & ~wanted[True]),
+                (Kind.BOTH, wanted[False] & wanted[True]),
+                (Kind.CE, wanted[True] & ~wanted[False]),
+            )
+        ]
+        shared = torch.cat([block for _, block in blocks])
+        exact = exact_dtype(passes.student_main)
+        parts: dict[str, list[Tensor]] = {loss.name: [] for loss in losses}
+        for loss in losses:
+            found = weights[loss.name]
+            parts[loss.name].append(found[shared] if isinstance(found, Tensor) else shared.new_zeros(len(shared)))
+        for loss in losses:
+            found = weights[loss.name]
+            if isinstance(found, Tensor):
+                continue
+            blocks.append((Kind.CE if _on_labels(loss) else Kind.DIVERGENCE, found.index))
+            for other in losses:
+                own = found.weight.to(exact) if other is loss else shared.new_zeros(len(found.index))
+                parts[other.name].append(own)
+        self.index = torch.cat([block for _, block in blocks])
+        self.kinds = [(kind, len(block)) for kind, block in blocks]
+        self.shares = {
+            loss.name: torch.cat([part.to(exact) for part in parts[loss.name]])
+            / batch.counts.of(loss.denominator).to(exact)
+            for loss in losses
+        }
+
+    def summed(self, ce: bool) -> Tensor | None:
+        """The weights of the cross-entropy or of the divergence, ``[R]``; None if no loss has it."""
+        parts = [loss.config.weight * self.shares[loss.name] for loss in self.losses if _on_labels(loss) is ce]
+        return reduce(torch.add, parts) if parts else None
+
+    def targets(self) -> Tensor:
+        """The label that each row predicts, long ``[R]``; -100 without one."""
+        supervised = self.batch.supervised
+        targets = torch.full((self.rows,), IGNORE_INDEX, device=self.index.device)
+        targets[supervised.predicting] = supervised.label
+        return targets[self.index]
 
 
 def _on_labels(loss: RowLoss) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from align_ti.attention.interface import AttentionCapture
+from align_ti.attention.ribbon.geometry import RibbonGeometry
 from align_ti.candidates.layout import CandidateLayout
 from align_ti.candidates.prefix import candidate_pass
 from align_ti.candidates.sampling import DEFAULT_TOP_P, METHODS
@@ -68,6 +69,12 @@ class TPA(RowLoss[TPAConfig]):
         assert layout is not None
         return torch.cat([layout.main_weight.flatten(), layout.weight]).to(exact_dtype(passes.student_main))
 
+    def places(self, batch: MicroBatch, passes: Passes) -> Tensor:
+        """The same, on the CPU."""
+        layout = passes.listed_layout
+        assert layout is not None
+        return torch.cat([layout.main_weight.flatten(), layout.weight]).nonzero().flatten()
+
 
 class Transitions(NamedTuple):
     """Hidden states of the candidates, row for row: ``[C, D_s]``, and ``[C, D_t]`` without gradient."""
@@ -82,9 +89,8 @@ def transitions(
     student_prefix: AttentionCapture,
     teacher_prefix: AttentionCapture,
     layout: CandidateLayout,
-    attention_mask: Tensor,
+    geometry: RibbonGeometry,
     backend: str = "auto",
-    bounds: Tensor | None = None,
 ) -> Transitions:
     """Run the candidates through both decoders on their kept prefixes.
 
@@ -93,12 +99,11 @@ def transitions(
         student_prefix, teacher_prefix: captures of their main passes over the batch; the teacher's is released
             after it is read, before the student's candidates need memory.
         layout: the candidates.
-        attention_mask: bool ``[B, S]`` of the main passes.
+        geometry: Their samples and limits.
         backend: Backend of the ribbon attention.
-        bounds: For packed main passes, see ``ribbon_geometry``.
     """
     with torch.no_grad():
-        teacher_hidden = candidate_pass(teacher, teacher_prefix, layout, attention_mask, backend, bounds)
+        teacher_hidden = candidate_pass(teacher, teacher_prefix, layout, geometry, backend)
     teacher_prefix.release()
-    student_hidden = candidate_pass(student, student_prefix, layout, attention_mask, backend, bounds)
+    student_hidden = candidate_pass(student, student_prefix, layout, geometry, backend)
     return Transitions(student_hidden, teacher_hidden)

@@ -105,7 +105,7 @@ def algorithm1() -> Panel:
 def prefix(merge: bool) -> Panel:
     """The candidate pass over the shared prefix, as the ``sdpa`` backend masks it."""
     candidates, attention_mask, _ = layout(merge)
-    attention = SdpaRibbon(ribbon_geometry(candidates.sample, candidates.limit, attention_mask, groups=1))
+    attention = SdpaRibbon(ribbon_geometry(candidates.sample, candidates.limit, attention_mask))
     (additive,) = attention.masks
     mask = (additive == 0).numpy()
     seen = mask.shape[1] - len(candidates)

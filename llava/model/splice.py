@@ -40,6 +40,15 @@ class SplicedBatch:
     visual_mask: Tensor
     right_padded: bool = False
 
+    def on_host(self) -> SplicedBatch:
+        """The batch on the CPU, without the embeddings: one transfer, for which the host waits."""
+        names = ("labels", "position_ids", "attention_mask", "instruction_mask", "visual_mask")
+        tensors = [getattr(self, name) for name in names]
+        moved = torch.stack([tensor.long() for tensor in tensors]).cpu()
+        values = {name: row.to(like.dtype) for name, row, like in zip(names, moved, tensors, strict=True)}
+        empty = torch.empty(*self.labels.shape, 0, dtype=self.inputs_embeds.dtype)
+        return SplicedBatch(inputs_embeds=empty, **values, right_padded=self.right_padded)
+
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
     """Positions ``[B, S]`` that count a row's own tokens from 0, for padding on either side.

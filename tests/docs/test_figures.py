@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from align_ti.attention.interface import AttentionCapture, align_ti_attention, use_align_ti_attention
+from align_ti.attention.ribbon.geometry import ribbon_geometry
 from align_ti.attention.ribbon.sdpa import SdpaRibbon
 from align_ti.candidates.algorithm1 import single_pass
 from align_ti.candidates.prefix import candidate_pass
@@ -75,7 +76,8 @@ def test_candidate_passes_run_with_the_masks_drawn(ribbon, decoder, masks_used, 
     prefix = AttentionCapture(keep_prefix=True)
     embeds = torch.randn(1, attention_mask.shape[1], 16)
     decoder(inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, capture=prefix)
-    candidate_pass(decoder, prefix, candidates, attention_mask, backend="sdpa")
+    geometry = ribbon_geometry(candidates.sample, candidates.limit, attention_mask)
+    candidate_pass(decoder, prefix, candidates, geometry, backend="sdpa")
     assert np.array_equal(drawn(ribbon)[1 + merge] > 0, (masks_used[-1] == 0).numpy())
 
 

@@ -62,3 +62,16 @@ def resolve_backend(name: str = "auto", dtype: torch.dtype = torch.bfloat16) -> 
             f"ribbon backend {name!r} is not available: {reasons[name]}. Here: auto, {', '.join(available)}"
         )
     return name
+
+
+def ribbon_attention(
+    geometry: RibbonGeometry, backend: str = "auto", dtype: torch.dtype = torch.bfloat16
+) -> RibbonAttention:
+    """The attention of a candidate pass.
+
+    Args:
+        geometry: Its samples and limits.
+        backend: See ``resolve_backend``.
+        dtype: Data type of keys and values.
+    """
+    return BACKENDS[resolve_backend(backend, dtype)].make(geometry)

@@ -14,67 +14,68 @@ from torch import Tensor
 
 from align_ti.attention.ribbon.geometry import RibbonGeometry
 from align_ti.attention.varlen import Segments, VarlenKernel, refuse_dropout, varlen_kernel
+from align_ti.fusion import fused_where_fast
 from align_ti.numerics import exact_dtype
+from align_ti.transfer import send
 
 
 class QueryGrid:
     """Candidates arranged in rows and slots of a varlen call, and the prefix columns it reads.
 
-    A sample's rows run from the column before its first limit to the column before its last; candidates with the same
-    limit take slots 0, 1, ... of one row. Candidates that see nothing but themselves are left out.
+    A sample's rows run from the column before its first limit to the last column it reads; candidates with the same
+    limit take slots 0, 1, ... of one row. Candidates that see nothing but themselves are left out. Built on the CPU and
+    sent to the device once.
 
     Attributes:
-        columns: long ``[T_k]``, prefix columns to read, indices into ``[B * S]``.
+        columns: long ``[T_k]``, prefix columns to read, indices into ``[B * S]``; None: all of a packed row.
         segments: Segments of the call.
-        seen: long ``[C']``, candidates with a prefix; row, slot: long ``[C']``, their positions in the grid.
+        place: long ``[C]``, a candidate's row and slot, ``row * slots + slot``; -1 without a prefix.
+        source: long ``[rows * slots]``, the candidate at each place; -1 if it is empty.
         rows, slots: Size of the grid.
     """
 
     def __init__(self, geometry: RibbonGeometry) -> None:
-        device = geometry.limits.device
-        starts, firsts, keys, queries, counts = [], [], [], [], []
-        limits = geometry.limits.split([span.candidates for span in geometry.spans])
-        first_limits = torch.stack([mine[0] for mine in limits if len(mine)]).tolist()
+        first_limits = [int(mine[0]) for mine in geometry.limits.split(_candidates(geometry)) if len(mine)]
+        firsts, starts, keys, queries, counts = [], [], [], [], []
         # One grid row for every column from a sample's first limit to its last, so that the kernel's causal mask, which
-        # is aligned at the end, gives row i exactly the prefix columns before its limit.
-        for span in geometry.spans:
-            if not span.candidates:
+        # is aligned at the end, gives row i exactly the prefix columns before its limit. In a packed row all columns of
+        # all samples are read as they lie; in a padded batch those before the last limits are gathered.
+        for index, span in enumerate(geometry.spans):
+            stop = span.stop if geometry.ends is None else geometry.ends[index]
+            if not span.candidates and geometry.ends is None:
                 continue
-            first = max(first_limits.pop(0), span.start + 1)  # a limit at the start has no prefix and no row
+            # A limit at the start has no prefix and no row; a sample without candidates has no rows.
+            first = max(first_limits.pop(0), span.start + 1) if span.candidates else stop + 1
             counts.append(span.candidates)
             firsts.append(first)
             starts.append(span.row * geometry.length + span.start)
-            keys.append(span.stop - span.start)
-            queries.append(max(0, span.stop - first + 1))
+            keys.append(stop - span.start)
+            queries.append(max(0, stop - first + 1))
         lengths_q, lengths_k = torch.tensor(queries), torch.tensor(keys)
-        of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)  # span of each candidate
-        row = (lengths_q.cumsum(0) - lengths_q - torch.tensor(firsts)).to(device)[of] + geometry.limits
-        self.seen = (geometry.limits >= torch.tensor(firsts, device=device)[of]).nonzero().flatten()
-        self.row = row[self.seen]
+        of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))  # span of each candidate
+        row = (lengths_q.cumsum(0) - lengths_q - torch.tensor(firsts))[of] + geometry.limits
+        seen = (geometry.limits >= torch.tensor(firsts)[of]).nonzero().flatten()
         self.rows = int(lengths_q.sum())
         # Draws of the same step share a row: they see the same prefix, so they can be further query heads of it.
-        self.slot, self.slots = _ranks(self.row)
-        # Keys of all samples in one row, padding left out; built on the CPU and sent to the device once.
-        span_of = torch.arange(len(keys)).repeat_interleave(lengths_k)
-        offset = torch.tensor(starts) - (lengths_k.cumsum(0) - lengths_k)
-        self.columns = (torch.arange(int(lengths_k.sum())) + offset[span_of]).to(device)
+        slot, self.slots = _ranks(row[seen])
+        place = torch.full_like(geometry.limits, -1)
+        place[seen] = row[seen] * self.slots + slot
+        source = torch.full((self.rows * self.slots,), -1)
+        source[place[seen]] = seen
+        device = geometry.device
+        self.place, self.source = send(place, device), send(source, device)
+        self.columns = None
+        if geometry.ends is None:
+            span_of = torch.arange(len(keys)).repeat_interleave(lengths_k)
+            offset = torch.tensor(starts) - (lengths_k.cumsum(0) - lengths_k)
+            self.columns = send(torch.arange(int(lengths_k.sum())) + offset[span_of], device)
         self.segments = Segments(
-            _cumulative(lengths_q).to(device), _cumulative(lengths_k).to(device), max(queries), max(keys)
+            send(_cumulative(lengths_q), device), send(_cumulative(lengths_k), device), max(queries), max(keys)
         )
 
-    def spread(self, packed: Tensor, key_heads: int) -> Tensor:
-        """Candidates ``[C, H, ...]`` -> grid ``[rows, H_kv * slots * groups, ...]``, zero in empty slots."""
-        heads = rearrange(packed[self.seen], "c (kv g) ... -> c kv g ...", kv=key_heads)
-        grid = heads.new_zeros(self.rows, self.slots, *heads.shape[1:])
-        grid[self.row, self.slot] = heads
-        return rearrange(grid, "r slot kv g ... -> r (kv slot g) ...").contiguous()
 
-    def gather(self, grid: Tensor, like: Tensor, key_heads: int, missing: float = 0.0) -> Tensor:
-        """The inverse of ``spread``, in the shape of ``like``; ``missing`` for candidates without a slot."""
-        heads = rearrange(grid, "r (kv slot g) ... -> r slot kv g ...", kv=key_heads, slot=self.slots)
-        packed = grid.new_full(like.shape, missing)
-        packed[self.seen] = rearrange(heads[self.row, self.slot], "c kv g ... -> c (kv g) ...")
-        return packed
+def _candidates(geometry: RibbonGeometry) -> list[int]:
+    return [span.candidates for span in geometry.spans]
 
 
 def _ranks(values: Tensor) -> tuple[Tensor, int]:
@@ -82,11 +83,95 @@ def _ranks(values: Tensor) -> tuple[Tensor, int]:
     _, counts = torch.unique_consecutive(values, return_counts=True)
     before = (counts.cumsum(0) - counts).repeat_interleave(counts)
     most = int(counts.max()) if len(counts) else 1
-    return torch.arange(len(values), device=values.device) - before, most
+    return torch.arange(len(values)) - before, most
 
 
 def _cumulative(lengths: Tensor) -> Tensor:
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32)
+
+
+# What follows up to the class are elementwise functions around the kernel. On a GPU each is fused into a launch or two.
+
+
+def spread(packed: Tensor, source: Tensor, slots: int, key_heads: int) -> Tensor:
+    """Candidates ``[C, H, ...]`` -> grid ``[rows, H_kv * slots * groups, ...]``, zero at empty places."""
+    filled = (source >= 0).view(-1, *[1] * (packed.dim() - 1))
+    places = torch.where(filled, packed[source.clamp(min=0)], 0)
+    heads = places.unflatten(1, (key_heads, -1)).unflatten(0, (-1, slots))  # r slot kv g ...
+    return heads.transpose(1, 2).flatten(1, 3).contiguous()
+
+
+def gather(grid: Tensor, place: Tensor, slots: int, key_heads: int, missing: float) -> Tensor:
+    """The inverse of ``spread``: ``[C, H, ...]``; ``missing`` for candidates without a place."""
+    heads = grid.unflatten(1, (key_heads, slots, -1)).transpose(1, 2).flatten(0, 1)  # (r slot) kv g ...
+    found = heads[place.clamp(min=0)].flatten(1, 2)
+    return torch.where((place >= 0).view(-1, *[1] * (found.dim() - 1)), found, missing)
+
+
+def merge(
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, place: Tensor, slots: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The attention to prefix and own key from that to the prefix, and its log-sum-exp.
+
+    Args:
+        query: ``[C, H, D]``.
+        key, value: Own ones, ``[C, H_kv, D]``.
+        out, lse: Of the prefix, as a grid.
+        place, slots: See ``QueryGrid``.
+        scale: Factor of the scores.
+    """
+    key_heads = key.shape[1]
+    own, own_value = _own_score(query, key, scale), _repeat(value, query)
+    before = gather(lse.to(own.dtype), place, slots, key_heads, -torch.inf)
+    # The candidate's own key as one more block, in FlashAttention's way: weigh both parts by their share of the
+    # softmax's denominator. A candidate without a prefix has lse = -inf and takes its own value alone.
+    merged = torch.logaddexp(before, own)
+    share, own_share = (before - merged).exp()[..., None], (own - merged).exp()[..., None]
+    return (share * gather(out, place, slots, key_heads, 0.0) + own_share * own_value).to(query.dtype), merged
+
+
+def spread_all(
+    grad: Tensor, query: Tensor, out: Tensor, lse: Tensor, source: Tensor, slots: int, key_heads: int
+) -> tuple[Tensor, ...]:
+    """Everything that the kernel's backward reads, as grids."""
+    tensors = (grad, query, out, lse)
+    return tuple(spread(tensor, source, slots, key_heads) for tensor in tensors)
+
+
+def own_gradients(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value through the candidates' own keys; ``out`` and ``lse`` are over all keys."""
+    key_heads = key.shape[1]
+    share = (_own_score(query, key, scale) - lse).exp()
+    # Softmax's gradient at the own key: share * (grad . v - grad . out).
+    wide = grad.to(lse.dtype)
+    slope = (wide * (_repeat(value, query) - out)).sum(-1) * share * scale
+    grad_query = slope[..., None] * _repeat(key, query)
+    grad_key = _sum_groups(slope[..., None] * query, key_heads)
+    grad_value = _sum_groups(share[..., None] * wide, key_heads)
+    return grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)
+
+
+def add_gathered(total: Tensor, grid: Tensor, place: Tensor, slots: int, key_heads: int) -> Tensor:
+    """``total [C, H, D]`` and the candidates' share of a grid."""
+    return total + gather(grid, place, slots, key_heads, 0.0)
+
+
+def _repeat(heads: Tensor, query: Tensor) -> Tensor:
+    """``[C, H_kv, D]`` -> ``[C, H, D]``."""
+    return heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1)
+
+
+def _own_score(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Scaled score of each candidate with itself, ``[C, H]``, float32 or better."""
+    exact = exact_dtype(query)
+    return (query.to(exact) * _repeat(key, query).to(exact)).sum(-1) * scale
+
+
+def _sum_groups(heads: Tensor, key_heads: int) -> Tensor:
+    """``[C, H, D]`` summed over the query heads of a key head."""
+    return heads.unflatten(1, (key_heads, -1)).sum(2)
 
 
 class PrefixAndSelf(torch.autograd.Function):
@@ -109,21 +194,14 @@ class PrefixAndSelf(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         """``query [C, H, D]``, own ``[C, H_kv, D]``, prefix ``[T_k, H_kv, D]`` -> ``[C, H, D]``."""
-        key_heads = key.shape[1]
-        own, own_value = _own_score(query, key, scale), _repeat(value, query)
-        grid_lse = own.new_full((grid.rows, key_heads * grid.slots * (query.shape[1] // key_heads)), -torch.inf)
-        out, lse = query.new_zeros(query.shape), torch.full_like(own, -torch.inf)
+        key_heads, device = key.shape[1], query.device
         if grid.rows:
-            grid_out, grid_lse = kernel.forward(
-                grid.spread(query, key_heads), prefix_key, prefix_value, grid.segments, scale
-            )
-            out = grid.gather(grid_out, query, key_heads)
-            lse = grid.gather(grid_lse.to(own.dtype), own, key_heads, missing=-torch.inf)
-        # The candidate's own key as one more block, in FlashAttention's way: weigh both parts by their share of the
-        # softmax's denominator. A candidate without a prefix has lse = -inf and takes its own value alone.
-        merged = torch.logaddexp(lse, own)
-        share, own_share = (lse - merged).exp()[..., None], (own - merged).exp()[..., None]
-        result = (share * out + own_share * own_value).to(query.dtype)
+            arranged = fused_where_fast(spread, device)(query, grid.source, grid.slots, key_heads)
+            out, lse = kernel.forward(arranged, prefix_key, prefix_value, grid.segments, scale)
+        else:  # no candidate has a prefix: one empty row for `place` to point at
+            out = query.new_zeros(1, grid.slots * query.shape[1], query.shape[2])
+            lse = out.new_full(out.shape[:2], -torch.inf, dtype=exact_dtype(query))
+        result, merged = fused_where_fast(merge, device)(query, key, value, out, lse, grid.place, grid.slots, scale)
         ctx.save_for_backward(query, key, value, prefix_key, prefix_value, result, merged)
         ctx.grid, ctx.kernel, ctx.scale = grid, kernel, scale
         return result
@@ -131,46 +209,18 @@ class PrefixAndSelf(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """See the class."""
-        query, key, value, prefix_key, prefix_value, result, lse = ctx.saved_tensors
-        grid, scale, key_heads = ctx.grid, ctx.scale, key.shape[1]
-        share = (_own_score(query, key, scale) - lse).exp()
-        # Softmax's gradient at the own key: share * (grad . v - grad . out), `result` being the output over all keys.
-        wide = grad.to(lse.dtype)
-        slope = (wide * (_repeat(value, query) - result)).sum(-1) * share * scale
-        grad_query = (slope[..., None] * _repeat(key, query)).to(query.dtype)
-        grad_key = _sum_groups(slope[..., None] * query, key_heads).to(key.dtype)
-        grad_value = _sum_groups(share[..., None] * wide, key_heads).to(value.dtype)
-        grad_prefix_key, grad_prefix_value = torch.zeros_like(prefix_key), torch.zeros_like(prefix_value)
-        if grid.rows:
-            # Given the output and log-sum-exp over all keys, the kernel returns the prefix's share of the gradient.
-            grid_grad, grad_prefix_key, grad_prefix_value = ctx.kernel.backward(
-                grid.spread(grad, key_heads),
-                grid.spread(query, key_heads),
-                prefix_key,
-                prefix_value,
-                grid.spread(result, key_heads),
-                grid.spread(lse, key_heads),
-                grid.segments,
-                scale,
-            )
-            grad_query = grad_query + grid.gather(grid_grad, query, key_heads)
-        return grad_query, grad_key, grad_value, grad_prefix_key, grad_prefix_value, None, None, None
-
-
-def _repeat(heads: Tensor, query: Tensor) -> Tensor:
-    """``[C, H_kv, D]`` -> ``[C, H, D]``."""
-    return heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1)
-
-
-def _own_score(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Scaled score of each candidate with itself, ``[C, H]``, float32 or better."""
-    exact = exact_dtype(query)
-    return (query.to(exact) * _repeat(key, query).to(exact)).sum(-1) * scale
-
-
-def _sum_groups(heads: Tensor, key_heads: int) -> Tensor:
-    """``[C, H, D]`` summed over the query heads of a key head."""
-    return rearrange(heads, "c (kv g) d -> c kv g d", kv=key_heads).sum(2)
+        query, key, value, prefix_key, prefix_value, out, lse = ctx.saved_tensors
+        grid, scale, key_heads, device = ctx.grid, ctx.scale, key.shape[1], query.device
+        gradients = fused_where_fast(own_gradients, device)(grad, query, key, value, out, lse, scale)
+        if not grid.rows:
+            return *gradients, torch.zeros_like(prefix_key), torch.zeros_like(prefix_value), None, None, None
+        # Given the output and log-sum-exp over all keys, the kernel returns the prefix's share of the gradient.
+        arranged = fused_where_fast(spread_all, device)(grad, query, out, lse, grid.source, grid.slots, key_heads)
+        grid_grad, *prefix = ctx.kernel.backward(
+            arranged[0], arranged[1], prefix_key, prefix_value, *arranged[2:], grid.segments, scale
+        )
+        grad_query = fused_where_fast(add_gathered, device)(gradients[0], grid_grad, grid.place, grid.slots, key_heads)
+        return grad_query, *gradients[1:], *prefix, None, None, None
 
 
 class FlashRibbon:
@@ -183,7 +233,9 @@ class FlashRibbon:
 
     def __init__(self, geometry: RibbonGeometry, kernel: VarlenKernel | None = None):
         self.kernel = varlen_kernel() if kernel is None else kernel
-        self.grid = QueryGrid(geometry)
+        if QueryGrid not in geometry.arranged:
+            geometry.arranged[QueryGrid] = QueryGrid(geometry)
+        self.grid: QueryGrid = geometry.arranged[QueryGrid]
 
     def __call__(
         self,
@@ -203,9 +255,8 @@ class FlashRibbon:
         refuse_dropout("the flash ribbon", dropout)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         own_query, own_key, own_value = (rearrange(tensor, "h c d -> c h d") for tensor in (query, key, value))
-        seen_key, seen_value = (
+        prefix = [rearrange(tensor, "b h s d -> (b s) h d") for tensor in (prefix_key, prefix_value)]
+        if self.grid.columns is not None:
             # Its backward adds rows; that of tensor[index] sorts them first.
-            rearrange(tensor, "b h s d -> (b s) h d").index_select(0, self.grid.columns)
-            for tensor in (prefix_key, prefix_value)
-        )
-        return PrefixAndSelf.apply(own_query, own_key, own_value, seen_key, seen_value, self.grid, self.kernel, scale)
+            prefix = [tensor.index_select(0, self.grid.columns) for tensor in prefix]
+        return PrefixAndSelf.apply(own_query, own_key, own_value, *prefix, self.grid, self.kernel, scale)

@@ -7,6 +7,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from align_ti.attention.ribbon.geometry import RibbonGeometry
 from align_ti.attention.varlen import refuse_dropout
+from align_ti.transfer import send
 
 
 def why_not_flex() -> str | None:
@@ -21,7 +22,7 @@ class FlexRibbon:
     """Keys are the columns that some sample's candidates attend to, followed by the candidates' own keys."""
 
     def __init__(self, geometry: RibbonGeometry):
-        device = geometry.limits.device
+        device = geometry.device
         spans = [span for span in geometry.spans if span.candidates]
         counts = torch.tensor([span.candidates for span in spans], device=device)
         lengths = torch.tensor([span.stop - span.start for span in spans], device=device)
@@ -33,7 +34,7 @@ class FlexRibbon:
         column = torch.arange(len(key_span), device=device) - (lengths.cumsum(0) - lengths - starts)[key_span]
         self.columns = rows[key_span] * geometry.length + column
         prefix, candidates = len(self.columns), len(query_span)
-        limits = geometry.limits
+        limits = send(geometry.limits, device)
         # The candidates' own keys have no span and no column: pad both tables, so that the mask can index them by any
         # key.
         none = torch.full((candidates,), -1, device=device)

@@ -17,7 +17,8 @@ The staircase on the left and the diagonal on the right are the ribbon. The back
 attention and merges the diagonal in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,47 +44,59 @@ class SampleSpan:
 
 @dataclass(frozen=True)
 class RibbonGeometry:
-    """All spans of a batch.
+    """All spans of a batch, on the CPU: what runs on a GPU is arranged by sizes that the host has to know.
 
     Attributes:
         spans: One span per sample of the batch, in order; ``candidates`` may be 0.
-        limits: long ``[C]``; a candidate attends to its sample's columns from ``start`` up to here, and to itself.
+        limits: long ``[C]``, on the CPU; a candidate attends to its sample's columns from ``start`` up to here, and to
+            itself.
         length: Number of columns ``S`` of the cached prefix.
-        groups: Number of query heads per key head.
+        device: Where the pass runs.
+        ends: In a packed row, where each sample ends; None for a padded batch.
+        arranged: What backends made of it, by their class, so that it is made once for both models.
     """
 
     spans: tuple[SampleSpan, ...]
     limits: Tensor
     length: int
-    groups: int
+    device: torch.device
+    ends: tuple[int, ...] | None = None
+    arranged: dict[type, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def ribbon_geometry(
-    sample: Tensor, limits: Tensor, attention_mask: Tensor, groups: int, bounds: Tensor | None = None
+    sample: Tensor,
+    limits: Tensor,
+    attention_mask: Tensor,
+    bounds: Tensor | None = None,
+    device: torch.device | None = None,
 ) -> RibbonGeometry:
-    """Compute each sample's candidates and columns.
+    """Compute each sample's candidates and columns, on the CPU; tensors on a GPU are waited for.
 
     Args:
         sample: long ``[C]``, row of the batch that each candidate belongs to, in ascending order.
         limits: long ``[C]``, column of the token that each candidate replaces.
         attention_mask: bool ``[B, S]``; the real tokens of a sample are contiguous.
-        groups: Number of query heads per key head.
         bounds: For a packed row (``B`` is 1): long ``[N + 1]``, boundaries of its samples.
+        device: Where the pass runs; by default where ``limits`` is.
 
     Raises:
         InputError: There is padding inside a sample.
     """
-    mask = attention_mask.long()
+    device = limits.device if device is None else device
+    sample, limits, mask = sample.cpu(), limits.cpu(), attention_mask.cpu().long()
     batch, length = mask.shape
+    ends = None
     if bounds is None:
-        rows = torch.arange(batch, device=mask.device)
+        rows = torch.arange(batch)
         starts = mask.argmax(1)
         if not torch.equal(mask.cumsum(1).argmax(1) + 1, starts + mask.sum(1)):
             raise InputError("attention_mask has padding between real tokens; expected it on one side only")
     else:
+        bounds = bounds.cpu()
         sample, starts = torch.searchsorted(bounds, limits, right=True) - 1, bounds[:-1]
-        rows = torch.zeros_like(starts)
+        rows, ends = torch.zeros_like(starts), tuple(bounds[1:].tolist())
     candidates = torch.bincount(sample, minlength=len(starts))
     furthest = starts.scatter_reduce(0, sample, limits, "amax")
     numbers = torch.stack([rows, candidates, starts, furthest], dim=1).tolist()
-    return RibbonGeometry(tuple(SampleSpan(*row) for row in numbers), limits, length, groups)
+    return RibbonGeometry(tuple(SampleSpan(*row) for row in numbers), limits, length, device, ends)

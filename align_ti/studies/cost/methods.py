@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel, Qwen2Config
 
 from align_ti.attention.interface import NAME
-from align_ti.candidates.layout import CandidateLayout, SupervisedTokens, candidate_layout
+from align_ti.candidates.layout import CandidateLayout, candidate_layout
 from align_ti.config import ObjectiveConfig
-from align_ti.losses.batch import Counts, Passes
+from align_ti.losses.batch import Counts, MicroBatch, Passes
 from align_ti.objective import Objective
 from align_ti.studies.cost.sizes import Decoder, Geometry
 from llava.constants import IGNORE_INDEX
@@ -109,22 +109,21 @@ class BenchObjective(Objective):
     def candidates(
         self,
         student: VisionLanguageModel,
-        inputs: SplicedBatch,
-        supervised: SupervisedTokens,
+        batch: MicroBatch,
         passes: Passes,
         noise: Tensor | None,
     ) -> CandidateLayout:
         """Draw as always, then lay out chosen draws in their place."""
-        super().candidates(student, inputs, supervised, passes, noise)
+        super().candidates(student, batch, passes, noise)
         assert self.drawing is not None
         merge, d = self.config.ribbon.merge_draws, self.drawing.d
         rows = self.geometry.rows if merge else d
         vocabulary = min(self.geometry.teacher.vocabulary, self.geometry.student.vocabulary)
         return candidate_layout(
-            supervised,
-            chosen_draws(supervised.label, d, rows, vocabulary),
-            inputs.attention_mask,
-            inputs.position_ids,
+            batch.listed,
+            chosen_draws(batch.listed.label, d, rows, vocabulary),
+            batch.host.attention_mask,
+            batch.host.position_ids,
             merge=merge,
         )
 

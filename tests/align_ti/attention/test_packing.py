@@ -10,7 +10,6 @@ from align_ti.attention.maps import MapRequest
 from align_ti.attention.packing import PackedFlash, PackedSdpa, pack
 from align_ti.attention.ribbon import backends
 from align_ti.attention.ribbon.flash import FlashRibbon
-from align_ti.candidates import prefix
 from align_ti.candidates.layout import supervised_tokens
 from align_ti.config import PAPER
 from tests.align_ti.attention.ribbon.emulated import EmulatedVarlen
@@ -81,8 +80,8 @@ def test_all_losses_and_gradients(backend, family, batch, tiny_model, monkeypatc
     if backend == "flash":
         kernel = EmulatedVarlen()
         ribbon = backends.Backend(lambda geometry: FlashRibbon(geometry, kernel), lambda: None)
-        monkeypatch.setattr(prefix, "BACKENDS", {"flash": ribbon})
-        monkeypatch.setattr(prefix, "resolve_backend", lambda *_: "flash")
+        monkeypatch.setattr(backends, "BACKENDS", {"flash": ribbon})
+        monkeypatch.setattr(backends, "resolve_backend", lambda *_: "flash")
         monkeypatch.setattr(objective_module, "resolve_backend", lambda *_: "flash")
         monkeypatch.setattr(packing_module, "varlen_kernel", lambda: kernel)
     found, gradients = total(student, teacher, batch, settings(PAPER, packing=True))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from align_ti.losses import divergences as kl_family
+from align_ti import fusion as kl_family
 from align_ti.training import train as distill
 from align_ti.training.arguments import DistillArguments
 from llava.errors import InputError

@@ -25,12 +25,12 @@ MASK = torch.tensor([[1] * 7 + [0] * 2, [1] * 9, [0] * 4 + [1] * 5], dtype=torch
 
 def test_geometry():
     layout = packed([0, 0, 2], [3, 6, 7])
-    geometry = ribbon_geometry(*layout, MASK, groups=2)
+    geometry = ribbon_geometry(*layout, MASK)
     assert geometry.spans == (SampleSpan(0, 2, 0, 6), SampleSpan(1, 0, 0, 0), SampleSpan(2, 1, 4, 7))
     broken = MASK.clone()
     broken[1, 4] = False
     with pytest.raises(InputError, match="padding between real tokens"):
-        ribbon_geometry(*layout, broken, groups=2)
+        ribbon_geometry(*layout, broken)
 
 
 def make(backend, geometry):
@@ -70,7 +70,7 @@ def test_attention_against_the_definition(backend, groups, layout, monkeypatch):
     torch.manual_seed(0)
     samples, limits = LAYOUTS[layout]
     width, kv_heads = 4, 2
-    geometry = ribbon_geometry(*packed(samples, limits), MASK, groups)
+    geometry = ribbon_geometry(*packed(samples, limits), MASK)
     query = torch.randn(kv_heads * groups, len(samples), width, dtype=torch.float64, requires_grad=True)
     key, value = torch.randn(2, kv_heads, len(samples), width, dtype=torch.float64).requires_grad_().unbind(0)
     prefix_key, prefix_value = torch.randn(2, 3, kv_heads, 9, width, dtype=torch.float64).requires_grad_().unbind(0)
@@ -89,7 +89,7 @@ def test_attention_against_the_definition(backend, groups, layout, monkeypatch):
 @pytest.mark.parametrize("backend", ["flash", "flex"])
 def test_dropout_is_refused(backend):
     samples, limits = LAYOUTS["several"]
-    attention = make(backend, ribbon_geometry(*packed(samples, limits), MASK, 1))
+    attention = make(backend, ribbon_geometry(*packed(samples, limits), MASK))
     query, prefix = torch.randn(2, 5, 4), torch.randn(3, 2, 9, 4)
     with pytest.raises(InputError, match=f"{backend} ribbon does not support dropout, found attention_dropout 0.1"):
         attention(query, query, query, prefix, prefix, None, 0.1)
@@ -98,7 +98,7 @@ def test_dropout_is_refused(backend):
 def test_the_flash_call_reads_each_prefix_once():
     """Rows times keys a sample, whatever the number of draws: slots are heads, prefixes are not repeated."""
     samples, limits = [0] * 8, [3, 3, 3, 3, 6, 6, 6, 6]
-    ribbon = FlashRibbon(ribbon_geometry(*packed(samples, limits), MASK, 1), EmulatedVarlen())
+    ribbon = FlashRibbon(ribbon_geometry(*packed(samples, limits), MASK), EmulatedVarlen())
     assert (ribbon.grid.rows, ribbon.grid.slots, len(ribbon.grid.columns)) == (4, 4, 6)
     ribbon(*torch.randn(3, 1, 8, 4), *torch.randn(2, 3, 1, 9, 4), None, 0.0)
     assert ribbon.kernel.scores == 4 * 4 * 6
@@ -108,7 +108,8 @@ def test_a_long_response_costs_its_neighbours_nothing():
     """Masks hold each sample's own rows times its own keys: 1-word answers do not pay for a description."""
     short, long = 2, 60
     spans = (SampleSpan(0, long, 0, 100), SampleSpan(1, short, 0, 20), SampleSpan(2, 0, 0, 0))
-    attention = SdpaRibbon(RibbonGeometry(spans, torch.full((long + short,), 20), length=100, groups=1))
+    limits = torch.full((long + short,), 20)
+    attention = SdpaRibbon(RibbonGeometry(spans, limits, length=100, device=limits.device))
     sizes = [mask.numel() for mask in attention.masks]
     assert sizes == [long * (100 + long), short * (20 + short)]
 
@@ -117,7 +118,7 @@ def test_many_candidates_cost_no_square(monkeypatch):
     """Blocks of candidates see the prefix and their own block, and give what one block gives."""
     torch.manual_seed(0)
     samples, limits = [0] * 9 + [1] * 5, sorted([3, 3, 3, 3, 5, 6, 6, 2, 2]) + [4, 4, 8, 8, 8]
-    geometry = ribbon_geometry(*packed(samples, limits), MASK, 2)
+    geometry = ribbon_geometry(*packed(samples, limits), MASK)
     tensors = torch.randn(4, 14, 4), *torch.randn(2, 2, 14, 4), *torch.randn(2, 3, 2, 9, 4)
     whole = SdpaRibbon(geometry)(*tensors, None, 0.0)
     monkeypatch.setattr(sdpa, "BLOCK", 4)
@@ -156,6 +157,10 @@ def ended(make_batch):
     return batch, candidate_layout(supervised, draws, batch.attention_mask, batch.position_ids, end_of_turn_ids=[2])
 
 
+def geometry_of(layout, batch):
+    return ribbon_geometry(layout.sample, layout.limit, batch.attention_mask)
+
+
 def test_a_pass_with_nothing_to_align_still_runs(tiny_model, ended):
     model, (batch, layout) = tiny_model(), ended
     prefix = AttentionCapture(keep_prefix=True)
@@ -163,7 +168,7 @@ def test_a_pass_with_nothing_to_align_still_runs(tiny_model, ended):
         input_ids=batch.ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids,
         use_cache=False, capture=prefix,
     )  # fmt: skip
-    hidden = candidate_pass(model.model, prefix, layout, batch.attention_mask)
+    hidden = candidate_pass(model.model, prefix, layout, geometry_of(layout, batch))
     assert hidden.shape == (1, 24) and hidden.isfinite().all()
     gradients = torch.autograd.grad(hidden.sum() * 0, list(model.model.parameters()))
     assert all(gradient.eq(0).all() for gradient in gradients)
@@ -172,6 +177,6 @@ def test_a_pass_with_nothing_to_align_still_runs(tiny_model, ended):
 def test_wrong_prefix_or_attention(tiny_model, ended):
     model, (batch, layout) = tiny_model(), ended
     with pytest.raises(InputError, match="has 0 layers, the decoder has 2"):
-        candidate_pass(model.model, AttentionCapture(), layout, batch.attention_mask)
+        candidate_pass(model.model, AttentionCapture(), layout, geometry_of(layout, batch))
     with pytest.raises(InputError, match="needs 'align_ti'"):
-        candidate_pass(tiny_model(attention="sdpa").model, AttentionCapture(), layout, batch.attention_mask)
+        candidate_pass(tiny_model(attention="sdpa").model, AttentionCapture(), layout, geometry_of(layout, batch))

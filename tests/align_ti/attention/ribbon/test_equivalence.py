@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from align_ti.attention.interface import AttentionCapture
 from align_ti.attention.ribbon import backends
 from align_ti.attention.ribbon.flash import FlashRibbon
-from align_ti.candidates import prefix
+from align_ti.attention.ribbon.geometry import ribbon_geometry
 from align_ti.candidates.algorithm1 import single_pass
 from align_ti.candidates.layout import candidate_layout, supervised_tokens
 from align_ti.losses.linear_heads import linear_divergence
@@ -122,7 +122,12 @@ def fast(case: Case, *, way: str, merge: bool, chunk_rows: int | None = 3) -> Te
         with torch.no_grad():
             main_t = main_hidden(case.teacher, embeds_t, batch, capture=prefix_t)
         candidates_s, candidates_t = transitions(
-            case.student.model, case.teacher.model, prefix_s, prefix_t, layout, batch.attention_mask
+            case.student.model,
+            case.teacher.model,
+            prefix_s,
+            prefix_t,
+            layout,
+            ribbon_geometry(layout.sample, layout.limit, batch.attention_mask),
         )
     places = batch.attention_mask.numel()
     weights = layout.main_weight.flatten().clone()
@@ -181,8 +186,8 @@ def test_the_flash_merge_in_whole_models(family, side, merge, tiny_model, make_b
     expected, expected_gradients = case.outcome(fast(case, way="prefix", merge=merge))
     kernel = EmulatedVarlen()
     emulated = backends.Backend(lambda geometry: FlashRibbon(geometry, kernel), lambda: None)
-    monkeypatch.setattr(prefix, "BACKENDS", {"flash": emulated})
-    monkeypatch.setattr(prefix, "resolve_backend", lambda *_: "flash")
+    monkeypatch.setattr(backends, "BACKENDS", {"flash": emulated})
+    monkeypatch.setattr(backends, "resolve_backend", lambda *_: "flash")
     loss, gradients = case.outcome(fast(case, way="prefix", merge=merge))
     assert kernel.scores > 0 and abs(loss - expected) < 1e-12
     for gradient, wanted in zip(gradients, expected_gradients, strict=True):

@@ -61,7 +61,7 @@ def test_ribbon_against_sdpa(backend, groups):
     sample, limit = torch.tensor(rows, device="cuda").T.contiguous()
     nothing = torch.zeros_like(sample)
     layout = CandidateLayout(sample, limit, nothing, nothing, nothing.float(), mask.float(), len(rows))
-    geometry = ribbon_geometry(layout.sample, layout.limit, mask, groups)
+    geometry = ribbon_geometry(layout.sample, layout.limit, mask)
     options = {"device": "cuda", "dtype": torch.bfloat16}
     query = torch.randn(2 * groups, len(rows), 64, **options).requires_grad_()
     key, value = torch.randn(2, 2, len(rows), 64, **options).requires_grad_().unbind(0)
