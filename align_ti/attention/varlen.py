@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from llava.errors import InputError
 
@@ -53,6 +54,16 @@ class VarlenKernel(Protocol):
         ...
 
 
+WIDTHS = 8
+"""FlashAttention's heads have a multiple of this width."""
+
+
+def _padded(*tensors: Tensor) -> list[Tensor]:
+    """Heads ``[T, H, D]`` widened with zeros to a width that the kernel takes: scores and outputs stay the same."""
+    missing = -tensors[0].shape[-1] % WIDTHS
+    return [pad(tensor, (0, missing)) if missing else tensor for tensor in tensors]
+
+
 class TorchVarlen:
     """PyTorch's own FlashAttention, called as the operators below ``torch.nn.attention.varlen``: these take a
     log-sum-exp in the backward pass, and have had one signature since before torch 2.11."""
@@ -63,10 +74,12 @@ class TorchVarlen:
         """See ``VarlenKernel``."""
         # The window [-1, 0] is what a causal mask says already. With it, the kernel does not rearrange a call whose
         # samples have one query each, which would also rearrange its log-sum-exp.
+        width = query.shape[-1]
+        query, key, value = _padded(query, key, value)
         out, lse, *_ = torch.ops.aten._flash_attention_forward(
             query, key, value, *segments, 0.0, True, False, scale=scale, window_size_left=-1, window_size_right=0
         )
-        return out, lse.T
+        return out[..., :width], lse.T
 
     def backward(
         self,
@@ -82,7 +95,9 @@ class TorchVarlen:
         """See ``VarlenKernel``."""
         # Dropout is off, so the state of its random numbers is not read.
         state = torch.empty(2, dtype=torch.uint64, device=query.device)
-        return torch.ops.aten._flash_attention_backward(
+        width = query.shape[-1]
+        grad, query, key, value, out = _padded(grad, query, key, value, out)
+        gradients = torch.ops.aten._flash_attention_backward(
             grad,
             query,
             key,
@@ -98,6 +113,7 @@ class TorchVarlen:
             window_size_left=-1,
             window_size_right=0,
         )
+        return tuple(gradient[..., :width] for gradient in gradients)  # type: ignore[return-value]
 
 
 class FlashAttn2Varlen:

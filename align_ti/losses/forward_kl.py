@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from align_ti.fusion import fuse
 from llava.errors import InputError
+from llava.fusion import fuse
 
 
 class ForwardKLTerms(NamedTuple):

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from align_ti.fusion import fuse
 from align_ti.losses.divergences import Divergence, forward_kl, get_divergence
 from align_ti.losses.forward_kl import forward_kl_terms
 from align_ti.losses.heads import Head, head_of
 from align_ti.numerics import default_chunk_rows, exact_dtype
 from llava.constants import IGNORE_INDEX
 from llava.errors import InputError
+from llava.fusion import fuse
 
 
 class Kind(Enum):

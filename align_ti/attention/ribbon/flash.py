@@ -14,9 +14,9 @@ from torch import Tensor
 
 from align_ti.attention.ribbon.geometry import RibbonGeometry
 from align_ti.attention.varlen import Segments, VarlenKernel, refuse_dropout, varlen_kernel
-from align_ti.fusion import fused_where_fast
 from align_ti.numerics import exact_dtype
 from align_ti.transfer import send
+from llava.fusion import fused_where_fast
 
 
 class QueryGrid:

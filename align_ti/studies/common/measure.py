@@ -61,6 +61,11 @@ def _in_place_flops(total: tuple[int, int], left: tuple[int, int], *_: Any, **__
     return 2 * total[0] * total[1] * left[1]
 
 
+def _addmm_flops(_: Any, left: tuple[int, int], right: tuple[int, int], *__: Any, **___: Any) -> int:
+    """``[M, K] @ [K, N]`` added to something; torch's own formula does not take the form with a type of the sum."""
+    return 2 * left[0] * left[1] * right[1]
+
+
 ATTENTION = (
     (aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention_for_cpu_backward),
     (aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_flash_attention_backward),
@@ -75,6 +80,7 @@ COUNTED = {
     **{forward: _attention_flops(forward, backward=False) for forward, _ in ATTENTION},
     **{backward: _attention_flops(backward, backward=True) for _, backward in ATTENTION},
     aten.addmm_: _in_place_flops,
+    aten.addmm: _addmm_flops,
 }
 """Formulas beside those of PyTorch's counter."""
 

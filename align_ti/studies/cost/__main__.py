@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--packing", action="store_true", help="no padding in the main pass")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing of the student")
     parser.add_argument("--compile_losses", action="store_true", help="fuse the losses with torch.compile")
+    parser.add_argument("--unfused", action="store_true", help="layers as transformers runs them")
     parser.add_argument("--heads", action="store_true", help="also the divergence's memory at 1,000 rows x 152k")
     parser.add_argument("--out", type=Path, help="folder of the results, as JSON and Markdown")
     parser.add_argument("--name", default="bench", help="of the results' files")
@@ -181,6 +182,7 @@ def main() -> None:
         packing=arguments.packing,
         checkpointing=arguments.checkpointing,
         compile_losses=arguments.compile_losses,
+        fused=not arguments.unfused,
     )
     shown = ("device", "dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "parameters")
     print("\n".join(f"{name}: {report[name]}" for name in shown))

@@ -21,6 +21,7 @@ from align_ti.losses.batch import Counts, MicroBatch, Passes
 from align_ti.objective import Objective
 from align_ti.studies.cost.sizes import Decoder, Geometry
 from llava.constants import IGNORE_INDEX
+from llava.model.fused_layers import fuse_layers
 from llava.model.language import language_model_class
 from llava.model.protocol import VisionLanguageModel
 from llava.model.splice import SplicedBatch
@@ -159,6 +160,7 @@ class Bench:
         packing: run ``prefix*``, ``vanilla_kd``, ``kd_iva`` and ``align_ti`` without padding.
         checkpointing: of the student's activations.
         compile_losses: see ``ObjectiveConfig``.
+        fused: Whether the layers of both models are fused, where that runs; see ``fuse_layers``.
     """
 
     def __init__(
@@ -169,10 +171,14 @@ class Bench:
         packing: bool = False,
         checkpointing: bool = False,
         compile_losses: bool = False,
+        fused: bool = True,
     ) -> None:
         self.geometry, self.device = geometry, device
         self.teacher = build_decoder(geometry.teacher, geometry.dtype, device, seed=1).eval().requires_grad_(False)
         self.student = build_decoder(geometry.student, geometry.dtype, device, seed=0).train()
+        if fused:
+            fuse_layers(self.teacher, device)
+            fuse_layers(self.student, device)
         if checkpointing:
             self.student.gradient_checkpointing_enable({"use_reentrant": False})
         self.batches = (

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from align_ti import fusion as kl_family
 from align_ti.training import train as distill
 from align_ti.training.arguments import DistillArguments
+from llava import fusion as kl_family
 from llava.errors import InputError
 from llava.model.vision_tower import VisionTower
 from tests.runs import as_if_killed_after, steps
