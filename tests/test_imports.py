@@ -16,7 +16,7 @@ LAYERS = (  # bottom up; rooms side by side on a layer do not import each other
     ("llava",),
     ("llava.errors",),
     ("llava.constants",),
-    ("llava.conversation", "llava.files", "llava.flags", "llava.console", "llava.cores"),
+    ("llava.conversation", "llava.files", "llava.flags", "llava.console", "llava.cores", "llava.fusion"),
     ("llava.model",),
     ("llava.data",),  # annotations, check
     ("llava.mm_utils",),  # LLaVA's names, for programs written for it
@@ -26,7 +26,7 @@ LAYERS = (  # bottom up; rooms side by side on a layer do not import each other
     ("llava.train",),  # plan
     ("llava.export",),
     ("llava.serve",),
-    ("align_ti.numerics", "align_ti.settings"),
+    ("align_ti.numerics", "align_ti.settings", "align_ti.transfer"),
     ("align_ti.attention",),  # ribbon
     ("align_ti.candidates",),
     ("align_ti.losses",),

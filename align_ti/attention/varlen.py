@@ -125,10 +125,9 @@ class FlashAttn2Varlen:
         """See ``VarlenKernel``."""
         from flash_attn.flash_attn_interface import _flash_attn_varlen_forward
 
+        width = query.shape[-1]
         out, lse, _, _ = _flash_attn_varlen_forward(
-            query,
-            key,
-            value,
+            *_padded(query, key, value),
             *segments,
             dropout_p=0.0,
             softmax_scale=scale,
@@ -136,7 +135,7 @@ class FlashAttn2Varlen:
             window_size_left=-1,
             window_size_right=0,  # see TorchVarlen
         )
-        return out, lse.T
+        return out[..., :width], lse.T
 
     def backward(
         self,
@@ -152,6 +151,8 @@ class FlashAttn2Varlen:
         """See ``VarlenKernel``."""
         from flash_attn.flash_attn_interface import _flash_attn_varlen_backward
 
+        width = query.shape[-1]
+        grad, query, key, value, out = _padded(grad, query, key, value, out)
         grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         _flash_attn_varlen_backward(
             grad.contiguous(),
@@ -171,7 +172,7 @@ class FlashAttn2Varlen:
             alibi_slopes=None,
             deterministic=False,
         )
-        return grads
+        return tuple(gradient[..., :width] for gradient in grads)  # type: ignore[return-value]
 
 
 def refuse_dropout(what: str, dropout: float) -> None:

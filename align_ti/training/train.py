@@ -39,6 +39,7 @@ from llava.errors import InputError, run_cli
 from llava.export.card import write_student_card
 from llava.files import model_fingerprint, write_text
 from llava.inference.end_of_turn import EndOfTurn
+from llava.model.fused_layers import fuse_layers
 from llava.model.protocol import VisionLanguageModel, vision_tower_of
 from llava.model.zero import is_partitioned
 from llava.train.arguments import (
@@ -55,7 +56,7 @@ from llava.train.setup import (
     build_datasets,
     compute_dtype,
     load_trainable_model,
-    start_deepspeed,
+    start_devices,
 )
 from llava.train.train import finish, leave_together
 
@@ -96,7 +97,7 @@ def run(argv: Sequence[str]) -> TrainingArguments:
         DistillArguments, ModelArguments, DataArguments, TrainingArguments, argv=argv
     )
     setup_console(arguments.process_index == 0)
-    start_deepspeed(arguments)
+    start_devices(arguments)
     check_model_arguments(model_arguments)
     if distill.teacher_zero3 and not arguments.deepspeed:
         raise InputError("--teacher_zero3 splits the teacher with DeepSpeed: give --deepspeed CONFIG as well")
@@ -127,6 +128,8 @@ def distil(
     teacher_tokenizer, teacher = load_teacher(
         distill.teacher_path, compute_dtype(arguments), arguments.device, distill.teacher_zero3
     )
+    if arguments.fuse_layers:
+        fuse_layers(teacher, arguments.device)
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
     needed = distill.objective.attention
     if needed is not None and needed.of == "teacher":  # a wrong number is refused before the student is loaded

@@ -102,12 +102,20 @@ class TrainingArguments(transformers.TrainingArguments):
     expected_processes: int = field(
         default=0, metadata={"help": "processes that the gradient accumulation was computed for; 0: not checked"}
     )
+    fuse_layers: bool = field(
+        default=True,
+        metadata={"help": "on a GPU, run norms, rotary embedding and MLP of the language models in fewer kernels"},
+    )
     warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps used for warm-up"})
 
     report_to: None | str | list[str] = field(
         default="tensorboard", metadata={"help": "tensorboard, wandb, none, or a list"}
     )
     logging_steps: float = field(default=10, metadata={"help": "steps between log lines"})
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "read every micro-batch's loss, which waits for the GPU; logged losses are checked anyway"},
+    )
     num_train_epochs: float = field(default=1.0, metadata={"help": "epochs"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay False"})
 

@@ -45,7 +45,7 @@ FREE_TO_CHANGE = frozenset(
     "dataloader_in_order dataloader_multiprocessing_context "
     # kernels, and settings that affect only rounding
     "attn_implementation tf32 torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
-    "liger_kernel_config "
+    "liger_kernel_config fuse_layers "
     # paths (models and data are compared by content), and flags without effect
     "image_folder lazy_preprocess is_multimodal mm_use_im_patch_token".split()
 )

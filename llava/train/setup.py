@@ -11,6 +11,7 @@ from llava.data.collator import ConversationCollator
 from llava.data.dataset import ConversationDataset
 from llava.errors import InputError
 from llava.model.config import check_own_form
+from llava.model.fused_layers import fuse_layers
 from llava.model.language import LlavaForCausalLM, language_model_class
 from llava.model.lora import add_lora
 from llava.model.protocol import vision_tower_of
@@ -22,11 +23,14 @@ from llava.train.tower import attach_tower, chosen_tower, keeps_tower
 logger = logging.getLogger(__name__)
 
 
-def start_deepspeed(arguments: TrainingArguments) -> None:
-    """Initialise DeepSpeed's process group before any model is loaded.
+def start_devices(arguments: TrainingArguments) -> None:
+    """Prepare the device and, with DeepSpeed, its process group, before any model is loaded.
 
     ZeRO-3 shards weights while they load, and would otherwise assume a single process.
     """
+    # On recent GPUs cuDNN comes first among PyTorch's attentions, and plans for 0.1 s at every new batch shape: in a
+    # training nearly every batch has a new one. FlashAttention is as fast and needs no plan.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if arguments.deepspeed:
         import deepspeed
 
@@ -104,6 +108,8 @@ def load_trainable_model(
     freeze(model, model_arguments, arguments)
     if arguments.ddp_find_unused_parameters is None:  # every parameter gets a gradient in every batch
         arguments.ddp_find_unused_parameters = False
+    if arguments.fuse_layers:
+        fuse_layers(model, arguments.device)
     return model
 
 

@@ -21,7 +21,7 @@ from llava.train.setup import (
     build_collator,
     build_datasets,
     load_trainable_model,
-    start_deepspeed,
+    start_devices,
 )
 from llava.train.trainer import LlavaTrainer
 
@@ -36,7 +36,7 @@ def main() -> None:
         return
     model_arguments, data_arguments, arguments = parse_arguments(ModelArguments, DataArguments, TrainingArguments)
     setup_console(arguments.process_index == 0)
-    start_deepspeed(arguments)
+    start_devices(arguments)
     check_model_arguments(model_arguments)
     groups = {"model": model_arguments, "data": data_arguments, "training": arguments}
     with begin_run(arguments, **groups) as run:

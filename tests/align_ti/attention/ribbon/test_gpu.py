@@ -24,14 +24,15 @@ def gradients(output, leaves):
     return torch.autograd.grad((output.float() * torch.linspace(-1, 1, output.shape[-1], device="cuda")).sum(), leaves)
 
 
+@pytest.mark.parametrize("width", [64, 20])
 @pytest.mark.parametrize("groups", [1, 7])
-def test_kernel_against_its_emulation(groups):
+def test_kernel_against_its_emulation(groups, width):
     torch.manual_seed(0)
     lengths = torch.tensor([[5, 40], [1, 7], [33, 33]])
     edges = [torch.cat([torch.zeros(1, dtype=torch.long), column.cumsum(0)]).int().cuda() for column in lengths.T]
     segments = Segments(*edges, 33, 40)
-    query = torch.randn(39, 2 * groups, 64, device="cuda", dtype=torch.bfloat16)
-    key, value = torch.randn(2, 80, 2, 64, device="cuda", dtype=torch.bfloat16)
+    query = torch.randn(39, 2 * groups, width, device="cuda", dtype=torch.bfloat16)
+    key, value = torch.randn(2, 80, 2, width, device="cuda", dtype=torch.bfloat16)
     kernel, slow = varlen_kernel(), EmulatedVarlen()
     out, lse = kernel.forward(query, key, value, segments, 0.125)
     exact = [tensor.double() for tensor in (query, key, value)]
