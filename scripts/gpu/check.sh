@@ -52,8 +52,8 @@ step compilers 90 "${PYTEST[@]}" "${GPU_TESTS[@]}" -k "flex or compiled"
 step bench 120 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --out "$LOGS" --name eager \
     --methods vanilla_kd kd_iva algorithm1 prefix prefix_merged align_ti
 step compiled 90 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --out "$LOGS" --name compiled --compile_losses --packing \
-    --methods vanilla_kd kd_iva prefix_merged align_ti
-step profile 70 "$PYTHON" -m align_ti.studies.gpu.profile_step "${BENCH[@]:0:4}" --out "$LOGS"
+    --methods vanilla_kd kd_iva prefix_merged align_ti align_ti_128
+step profile 70 "$PYTHON" -m align_ti.studies.gpu.profile_step "${BENCH[@]:0:4}" --packing --compile_losses --out "$LOGS"
 step probe 90 "$PYTHON" -m align_ti.studies.gpu.probe --out "$LOGS" "${SMALL[@]}"
 step train 150 bash scripts/gpu/train.sh "$STUFF" "$LOGS"
 
