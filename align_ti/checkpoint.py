@@ -36,14 +36,14 @@ class Checkpoint:
         """The model's answer to one question.
 
         Args:
-            image: A file, a picture, or None for a question without one.
+            image: A file, a PIL image, or None for a question without one.
             question: In plain words.
             max_new_tokens: Longest answer, in tokens.
             temperature: 0 for greedy decoding; above it, tokens are sampled (seed: ``torch.manual_seed``).
             top_p: Probability mass that is sampled from.
 
         Raises:
-            InputError: A file that is no picture, an empty question, or one that is too long.
+            InputError: The file is not an image, or the question is empty or too long.
         """
         picture = load_image(image) if isinstance(image, str | Path) else None if image is None else to_rgb(image)
         sampling = Sampling(temperature, top_p, max_new_tokens)

@@ -120,7 +120,7 @@ def draw(picture: Image.Image, grid: NDArray[np.floating], box: SeenBox) -> Imag
     model did not see stay dark.
 
     Args:
-        picture: RGB.
+        picture: RGB image.
         grid: ``[side, side]``.
         box: What the grid covers, in image pixels.
 

@@ -23,8 +23,8 @@ def instruction_maps(
 
     Args:
         model: runs the ``align_ti`` attention.
-        tokens: one prompt with one picture.
-        images, vision_features: The picture, or its features, as ``splice_inputs`` takes them.
+        tokens: One prompt with one image.
+        images, vision_features: The image, or its features, as ``splice_inputs`` takes them.
 
     Returns:
         ``[layers, side, side]``, each entry the mean over heads and instruction tokens of the softmax over the row.

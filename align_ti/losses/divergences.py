@@ -1,4 +1,4 @@
-"""Divergences between a teacher's and a student's next-token distributions, one number a row.
+"""Divergences between a teacher's and a student's next-token distributions, one number per row.
 
 Every function takes logits ``[rows, V]`` of the student and of the teacher over the same ``V`` tokens
 and returns ``[rows]`` in nats, in float32 (float64 stays float64). To add a divergence, write one such

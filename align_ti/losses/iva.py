@@ -54,7 +54,7 @@ class IVAConfig(LossConfig):
     weights: str = setting(
         "teacher",
         f"whose attention, one of {', '.join(IVA_WEIGHTS)}: the paper's, Table 8's, Table 6's, and the teacher's, "
-        "spread evenly over the picture",
+        "spread evenly over the image",
         one_of(tuple(IVA_WEIGHTS)),
     )
     rows: int = setting(

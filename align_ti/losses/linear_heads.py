@@ -265,7 +265,7 @@ def _row_vector(values: Tensor | None, rows: int, hidden: Tensor, name: str) -> 
     if values is None:
         return hidden.new_zeros(rows, dtype=exact)
     if values.shape != (rows,):
-        raise InputError(f"{name} has shape {tuple(values.shape)}, expected ({rows},), one number a row")
+        raise InputError(f"{name} has shape {tuple(values.shape)}, expected ({rows},), one number per row")
     return values.detach().to(hidden.device, exact)
 
 

@@ -39,7 +39,7 @@ class TPAConfig(LossConfig):
     d: int = setting(
         4,
         "candidate tokens drawn at each step (the paper: 4)",
-        whole(1, "a whole number of candidates, at least 1 a step"),
+        whole(1, "a whole number of candidates, at least 1 per step"),
     )
     sampling: str = setting("nucleus", f"how they are drawn, one of {', '.join(METHODS)}", one_of(METHODS))
     top_p: float = setting(

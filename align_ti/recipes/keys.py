@@ -42,7 +42,7 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "held_out_samples": "How many of them Figs. 2 and 6 take.",
         "held_out_max_new_tokens": "Generation steps of Figs. 2 and 6.",
         "held_out_batch_size": "Conversations at a time in Figs. 2 and 6.",
-        "picture": "Picture that the models of Table 17 are asked about.",
+        "picture": "Image that the models of Table 17 are asked about.",
         "question": "What they are asked.",
         "cost_preset": "Sizes of the models of Table 4: `--preset` of align_ti.studies.cost.",
     }

@@ -87,14 +87,14 @@ class Measurement:
 
     @property
     def views(self) -> list[str]:
-        """Flags of the pictures to look at, which are GQA's."""
+        """Flags of the images to show, which are GQA's."""
         gqa = Path(self.setting.places.text("eval_root")) / "gqa"
         questions = gqa / "llava_gqa_testdev_balanced.jsonl"
         return ["--questions", str(questions), "--question-images", str(gqa / "data" / "images")]
 
     @property
     def held_out(self) -> tuple[str, str]:
-        """Conversations that no student trains on, and the folder of their pictures.
+        """Conversations that no student trains on, and the folder of their images.
 
         At full scale these are 1,000 of the student's mix, taken out of it by ``align-ti data hold-out``: of MIX.json,
         MIX-held-out.json and the rest, MIX-train.json.
@@ -170,7 +170,7 @@ def figure6(of: Measurement) -> list[str]:
 
 def figure7(of: Measurement) -> list[str]:
     """Where the instruction looks: teacher and students without and with IVA, and with uniform alignment, on the same
-    pictures, each asked two things (Fig. 7), and how like the teacher's the students' maps are, all in the layer of the
+    images, each asked two things (Fig. 7), and how like the teacher's the students' maps are, all in the layer of the
     teacher's highest IRS."""
     more = Students("KD + uniform", "uniform"), Students("KD + IVA", "sft+kd+iva")
     students = of.students("--model", VANILLA_KD, *more, ALIGN_TI)
@@ -193,7 +193,7 @@ def table17(of: Measurement) -> list[str]:
 
 def table4(of: Measurement) -> list[str]:
     """Training cost of vanilla KD, +IVA, +TPA, Align-TI and GKD, in one interleaved run: at the paper's sizes on a
-    large GPU, at a laptop's on the miniature, where candidate rows a step are those of the miniature's own run."""
+    large GPU, at a laptop's on the miniature, where candidate rows per step are those of the miniature's own run."""
     preset = of.setting.places.text("cost_preset")
     rows = [] if preset == "paper" else ["--rows_from", of.run("student-align-ti")]
     return ["cost", "--preset", preset, *rows]
@@ -227,7 +227,7 @@ def command_of(name: str, pair: str | None, words: Sequence[str], needs: bool = 
         measurement.need_held_out()
     module, *own = FIGURES[name](measurement)
     if name == "table17" and "--image" not in own and "image" not in given:
-        raise InputError("give --image, a picture that the models are asked about")
+        raise InputError("give --image, an image that the models are asked about")
     own += ["--out", str(setting.runs / "results"), "--name", name]
     return [f"align_ti.studies.{module}", *own, *words_as_given(words, given)]
 

@@ -47,7 +47,7 @@ def distill(
     """Train a student under a teacher.
 
     Runs what the command runs: it resumes, refuses a folder with another run, and writes checkpoints, logs, record and
-    model card. For several GPUs start the program with ``torchrun`` or ``deepspeed``, one process a GPU.
+    model card. For several GPUs start the program with ``torchrun`` or ``deepspeed``, one process per GPU.
 
     Args:
         teacher: A finished LLaVA-style checkpoint: folder or hub name.

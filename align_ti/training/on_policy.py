@@ -143,7 +143,7 @@ class StudentResponses:
         return {**batch, **new, "attention_mask": columns < lengths[:, None], ON_POLICY: True}
 
     def sample(self, student: VisionLanguageModel, batch: Mapping[str, Any], turn: LastTurn, step: int) -> list[Tensor]:
-        """One response a sample, the token that ends it included: long ``[n]`` each, ``n >= 1``."""
+        """One response per sample, including the token that ends it: long ``[n]`` each, ``n >= 1``."""
         ids, mask = batch["input_ids"], batch["attention_mask"]
         longest = self.settings.max_new_tokens
         numbers = SampleNoise(batch, self.settings.seed, step)
@@ -190,7 +190,7 @@ class InverseSampler(LogitsProcessor):
     """Draws the next token of each row with numbers given beforehand, and leaves no other to choose.
 
     Args:
-        noise: Uniform numbers ``[B, n]``, one a row and step.
+        noise: Uniform random numbers ``[B, n]``, one per row and step.
         temperature: Divides the logits.
         vocabulary: Draw among the first so many tokens.
     """

@@ -108,7 +108,7 @@ def check_same_tokenizer(
 
 
 def share_tower(student: LlavaForCausalLM, teacher: LlavaForCausalLM) -> bool:
-    """Let the teacher use the student's frozen tower where its own gives the same features: it then runs once a step.
+    """Let the teacher use the student's frozen tower if its own gives the same features; it then runs once per step.
 
     Under ZeRO-3 every rank must call it.
 

@@ -18,7 +18,7 @@ class AlignTITrainer(LlavaTrainer):
     supervised tokens that the student sampled, ``on_policy``.
 
     The objective runs inside the student's forward, so that DDP and DeepSpeed see one forward and one backward of
-    the engine a step. Denominators are those of the global batch, see ``Denominator``.
+    the engine per step. Denominators are those of the global batch, see ``Denominator``.
 
     Args:
         objective: The losses.

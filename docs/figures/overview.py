@@ -1,4 +1,4 @@
-"""Draw the README's picture: the method on the left, the ribbon mask of its candidate pass on the right.
+"""Draw the README's figure: the method on the left, the ribbon mask of its candidate pass on the right.
 
 python docs/figures/overview.py
 """

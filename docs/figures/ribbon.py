@@ -2,7 +2,7 @@
 
     python docs/figures/ribbon.py
 
-One sample, two draws a step: the first draw of step 1 is the label, the draws of step 2 are equal.
+One sample, two draws per step: the first draw of step 1 is the label, the draws of step 2 are equal.
 """
 
 import hashlib

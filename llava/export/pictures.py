@@ -82,6 +82,6 @@ def check_same_pixels(theirs: BaseImageProcessor, ours: ImageProcessor, image_as
     if difference is not None:
         raise InputError(
             f"transformers' image processor and this package's (image_aspect_ratio {image_aspect_ratio!r}) give "
-            f"different pixels for a picture of {difference}; compare preprocessor_config.json of the tower with that "
+            f"different pixels for an image of {difference}; compare preprocessor_config.json of the tower with that "
             "of the checkpoint"
         )

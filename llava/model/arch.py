@@ -85,7 +85,7 @@ class LlavaForCausalLMMixin(VisionMixin):
         """One pass of the language model over text and images.
 
         Args:
-            input_ids: ``[B, T]`` with -200 for each picture.
+            input_ids: ``[B, T]`` with -200 for each image.
             attention_mask: ``[B, T]`` padding mask, or any mask that the language model accepts with ``inputs_embeds``.
             position_ids: ``[B, S]``; by default, and always if images are spliced in, computed from the padding mask.
             past_key_values: KV cache, as in transformers.
@@ -116,7 +116,7 @@ class LlavaForCausalLMMixin(VisionMixin):
         mergeable = input_ids is not None and not decoding and (padding_mask or attention_mask is None)
         if images is not None and not mergeable and not decoding:
             raise InputError(
-                "pictures can be spliced into input_ids with a padding mask [B, T] (or none) only; with "
+                "images can be spliced into input_ids with a padding mask [B, T] (or none) only; with "
                 "inputs_embeds or another mask, call splice_inputs() first"
             )
         if mergeable and self._must_splice(input_ids, images, vision_features):

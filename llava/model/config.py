@@ -116,7 +116,7 @@ class VisionSettings:
         merge = getattr(config, "mm_patch_merge_type", None) or "flat"
         if merge != "flat":
             raise InputError(
-                f"mm_patch_merge_type is {merge!r}; only 'flat' (one view of the picture, patches in reading "
+                f"mm_patch_merge_type is {merge!r}; only 'flat' (one view of the image, patches in reading "
                 "order) is supported"
             )
         layer = getattr(config, "mm_vision_select_layer", None)

@@ -84,7 +84,7 @@ def flatten_images(images: Tensor | Sequence[Tensor] | None) -> Tensor | None:
         return None
     shapes = {tuple(part.shape[1:]) for part in found}
     if len(shapes) > 1:
-        raise InputError(f"pictures of different sizes in one batch: {sorted(shapes)}; prepare all with one processor")
+        raise InputError(f"images of different sizes in one batch: {sorted(shapes)}; prepare all with one processor")
     return torch.cat(found)
 
 
@@ -131,7 +131,7 @@ def splice(
     pictures = 0 if visual is None else visual.shape[0]
     if markers != pictures:
         raise InputError(
-            f"{markers} <image> markers in the text but {pictures} pictures in the batch; each marker needs one picture"
+            f"{markers} <image> markers in the text but {pictures} images in the batch; each marker needs one image"
         )
     per_picture = 0 if visual is None else visual.shape[1]
 

@@ -146,7 +146,7 @@ class VisionMixin:
         tower = self.get_vision_tower()
         if pictures is not None:
             if tower is None:
-                raise InputError("the batch has pictures but the model has no vision tower (mm_vision_tower)")
+                raise InputError("the batch has images but the model has no vision tower (mm_vision_tower)")
             return tower(pictures)
         if tower is not None and self.needs_vision_every_step():
             return tower(tower.blank())[:0]

@@ -1,4 +1,4 @@
-"""A conversation with one model about one picture: its history, and the prompt of the next answer."""
+"""A conversation with one model about one image: its history, and the prompt of the next answer."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ from llava.serve.timing import Timing
 
 
 class Chat:
-    """Alternating questions and answers. The picture, if any, comes first in the first question, as in training;
-    another picture therefore needs another ``Chat``.
+    """Alternating questions and answers. The image, if any, comes first in the first question, as in training;
+    another image therefore needs another ``Chat``.
 
     Attributes:
         exchanges: ``(question, answer)`` pairs so far.
@@ -45,7 +45,7 @@ class Chat:
         answer is dropped.
 
         Raises:
-            InputError: The question is empty, it contains ``<image>`` without a picture, or the context is full.
+            InputError: The question is empty, it contains ``<image>`` without an image, or the context is full.
         """
         asked = time.perf_counter()
         self._halted = False
@@ -53,7 +53,7 @@ class Chat:
         ids = self.ids(self.segments(question))
         sampling = self._within_context(ids, sampling)
         self._stream = stream = AnswerStream(self.model, ids, self.features(), sampling, asked)
-        if self._halted:  # stopped while the picture was prepared
+        if self._halted:  # stopped while the image was prepared
             stream.stop()
         try:
             with closing(iter(stream)) as pieces:  # type: ignore[type-var]
@@ -74,7 +74,7 @@ class Chat:
         """The question to ask: stripped, without LLaVA's ``<image>`` marker.
 
         Raises:
-            InputError: Nothing is left, or there is an ``<image>`` without a picture.
+            InputError: Nothing is left, or there is an ``<image>`` without an image.
         """
         if DEFAULT_IMAGE_TOKEN in question and self.picture is None:
             raise InputError(f"the question contains {DEFAULT_IMAGE_TOKEN}, but no picture is loaded")
@@ -107,13 +107,13 @@ class Chat:
         return [part for segment in segments for part in ((start, segment, end) if segment.is_image else (segment,))]
 
     def ids(self, segments: Sequence[Segment]) -> list[int]:
-        """Token ids of a prompt, -200 for the picture."""
+        """Token ids of a prompt, -200 for the image."""
         ids = tokenizer_image_token("".join(segment.text for segment in segments), self.model.loaded.tokenizer)
         assert isinstance(ids, list)
         return ids
 
     def features(self) -> Tensor | None:
-        """The vision tower's features of the picture ``[1, Nv, Dv]``, computed once."""
+        """The vision tower's features of the image ``[1, Nv, Dv]``, computed once."""
         if self._features is None and self.picture is not None:
             loaded = self.model.loaded
             home = loaded.model.get_input_embeddings().weight

@@ -2,7 +2,7 @@
 
     python -m llava.serve.cli --model-path CHECKPOINT --image-file picture.jpg
 
-Commands: ``/image FILE`` loads another picture and ``/new`` clears the history (both start a new conversation),
+Commands: ``/image FILE`` loads another image and ``/new`` clears the history (both start a new conversation),
 ``/exit`` or Ctrl-D quits. Ctrl-C stops an answer. When input is piped, every line is a question or a command, standard
 output contains only the answers, and the first error ends the program:
 
@@ -70,7 +70,7 @@ class Terminal:
             )
         if name != "/exit":
             self.chat = self._begin()
-            self._note("a new conversation" + (" about this picture" if self.picture is not None else ""))
+            self._note("a new conversation" + (" about this image" if self.picture is not None else ""))
         return name != "/exit"
 
     def _answer(self, question: str) -> None:
@@ -97,7 +97,7 @@ class Terminal:
 
 
 def read_picture(name: str) -> "Image.Image":
-    """The picture called ``name``.
+    """The image called ``name``.
 
     Raises:
         InputError: The name is missing or a URL, or the file cannot be read.
@@ -107,7 +107,7 @@ def read_picture(name: str) -> "Image.Image":
     if not name:
         raise InputError("/image needs a file: /image picture.jpg")
     if "://" in name:
-        raise InputError(f"{name} is a URL; download the picture and give its file")
+        raise InputError(f"{name} is a URL; download the image and give its file")
     return local_picture(Path(name).expanduser())
 
 
@@ -153,7 +153,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add_flag(parser, "--model-path", required=True, help="checkpoint folder or hub name")
-    add_flag(parser, "--image-file", help="picture to ask about; without it the chat is text-only")
+    add_flag(parser, "--image-file", help="image to ask about; without it the chat is text-only")
     add_model_flags(parser)
     add_flag(parser, "--attn-implementation", help="as in transformers")
     add_sampling_flags(parser)
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     interactive = sys.stdin.isatty()
     terminal = Terminal(model, picture, sampling, interactive)
     if interactive:
-        about = "with a picture" if picture is not None else "without a picture"
+        about = "with an image" if picture is not None else "without an image"
         sys.stderr.write(f"{model.name}, template {model.template.name}, {about}; {COMMANDS}; Ctrl-C stops an answer\n")
     terminal.run()
 

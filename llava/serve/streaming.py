@@ -33,8 +33,8 @@ class AnswerStream:
         """
         Args:
             model: The model.
-            ids: Token ids of the prompt, -200 for each picture.
-            features: Features of the pictures, ``[N, Nv, Dv]``.
+            ids: Token ids of the prompt, -200 for each image.
+            features: Features of the images, ``[N, Nv, Dv]``.
             sampling: Sampling settings and maximum number of tokens.
             asked: Time of the question, from ``time.perf_counter``.
         """

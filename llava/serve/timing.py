@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timing:
-    """The speed of one answer, measured from the question, including the processing of picture and prompt.
+    """The speed of one answer, measured from the question, including the processing of image and prompt.
 
     Attributes:
         first: Seconds to the first token.

@@ -1,4 +1,4 @@
-"""Uploaded pictures: limits and checks before any pixel is decoded."""
+"""Uploaded images: limits and checks before any pixel is decoded."""
 
 import os
 import warnings
@@ -26,16 +26,16 @@ class UploadLimits:
 
 
 def local_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """A picture from the user's own disk as RGB, rotated according to its EXIF orientation.
+    """An image from the user's own disk as RGB, rotated according to its EXIF orientation.
 
     Raises:
-        InputError: The picture cannot be read; the message names the file.
+        InputError: The image cannot be read; the message names the file.
     """
     return _upright(load_image(path))
 
 
 def uploaded_picture(path: str | os.PathLike[str], folder: str | os.PathLike[str], limits: UploadLimits) -> Image.Image:
-    """An uploaded picture as RGB, rotated according to its EXIF orientation.
+    """An uploaded image as RGB, rotated according to its EXIF orientation.
 
     Args:
         path: Path of the upload, as sent by the client.

@@ -31,7 +31,7 @@ REFERENCE = "vanilla_kd"
 
 
 def measured_rows(run: Path) -> float:
-    """Mean candidate rows a step that a training run logged.
+    """Mean candidate rows per step that a training run logged.
 
     Raises:
         InputError: the folder holds no log with them.
@@ -131,7 +131,7 @@ def table(report: dict[str, Any]) -> str:
 
 def markdown(report: dict[str, Any]) -> str:
     """The ratios to the reference, and its sizes, as Markdown."""
-    headings = ["method", "FLOPs", "FLOPs outside the heads", "wall time", "peak memory", "s a step", "MiB"]
+    headings = ["method", "FLOPs", "FLOPs outside the heads", "wall time", "peak memory", "s per step", "MiB"]
     columns = ("flops_ratio", "flops_ratio_outside_heads", "time_ratio", "memory_ratio", "seconds", "peak_mib")
     rows = [
         [name, *(f"{result[column]:.{0 if column == 'peak_mib' else 2}f}" for column in columns)]
@@ -152,8 +152,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch_size", type=int, help="samples of the preset's first response length")
-    parser.add_argument("--d", type=int, help="draws a step")
-    parser.add_argument("--rows", type=float, help="candidate rows a step that merging leaves")
+    parser.add_argument("--d", type=int, help="draws per step")
+    parser.add_argument("--rows", type=float, help="candidate rows per step that merging leaves")
     parser.add_argument("--rows_from", type=Path, help="folder of a training run whose logged rows are taken")
     parser.add_argument("--rounds", type=int, help="timed rounds")
     parser.add_argument("--backend", default="auto", help="of the ribbon: auto, sdpa, flash or flex")
@@ -173,7 +173,7 @@ def main() -> None:
     responses = (geometry.responses[0],) * arguments.batch_size if arguments.batch_size else None
     geometry = geometry.with_changes(d=arguments.d, rows=rows, rounds=arguments.rounds, responses=responses)
     if not 0 <= geometry.rows <= geometry.d:
-        raise InputError(f"{geometry.rows} candidate rows a step; expected 0 to d = {geometry.d}")
+        raise InputError(f"{geometry.rows} candidate rows per step; expected 0 to d = {geometry.d}")
     report = bench(
         geometry,
         torch.device(arguments.device),

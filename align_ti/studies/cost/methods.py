@@ -74,7 +74,7 @@ def build_batch(geometry: Geometry, hidden: int, device: torch.device, seed: int
 
 
 def chosen_draws(labels: Tensor, d: int, rows: float, vocabulary: int) -> Tensor:
-    """Draws ``[L, d]`` of which merging leaves ``rows`` a step on average; the others equal the label."""
+    """Draws ``[L, d]`` of which merging leaves ``rows`` per step on average; the others equal the label."""
     steps = torch.arange(len(labels), device=labels.device)
     wanted = ((steps + 1) * rows).floor() - (steps * rows).floor()
     others = (labels[:, None] + 1 + torch.arange(d, device=labels.device)) % vocabulary

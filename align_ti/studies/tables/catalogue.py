@@ -137,11 +137,11 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             labels=MappingProxyType({name: share_label(run, 100) for name, run in COMPARED.items()}),
         ),
         "figure5": Table(
-            "Candidates a step and how they are drawn (Fig. 5)",
+            "Candidates per step and how they are drawn (Fig. 5)",
             tuple(drawing(sampling, number) for sampling in ("nucleus", "greedy") for number in DRAWS),
             "tpa-nucleus-1",
             "Both rise with d and level off at 4; nucleus is ahead at small d.",
-            axis="candidates a step, d",
+            axis="candidates per step, d",
             lines=tuple(
                 (sampling, MappingProxyType({float(number): drawing(sampling, number) for number in DRAWS}))
                 for sampling in ("nucleus", "greedy")

@@ -85,7 +85,7 @@ class VisionTower(nn.Module, ABC):
         size = self.image_size
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise InputError(
-                f"pictures of shape {list(images.shape)}; the vision tower {self.name!r} expects "
+                f"images of shape {list(images.shape)}; the vision tower {self.name!r} expects "
                 f"[N, 3, {size}, {size}]: prepare them with its image processor"
             )
         return self._encode(images.to(device=self.device, dtype=self.dtype))

@@ -58,7 +58,7 @@ def square_processor(
     """
     height, width = size
     if height != width:
-        raise InputError(f"the vision tower {tower!r} expects pictures of {height} x {width}; only squares work")
+        raise InputError(f"the vision tower {tower!r} expects images of {height} x {width}; only squares work")
     filters = {"bilinear": Resampling.BILINEAR, "nearest": Resampling.NEAREST, "lanczos": Resampling.LANCZOS}
     return SiglipImageProcessorPil(
         size={"height": height, "width": width},

@@ -99,7 +99,7 @@ def _model_lines(run: Run) -> list[str]:
     lines.append(
         _line(
             "batch",
-            f"{batch} = {arguments.per_device_train_batch_size} a GPU x {arguments.plan_gpus} GPUs x "
+            f"{batch} = {arguments.per_device_train_batch_size} per GPU x {arguments.plan_gpus} GPUs x "
             f"{arguments.gradient_accumulation_steps} accumulation steps",
         )
     )
@@ -137,7 +137,7 @@ def _memory_lines(most: Moment, run: Run) -> list[str]:
     limit = arguments.plan_memory_gib
     lines = [
         _line(
-            "memory a GPU",
+            "memory per GPU",
             f"{most.total / GIB:.1f} GiB of {limit:g}, at the longest samples, during {most.when} "
             f"(error up to {MEMORY_ERROR:.0%} on a CPU; not measured on a GPU):",
         ),
@@ -156,13 +156,13 @@ def _time_lines(usual: Run, samples: Samples) -> list[str]:
     whole = sum(parts.values())
     compute, sampling = step_seconds(usual)
     speed = (
-        f"{arguments.plan_tflops:g} TFLOP/s a GPU (--plan_tflops) used at {arguments.plan_mfu:.0%} (--plan_mfu), both "
-        f"assumed"
+        f"{arguments.plan_tflops:g} TFLOP/s per GPU (--plan_tflops) used at {arguments.plan_mfu:.0%} (--plan_mfu), "
+        "both assumed"
     )
     if arguments.use_cpu and arguments.plan_tflops == PlanArguments.plan_tflops:
         head = "not estimated for a CPU; give --plan_tflops for an estimate"
     else:
-        of = f"{compute + sampling:.2f} s a step"
+        of = f"{compute + sampling:.2f} s per step"
         total = None
         if arguments.max_steps > 0 or samples.number is not None:
             total = steps(samples.number or 0, arguments)
@@ -170,7 +170,7 @@ def _time_lines(usual: Run, samples: Samples) -> list[str]:
         head = f"{of}, at {speed}; not measured on a GPU"
     lines = [_line("time", head)]
     if sampling:
-        lines.append(_line("", f"of these {sampling:.2f} s a step for the student's responses, one token at a time"))
+        lines.append(_line("", f"of these {sampling:.2f} s per step for the student's responses, one token at a time"))
     lines.append(
         _line(
             "FLOPs",

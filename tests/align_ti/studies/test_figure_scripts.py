@@ -117,7 +117,7 @@ def test_places_and_scores(tmp_path):
     assert values(words, "--scores") == [f"Align-TI={places[1]}"]
     assert values(words, "--model")[0] == "teacher=/else/where"
     assert values(words, "--image") == ["playground/mini/build/images/train/000000.png"]
-    with pytest.raises(InputError, match="give --image, a picture"):
+    with pytest.raises(InputError, match="give --image, an image"):
         command_of("table17", None, [])
 
 

@@ -175,5 +175,5 @@ def test_other_preprocessing_is_refused(exported, tmp_path):
         settings.update(size={"shortest_edge": SIDE}, crop_size={"height": 16, "width": 16}, do_pad=True)
         settings["image_processor_type"] = "LlavaNextImageProcessor"
         (tmp_path / "hf" / name).write_text(json.dumps(content))
-    with pytest.raises(InputError, match="different pixels for a picture of"):
+    with pytest.raises(InputError, match="different pixels for an image of"):
         import_from_hf(str(tmp_path / "hf"), tmp_path / "ours")

@@ -44,7 +44,7 @@ def part(text: str, name: str) -> float:
 
 def total(text: str) -> float:
     """GiB of one GPU."""
-    return float(text.split("memory a GPU")[1].split()[0])
+    return float(text.split("memory per GPU")[1].split()[0])
 
 
 # ---- what is printed ----
@@ -52,7 +52,7 @@ def total(text: str) -> float:
 
 def test_a_distillation(monkeypatch, capsys):
     text = shown(monkeypatch, capsys, distill, *DISTILLATION)
-    assert "128 = 4 a GPU x 16 GPUs x 2 accumulation steps" in text
+    assert "128 = 4 per GPU x 16 GPUs x 2 accumulation steps" in text
     assert "teacher        Qwen/Qwen2-7B: 8.0" in text and "not there yet: nowhere.json" in text
     assert "steps          unknown without the data" in text
     assert "fits           yes" in text and "published configs" in text and "not measured on a GPU" in text

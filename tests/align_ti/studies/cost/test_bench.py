@@ -159,7 +159,7 @@ def test_chunked_heads_take_a_fraction_of_the_memory(monkeypatch):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--rows", "5"], "5.0 candidate rows a step; expected 0 to d = 4"),
+        (["--rows", "5"], "5.0 candidate rows per step; expected 0 to d = 4"),
         (["--methods", "align_ti"], "needs vanilla_kd"),
         (["--rows_from", "nowhere"], "nowhere/trainer_state.json is not the log"),
     ],

@@ -271,7 +271,7 @@ def test_curves_of_several_seeds():
 
 
 def test_a_student_that_says_less_is_not_the_better_for_it():
-    """Both err by 2 nats a step where the teacher's prefixes cost 1; one stops after two of four steps."""
+    """Both err by 2 nats per step where the teacher's prefixes cost 1; one stops after two of four steps."""
     costs = {"long": [2.0] * 4, "short": [2.0, 2.0, NAN, NAN]}
     errors = {
         name: PrefixErrors(torch.ones(3, 4), torch.tensor([cost] * 3), torch.ones(3, 4)) for name, cost in costs.items()
