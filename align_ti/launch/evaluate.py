@@ -75,7 +75,7 @@ def on_every_gpu(module: str, words: Sequence[str], devices: Sequence[str]) -> i
     def stop(number: int, frame: FrameType | None) -> None:
         for _, process in running:
             process.terminate()
-        raise Stopped(f"stopped by {signal.Signals(number).name}; the same command goes on", 128 + number)
+        raise Stopped(f"stopped by {signal.Signals(number).name}; run the same command again to continue", 128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -72,9 +72,9 @@ def build_command(job: Job, machine: Machine, present: int | None = None) -> tup
     flags = [*batch_flags(job, processes), *job.flags]
     launcher = machine.launcher or ("deepspeed" if gpus else "torchrun" if processes > 1 else "python")
     if launcher == "python" and processes > 1:
-        raise InputError(f"LAUNCHER=python starts one process, but {processes} are asked for; use torchrun")
+        raise InputError(f"LAUNCHER=python starts one process, but {processes} are needed; use torchrun")
     if launcher == "deepspeed" and not gpus:
-        raise InputError("LAUNCHER=deepspeed needs a GPU, and there is none here; use LAUNCHER=torchrun on a CPU")
+        raise InputError("LAUNCHER=deepspeed needs a GPU, but there is none here; use LAUNCHER=torchrun on a CPU")
     flags += ["--expected_processes", str(processes)]
     environment: dict[str, str | None] = {} if gpus else {"DS_ACCELERATOR": "cpu"}
     if not gpus:  # without it transformers looks for accelerators only, and each of several processes would train alone
@@ -108,14 +108,14 @@ def count_gpus(job: Job, machine: Machine, present: int | None) -> int:
         if known is not None and found > known and not (machine.nodes > 1 and machine.hostfile):
             by = "" if machine.visible is None else f" (CUDA_VISIBLE_DEVICES={','.join(machine.visible)})"
             raise InputError(
-                f"NUM_GPUS is {found}, but torch sees {known} on this machine{by}. Set NUM_GPUS to what is there; if "
-                "nvidia-smi lists more, torch may be a CPU build or the driver too old: "
+                f"NUM_GPUS is {found}, but torch sees {known} on this machine{by}. Lower NUM_GPUS; if nvidia-smi "
+                "lists more, torch may be a CPU build or the driver too old: "
                 'python -c "import torch; print(torch.__version__, torch.cuda.device_count())"'
             )
     if not found and job.needs_gpu and machine.cpu_processes is None:
         raise InputError(
-            "this recipe is made for GPUs, and torch sees none. On a machine with GPUs check that torch is a CUDA "
-            "build; to try the pipeline on a CPU use --pair mini; to train this recipe on a CPU all the same, set "
+            "this recipe needs a GPU, but torch sees none. On a machine with GPUs check that torch is a CUDA "
+            "build; to try the pipeline on a CPU use --pair mini; to train this recipe on a CPU anyway, set "
             "CPU_PROCESSES=1. `NUM_GPUS=8 align-ti plan RECIPE` shows the plan for 8 GPUs from here"
         )
     return found

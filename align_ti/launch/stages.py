@@ -86,7 +86,7 @@ def check_earlier_stages(recipe: Recipe) -> None:
                 settings = f"PRESET={recipe.asked_pair} " if recipe.asked_pair else ""
                 instead = "; or name a finished teacher with --teacher_path" if flag == "teacher_path" else ""
                 command = settings + " ".join([earlier.script, *folders])
-                raise InputError(f"{path} is not there, and --{flag} needs it: run `{command}` first{instead}")
+                raise InputError(f"{path} does not exist, but --{flag} needs it: run `{command}` first{instead}")
 
 
 def _recipes(recipe: Recipe, words: Sequence[str]) -> Iterator[Recipe]:

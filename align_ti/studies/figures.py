@@ -119,19 +119,19 @@ class Measurement:
         return [*flags, "--batch-size", batch] if batch else flags
 
     def need_held_out(self) -> None:
-        """Stop where the held-out conversations are missing.
+        """Stop if the held-out conversations are missing.
 
         Raises:
-            InputError: With the command that makes them.
+            InputError: They are missing; the message has the command that makes them.
         """
         recipe, (data, _) = self.setting.places, self.held_out
         if Path(data).exists():
             return
         if recipe.pair.startswith("mini"):
-            raise InputError(f"{data} is not there; run scripts/demo.sh, which makes it")
+            raise InputError(f"{data} does not exist; run scripts/demo.sh, which makes it")
         stem, ending = split_mix(recipe.text("data_path"))
         raise InputError(
-            f"the held-out conversations {data} are not there. Take them out of the training mix with\n"
+            f"the held-out conversations {data} do not exist. Take them out of the training mix with\n"
             f"    python -m align_ti.studies.hold_out --data_path {recipe.text('data_path')} --model_name_or_path "
             f"{recipe.text('student_lm')} --version {recipe.text('version')}\n"
             f"and train students on the rest, --data_path {stem}-train{ending}; or name a file with --held_out_data"

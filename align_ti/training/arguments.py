@@ -59,8 +59,8 @@ class DistillArguments:
                 continue
             if fraction == 0:
                 raise InputError(
-                    f"--losses {loss.name} trains on the student's own responses alone, and --on_policy_fraction is 0: "
-                    f"no step has any. Give --on_policy_fraction, above 0 and up to 1, or leave {loss.name} out"
+                    f"--losses {loss.name} trains only on the student's own responses, but --on_policy_fraction is 0, "
+                    f"so no step has any. Give --on_policy_fraction, above 0 and up to 1, or leave {loss.name} out"
                 )
             if self.on_policy_temperature != 1:
                 raise InputError(
@@ -69,12 +69,12 @@ class DistillArguments:
                 )
         if fraction > 0 and all(loss.steps is Steps.DATA for loss in losses):
             raise InputError(
-                f"--losses {self.losses} trains on the data's responses alone, and --on_policy_fraction is "
+                f"--losses {self.losses} trains only on the data's responses, but --on_policy_fraction is "
                 f"{fraction}: those steps would train nothing. Add kd, or set the fraction to 0"
             )
         if fraction < 1 and all(loss.steps is Steps.SAMPLED for loss in losses):
             raise InputError(
-                f"--losses {self.losses} trains on the student's responses alone, and --on_policy_fraction is "
+                f"--losses {self.losses} trains only on the student's responses, but --on_policy_fraction is "
                 f"{fraction}: the other steps would train nothing. Add sft, or set the fraction to 1"
             )
 

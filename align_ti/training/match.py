@@ -95,13 +95,13 @@ def check_input(run: Input, teacher: Input, path: str, allow: bool = False) -> N
     found = "; ".join(problem for problem in problems if problem)
     if not found:
         return
-    message = f"the teacher {path} was tuned on other input than this run's batches: {found}"
+    message = f"the teacher {path} was tuned with different input than this run's batches: {found}"
     if _sizes_differ(run, teacher):
         raise InputError(f"{message}. Its tower cannot read images of another size")
     if not allow:
-        raise InputError(f"{message}. To train all the same, give --allow_teacher_mismatch True")
+        raise InputError(f"{message}. To train anyway, pass --allow_teacher_mismatch True")
     if is_main_process():
-        logger.warning("%s. Training all the same (--allow_teacher_mismatch): expect worse targets", message)
+        logger.warning("%s. Training anyway (--allow_teacher_mismatch): expect worse targets", message)
 
 
 def check_loaded_processors(

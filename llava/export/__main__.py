@@ -113,7 +113,7 @@ def write_card_only(arguments: argparse.Namespace) -> None:
     written = write_card(folder, history)
     if written is None:
         raise InputError(
-            f"{folder / 'README.md'} was not written by this program and is left alone; move it away first"
+            f"{folder / 'README.md'} was not written by this program and is not overwritten; move it away first"
         )
     print(written)
 

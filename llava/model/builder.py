@@ -158,7 +158,7 @@ def _load_on_base(
         raise InputError(f"{folder} has a config.json but neither weights nor {PROJECTOR_FILE}; is it complete?")
     if model_base is None:
         raise InputError(
-            f"{folder} holds a projector only ({PROJECTOR_FILE}): give the language model it was "
+            f"{folder} contains only a projector ({PROJECTOR_FILE}): give the language model it was "
             "trained with as model_base"
         )
     model = model_class.from_pretrained(str(model_base), **options)
@@ -204,7 +204,7 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no readable tokenizer beside the checkpoint: {error}") from error
+        raise InputError(f"{path}: no readable tokenizer next to the checkpoint: {error}") from error
 
 
 def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: LlavaForCausalLM) -> None:

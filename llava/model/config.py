@@ -43,7 +43,7 @@ def to_llava_spelling(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_own_form(model_type: str | None, path: str) -> None:
-    """Reject a LLaVA in transformers' own format, which uses different names.
+    """Reject a LLaVA checkpoint in transformers' format, which uses different names.
 
     Args:
         model_type: The model type in its config.json.
@@ -54,8 +54,8 @@ def check_own_form(model_type: str | None, path: str) -> None:
     """
     if model_type == "llava":
         raise InputError(
-            f"{path} is a LLaVA in transformers' own form (model type 'llava'): import it with `python -m llava.export "
-            f"--from hf --model_path {path} --output FOLDER`, and give that FOLDER"
+            f"{path} is a LLaVA checkpoint in transformers' format (model type 'llava'): import it with "
+            f"`python -m llava.export --from hf --model_path {path} --output FOLDER`, and use that FOLDER"
         )
 
 

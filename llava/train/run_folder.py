@@ -109,29 +109,29 @@ def _decide(arguments: TrainingArguments, also_free: Collection[str], groups: di
     record = read_record(folder)
     if record is None and not by_hand:
         raise InputError(
-            f"{folder} holds {'checkpoints' if checkpoint else 'a finished model'} but no {RECORD_FILE}, so it "
+            f"{folder} contains {'checkpoints' if checkpoint else 'a finished model'} but no {RECORD_FILE}, so it "
             "cannot be checked that this is the same run. Choose another --output_dir, start over with --resume never "
-            "(what is there is moved aside), or go on from one of its checkpoints with --resume FOLDER"
+            "(the existing files are moved aside), or resume from one of its checkpoints with --resume FOLDER"
         )
     changed = [] if record is None else differences(record, asked, also_free, defaults_of(**groups))
     if by_hand:
         assert checkpoint is not None
         for difference in changed:
-            logger.warning("resuming from %s with another setting: %s", checkpoint, difference)
+            logger.warning("resuming from %s with a changed setting: %s", checkpoint, difference)
         set_aside(folder, _later_than(folder, Path(checkpoint)))
         return RunStart(folder, resumed({**asked, "changed": list(map(str, changed))}, asked, checkpoint), checkpoint)
     assert record is not None
     if changed:
         lines = "\n".join(f"  {difference}" for difference in changed)
         raise InputError(
-            f"{folder} holds a run with other settings:\n{lines}\nChoose another --output_dir; start over with "
-            "--resume never (what is there is moved aside); or go on with the new settings from a checkpoint that you "
-            "name, with --resume FOLDER"
+            f"{folder} contains a run with different settings:\n{lines}\nChoose another --output_dir, start over with "
+            "--resume never (the existing files are moved aside), or resume from a checkpoint with the new settings, "
+            "with --resume FOLDER"
         )
-    # Only now: a finished run with other settings is not the run that was asked for.
+    # Only now: a finished run with other settings is not the requested run.
     if finished is not None:
         steps, of = finished
-        return RunStart(folder, record, finished=f"{folder}: finished before, {steps} of {of} steps; nothing to do")
+        return RunStart(folder, record, finished=f"{folder}: already finished, {steps} of {of} steps; nothing to do")
     assert checkpoint is not None
     _check_zero(arguments, record)
     logger.info("resuming from %s", checkpoint)

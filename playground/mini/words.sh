@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The miniature's language models read about pictures in words, whole texts first and then answers alone, as public ones are
-# pretrained and then tuned. The values are in playground/mini/recipes.
+# Train the miniature's language models on pictures described in words: first on whole texts, then only on the answers, as
+# public models are pretrained and then tuned. The values are in playground/mini/recipes.
 #
 #   bash playground/mini/words.sh teacher      (or student)
 set -euo pipefail

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# GQA: bash scripts/eval/gqa.sh CHECKPOINT [flags of llava.eval.run], one process on each GPU.
+# GQA: bash scripts/eval/gqa.sh CHECKPOINT [flags of llava.eval.run], one process per GPU.
 exec bash "$(dirname "$0")/../align-ti.sh" eval gqa "$@"

@@ -221,11 +221,13 @@ def test_the_plan_of_a_recipe_for_cpus_is_one_for_a_cpu(monkeypatch):
 @pytest.mark.parametrize(
     "recipe, pair, made, message",
     [
-        ("align-ti", None, (), r"student-pretrain/mm_projector.bin is not there, .*`bash scripts/student/pretrain.sh"),
+        ("align-ti", None, (),
+         r"student-pretrain/mm_projector.bin does not exist, .*`bash scripts/student/pretrain.sh"),
         ("align-ti", None, ("student-pretrain/mm_projector.bin",),
-         r"teacher is not there, .*`bash scripts/teacher/finetune.sh --runs .*` first; or name a finished"),
-        ("teacher-finetune", "mini", (), r"teacher-pretrain is not there.*`PRESET=mini bash scripts/teacher/pret"),
-        ("student-pretrain", "mini", (), r"student-words is not there.*`PRESET=mini bash playground/mini/words.sh st"),
+         r"teacher does not exist, .*`bash scripts/teacher/finetune.sh --runs .*` first; or name a finished"),
+        ("teacher-finetune", "mini", (), r"teacher-pretrain does not exist.*`PRESET=mini bash scripts/teacher/pret"),
+        ("student-pretrain", "mini", (),
+         r"student-words does not exist.*`PRESET=mini bash playground/mini/words.sh st"),
     ],
 )  # fmt: skip
 def test_a_stage_names_the_script_that_has_to_run_first(tmp_path, recipe, pair, made, message):

@@ -164,8 +164,8 @@ def _write_unless_there(wanted: TowerFiles, target: Path, name: str) -> None:
     trained = sorted(folder.name for folder in target.parent.glob("checkpoint-*"))
     if found is not None and trained:
         raise InputError(
-            f"{target} is not the vision tower {name!r}, and {', '.join(trained)} beside it were trained with it: give "
-            f"--vision_tower {target} to go on with them, or another --output_dir"
+            f"{target} is not the vision tower {name!r}, and {', '.join(trained)} next to it were trained with it: "
+            f"pass --vision_tower {target} to continue with them, or choose another --output_dir"
         )
     # The old copy is removed only when the new one is complete. A kill in between leaves none, and the next start
     # writes it.

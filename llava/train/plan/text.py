@@ -110,7 +110,7 @@ def _data_lines(samples: Samples, usual: Batch, arguments: PlanArguments, visual
     """Samples and steps; missing files are listed with the published number used instead."""
     image = f"one image is {visual} tokens"
     if samples.missing:
-        lines = [_line("data", f"not there yet: {', '.join(map(str, samples.missing))}; {image}")]
+        lines = [_line("data", f"not found: {', '.join(map(str, samples.missing))}; {image}")]
     else:
         lines = [_line("data", f"{samples.number:,} samples; {image}")]
     for expected in samples.published:
@@ -185,7 +185,7 @@ def _notes(run: Run, samples: Samples, usual: Batch) -> list[str]:
     arguments, method = run.arguments, run.method
     notes = []
     if not samples.entries:
-        notes.append("lengths of samples are assumed for the time: the data are not there")
+        notes.append("the time is estimated with assumed sample lengths, since the data was not found")
     if method is not None and method.candidates:
         notes.append(
             f"candidates a supervised token: {run.batch.rows:g} in the memory, the most there can be, "

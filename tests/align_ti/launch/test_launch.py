@@ -44,9 +44,9 @@ def test_gpus_that_are_not_there_are_refused():
         command(Machine(gpus=8), 0)
     with pytest.raises(InputError, match=r"NUM_GPUS is 8, but torch sees 4.*CUDA_VISIBLE_DEVICES=4,5,6,7"):
         command(Machine(gpus=8, visible=("4", "5", "6", "7")), 4)
-    with pytest.raises(InputError, match="made for GPUs"):
+    with pytest.raises(InputError, match="recipe needs a GPU"):
         command(Machine(), 0)
-    with pytest.raises(InputError, match="made for GPUs"):
+    with pytest.raises(InputError, match="recipe needs a GPU"):
         command(Machine(gpus=0), 0)
     assert "--use_cpu True" in command(Machine(cpu_processes=1), 0), "asked for"
     assert count_gpus(job(needs_gpu=False), Machine(), 0) == 0

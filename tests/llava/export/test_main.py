@@ -92,7 +92,7 @@ def test_card_alone(student, tmp_path, capsys):
     with pytest.raises(InputError, match="has no run_config.json"):
         main(["--to", "card", "--model_path", str(tmp_path)])
     (student / "README.md").write_text("mine")
-    with pytest.raises(InputError, match="left alone"):
+    with pytest.raises(InputError, match="is not overwritten"):
         main(["--to", "card", "--model_path", str(student)])
 
 

@@ -252,9 +252,9 @@ def test_vision_modules_are_kept_when_they_fit(make_model, tower_folder):
 
 def test_pictures_and_markers_must_match(make_model, pictures, language_folder):
     model = make_model()
-    with pytest.raises(InputError, match="1 <image> markers .* 2 pictures"):
+    with pytest.raises(InputError, match="1 <image> markers .* 2 images"):
         model(torch.tensor([[5, IMG]]), images=pictures(2))
-    with pytest.raises(InputError, match="1 <image> markers .* 0 pictures"):
+    with pytest.raises(InputError, match="1 <image> markers .* 0 images"):
         model(torch.tensor([[5, IMG]]))
     with pytest.raises(InputError, match="splice_inputs"):
         model(inputs_embeds=torch.zeros(1, 2, 32), images=pictures(1))

@@ -81,7 +81,7 @@ def test_projector_on_its_base(make_model, language_folder, pictures, tmp_path, 
     assert loaded.config.image_aspect_ratio == "pad"
     assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == tied
 
-    with pytest.raises(InputError, match="projector only.*model_base"):
+    with pytest.raises(InputError, match="only a projector.*model_base"):
         load_pretrained_model(tmp_path / "run", None, "run")
     with pytest.raises(InputError, match="model type 'llama'; LlavaQwen2Config reads"):
         load_pretrained_model(tmp_path / "run", language_folder("llama"), "run")

@@ -115,5 +115,5 @@ def test_training_mode_and_wrong_calls(make_model, pictures):
         model.generate(images=pictures(1))
     with pytest.raises(InputError, match="once"):
         model.generate(torch.tensor([[5]]), input_ids=torch.tensor([[5]]))
-    with pytest.raises(InputError, match="1 <image> markers .* 0 pictures"):
+    with pytest.raises(InputError, match="1 <image> markers .* 0 images"):
         model.generate(torch.tensor([[5, IMG]]))

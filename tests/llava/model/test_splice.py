@@ -131,7 +131,7 @@ def test_a_marker_in_the_padding_needs_no_picture():
 def test_wrong_number_of_pictures(given):
     ids = torch.tensor([[1, IMG, 2], [IMG, 3, 4]])
     visual = torch.randn(given, PER_PICTURE, DIM) if given else None
-    with pytest.raises(InputError, match=f"2 <image> markers .* {given} pictures"):
+    with pytest.raises(InputError, match=f"2 <image> markers .* {given} images"):
         splice(nn.Embedding(10, DIM), ids, visual)
 
 

@@ -1,4 +1,4 @@
-"""A real process, really killed: training goes on from its newest whole checkpoint to the same losses."""
+"""A real process, really killed: training resumes from its newest complete checkpoint to the same losses."""
 
 import json
 import os

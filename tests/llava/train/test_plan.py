@@ -53,7 +53,7 @@ def total(text: str) -> float:
 def test_a_distillation(monkeypatch, capsys):
     text = shown(monkeypatch, capsys, distill, *DISTILLATION)
     assert "128 = 4 per GPU x 16 GPUs x 2 accumulation steps" in text
-    assert "teacher        Qwen/Qwen2-7B: 8.0" in text and "not there yet: nowhere.json" in text
+    assert "teacher        Qwen/Qwen2-7B: 8.0" in text and "not found: nowhere.json" in text
     assert "steps          unknown without the data" in text
     assert "fits           yes" in text and "published configs" in text and "not measured on a GPU" in text
     parts = [float(line.split()[-2]) for line in text.splitlines() if line.startswith("  ") and line.endswith("GiB")]

@@ -1,4 +1,4 @@
-"""A run's folder given again: the same run goes on or is finished, another one is refused and changes nothing."""
+"""A run's folder given again: the same run resumes or is finished, another one is rejected and changes nothing."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def test_a_finished_run_given_again_changes_nothing(run, finished, caplog):
     caplog.set_level("INFO")
     for _ in range(2):
         run(finished, *SAVING)
-    assert "finished before, 6 of 6 steps" in caplog.text
+    assert "already finished, 6 of 6 steps" in caplog.text
     assert state_of(finished) == before
 
 
@@ -64,7 +64,7 @@ def test_what_may_differ(run, finished, caplog):
     caplog.set_level("INFO")
     flags = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--logging_steps", "3")
     run(finished, *SAVING, *flags, "--save_steps", "5", "--dataloader_num_workers", "1")
-    assert "finished before" in caplog.text and state_of(finished) == before
+    assert "already finished" in caplog.text and state_of(finished) == before
 
 
 def test_data_that_were_edited_are_other_data(run, finished, world, tmp_path):
@@ -124,7 +124,7 @@ def test_a_run_killed_after_its_last_checkpoint_trains_no_further_step(run, fini
 
 @pytest.mark.parametrize("broken", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
 def test_a_truncated_checkpoint_is_passed_over(run, tmp_path, caplog, broken):
-    """The one before is whole; the run goes on from there and says why."""
+    """The one before is complete; the run resumes from it and says why."""
     out = tmp_path / "run"
     expected = [entry["loss"] for entry in run(out, *SAVING) if "loss" in entry]
     (out / "model.safetensors").unlink()

@@ -150,7 +150,7 @@ def test_another_tower_than_that_of_the_run(run, world, tower, tmp_path):
     out = tmp_path / "run"
     run(out, "--vision_tower", str(tower), *SAVING)
     first = answers(*load(out / "checkpoint-2"), world)
-    with pytest.raises(InputError, match="holds a run with other settings:\n.*vision_tower was .*eyes, now .*other"):
+    with pytest.raises(InputError, match="a run with different settings:\n.*vision_tower was .*eyes, now .*other"):
         run(out, "--vision_tower", str(other), *SAVING)
     run(out, "--vision_tower", str(other), *SAVING, "--resume", "never")
     assert not list(out.glob(".vision_tower*"))
