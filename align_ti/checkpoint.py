@@ -1,4 +1,4 @@
-"""A trained model to ask, from Python."""
+"""A trained model for asking questions from Python."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +37,10 @@ class Checkpoint:
 
         Args:
             image: A file, a PIL image, or None for a question without one.
-            question: In plain words.
-            max_new_tokens: Longest answer, in tokens.
-            temperature: 0 for greedy decoding; above it, tokens are sampled (seed: ``torch.manual_seed``).
-            top_p: Probability mass that is sampled from.
+            question: The question as plain text.
+            max_new_tokens: Maximum length of the answer in tokens.
+            temperature: 0 for greedy decoding; above 0, tokens are sampled (seed: ``torch.manual_seed``).
+            top_p: Sample from the most likely tokens that together reach this probability.
 
         Raises:
             InputError: The file is not an image, or the question is empty or too long.
@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 def load(path: str | Path, base: str | None = None, **options: Any) -> Checkpoint:
-    """A checkpoint of this family, ready for questions.
+    """Load a LLaVA-style checkpoint, ready for questions.
 
     Args:
         path: Folder of a run or a checkpoint, or a hub name.
@@ -70,6 +70,6 @@ def load(path: str | Path, base: str | None = None, **options: Any) -> Checkpoin
             ``llava.inference.checkpoint.ChatModel.load``.
 
     Raises:
-        InputError: Not such a checkpoint.
+        InputError: It is not a LLaVA-style checkpoint.
     """
     return Checkpoint(ChatModel.load(str(path), base, **options))

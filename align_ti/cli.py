@@ -1,6 +1,6 @@
-"""The command ``align-ti``: one name for every program of the repository.
+"""The command ``align-ti``, which runs every program of the repository.
 
-It imports what a subcommand needs only when that is run, so that ``align-ti --help`` answers at once.
+A subcommand's modules are imported only when it runs, so that ``align-ti --help`` is fast.
 """
 
 import os
@@ -60,7 +60,7 @@ HANDED_OVER = {
     "table": "align_ti.studies.tables",
     "eval": "align_ti.launch.evaluate",
 }
-"""Modules that take the rest of the command line."""
+"""Modules that are passed the rest of the command line."""
 
 DATA = {
     "prepare": ("llava.prepare",),
@@ -75,7 +75,7 @@ def data(words: Sequence[str]) -> int:
     """``align-ti data``.
 
     Raises:
-        InputError: No such program.
+        InputError: There is no such program.
     """
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write("usage: align-ti data prepare|benchmarks|check|hold-out ...\n")
@@ -90,7 +90,7 @@ def stage(command: str, words: Sequence[str]) -> int:
     """``align-ti pretrain``, ``finetune``, ``distill`` and ``plan``.
 
     Raises:
-        InputError: Something of the recipe or the command line is wrong.
+        InputError: The recipe or the command line is invalid.
     """
     from align_ti.launch import stages
     from align_ti.recipes.files import PAIRS, RECIPES, names_in
@@ -123,7 +123,7 @@ def main() -> int:
     """Entry point.
 
     Raises:
-        InputError: No such command.
+        InputError: There is no such command.
     """
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):

@@ -1,11 +1,10 @@
-"""The whole path on the embedded miniature, on a CPU, from data to a table of a teacher and three students.
+"""The complete pipeline on the embedded miniature, on a CPU: from data to a table of a teacher and three students.
 
     align-ti demo            the full miniature
-    align-ti demo --quick    the same path on a hundredth of the data, in folders of its own: shows that it runs, not
-                             what it learns
+    align-ti demo --quick    the same pipeline on a hundredth of the data, in separate folders: shows that everything
+                             runs, not what the models learn
 
-Every step is skipped when its result is there; delete playground/mini/runs to train again. QUICK=1 says
---quick as well.
+Steps whose results exist are skipped; delete playground/mini/runs to train again. QUICK=1 is the same as --quick.
 """
 
 import argparse
@@ -33,12 +32,12 @@ CLI = (*PYTHON, "align_ti.cli")
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the miniature's files go.
+    """Folders and size of the demo.
 
     Attributes:
         data: Folder of the data and base models.
         runs: Folder of the trained models.
-        quick: Whether all is a hundredth of the size.
+        quick: Whether everything has a hundredth of the size.
     """
 
     data: Path
@@ -46,15 +45,15 @@ class Demo:
     quick: bool
 
     def step(self, name: str, result: Path | None, command: Sequence[str]) -> None:
-        """Run a command unless its result is there; what it says goes to ``logs/NAME.log`` as well.
+        """Run a command unless its result exists; its output is also written to ``logs/NAME.log``.
 
         Args:
             name: Name of the step.
-            result: File that it leaves behind; None for a command that sees by itself what is done.
-            command: With its arguments.
+            result: File that it writes last; None for a command that skips finished work itself.
+            command: The command and its arguments.
 
         Raises:
-            SystemExit: It failed, with its status.
+            SystemExit: The command failed; the status is its own.
         """
         if result is not None and result.exists():
             say(f"== {name}: done before ({result})")
@@ -80,10 +79,10 @@ class Demo:
             file.write(f"{name} {seconds}\n")
 
     def check_data(self) -> None:
-        """Refuse to mix models with data that they were not trained on.
+        """Reject models that were trained on different data.
 
         Raises:
-            InputError: There are models of other data.
+            InputError: There are such models.
         """
         now = json.loads((self.data / "manifest.json").read_text(encoding="utf-8"))["contents"]
         for trained in (self.data / "models", self.runs):
@@ -97,16 +96,16 @@ class Demo:
             write_text(note, f"{now}\n")
 
     def train(self, name: str, command: str, recipe: str) -> None:
-        """A stage that leaves its model in the runs' folder of that name."""
+        """Run a stage that writes its model to the folder of that name in the runs' folder."""
         self.finish(name, [*CLI, command, recipe])
 
     def finish(self, name: str, command: Sequence[str]) -> None:
-        """A training that ends with the trainer's state in the runs' folder of that name."""
+        """Run a training that ends by writing the trainer's state to the folder of that name in the runs' folder."""
         places = ["--data_root", str(self.data), "--runs", str(self.runs)]
         self.step(name, self.runs / name / "trainer_state.json", [*command, *places])
 
     def run(self) -> None:
-        """All steps.
+        """Run all steps.
 
         Raises:
             InputError: See :meth:`check_data`.
@@ -136,7 +135,7 @@ class Demo:
 
 
 def say(line: str) -> None:
-    """Print a line at once: what the steps say stands between."""
+    """Print a line and flush it, so that it is in order with the output of the steps."""
     print(line, flush=True)
 
 
@@ -144,7 +143,7 @@ def main() -> None:
     """Entry point.
 
     Raises:
-        InputError: This is not a checkout of the repository, or there are models of other data.
+        InputError: This is not a checkout of the repository, or there are models that were trained on different data.
         SystemExit: A step failed.
     """
     parser = argparse.ArgumentParser(

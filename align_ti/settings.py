@@ -69,7 +69,7 @@ def setting(default: Any, help: str, rule: Rule, *, flag: str | None = None, fla
         help: Help text, for ``--help`` and the documentation.
         rule: Valid values.
         flag: Name of its flag without dashes; by default ``SECTION_FIELD``.
-        flag_type: Type of the flag, where the field may also have others.
+        flag_type: Type of the flag, if the field may also have other types.
     """
     return dataclasses.field(
         default=default, metadata={"help": help, "rule": rule, "flag": flag, "flag_type": flag_type}
@@ -81,7 +81,7 @@ class Section:
     """Settings that belong together; a subclass is a frozen dataclass of ``setting`` fields and names its ``section``.
 
     Raises:
-        SettingError: A value that its rule does not allow.
+        SettingError: A value is not allowed by its rule.
     """
 
     section: ClassVar[str] = ""
@@ -93,12 +93,12 @@ class Section:
                 self.check(field.name, rule)
 
     def check(self, name: str, rule: Rule) -> None:
-        """Refuse a field whose value does not fit a rule."""
+        """Reject a field whose value does not fit its rule."""
         value, path = getattr(self, name), self.path(name)
         if not rule.fits(value):
             raise SettingError(lambda naming: f"{naming(path)} is {value!r}; expected {rule.expected}")
 
     @classmethod
     def path(cls, name: str) -> str:
-        """The path of a field: ``tpa.d``; at the top its name alone."""
+        """The path of a field, such as ``tpa.d``; at the top level only its name."""
         return f"{cls.section}.{name}" if cls.section else name

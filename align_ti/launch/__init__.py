@@ -1,1 +1,1 @@
-"""Starting trainings: devices, nodes, gradient accumulation, launchers, and the end of what was started."""
+"""Start and supervise trainings: devices, nodes, gradient accumulation, launchers and signals."""

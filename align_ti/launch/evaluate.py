@@ -1,11 +1,11 @@
-"""Evaluate a checkpoint with one process on each GPU: ``align-ti eval``.
+"""Evaluate a checkpoint with one process per GPU: ``align-ti eval``.
 
     align-ti eval all CHECKPOINT [flags of llava.eval.run]     or one of gqa, mmbench, mme, pope, sqa, textvqa
-    align-ti eval ask [flags of llava.eval.ask]                questions of your own
+    align-ti eval ask [flags of llava.eval.ask]                your own questions
 
-``--pair NAME`` (or PRESET) finds the benchmarks of that pair, ``--eval-root`` names another folder. Answers and scores
-go into the checkpoint's folder ``eval`` unless ``--output-dir`` names another. ``CUDA_VISIBLE_DEVICES`` says which
-GPUs: all if it is not set, the CPU if it is empty.
+``--pair NAME`` (or PRESET) selects the benchmarks of that pair; ``--eval-root`` sets their folder. Answers and scores
+are written to ``eval`` in the checkpoint's folder, or to ``--output-dir``. ``CUDA_VISIBLE_DEVICES`` selects the GPUs:
+all if it is not set, the CPU if it is empty.
 """
 
 import os
@@ -27,7 +27,7 @@ ALONE = "--num-chunks"
 
 
 def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names or numbers of the GPUs that answer; found without torch, which takes seconds to import."""
+    """Names or numbers of the GPUs to use, determined without torch, whose import takes seconds."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [part.strip() for part in visible.split(",") if part.strip()]
@@ -38,12 +38,12 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def evaluation_words(benchmark: str, checkpoint: str, words: Sequence[str]) -> list[str]:
-    """The words behind ``python -m llava.eval.run``.
+    """The arguments of ``python -m llava.eval.run``.
 
     Args:
-        benchmark: One of them, or ``all``.
+        benchmark: Name of a benchmark, or ``all``.
         checkpoint: Folder or hub name.
-        words: Flags that come before the pair's.
+        words: Flags, which take precedence over the pair's.
 
     Raises:
         InputError: There is no such pair.
@@ -62,13 +62,13 @@ def evaluation_words(benchmark: str, checkpoint: str, words: Sequence[str]) -> l
 
 
 def on_every_gpu(module: str, words: Sequence[str], devices: Sequence[str]) -> int:
-    """Run a program once on each GPU, with its share of the questions; a signal ends all of them.
+    """Run a program once per GPU, each process with its share of the questions; a signal stops all of them.
 
     Returns:
-        Exit status: 0 if all of them ended well.
+        Exit status: 0 if all processes succeeded.
 
     Raises:
-        Stopped: A signal came.
+        Stopped: A signal was received.
     """
     running: list[tuple[str, subprocess.Popen[bytes]]] = []
 

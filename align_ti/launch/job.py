@@ -1,7 +1,6 @@
-"""The command that trains on the devices of this machine, or of several: ``python``, ``torchrun`` or ``deepspeed``.
+"""The training command for one or several machines: ``python``, ``torchrun`` or ``deepspeed``.
 
-It counts devices, computes the gradient accumulation, and refuses what would otherwise train another model without a
-word.
+It counts devices, computes the gradient accumulation, and rejects settings that would silently train a different model.
 """
 
 import sys
@@ -16,15 +15,15 @@ from llava.errors import InputError
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be run.
+    """A training to run.
 
     Attributes:
-        module: Run with ``python -m``.
+        module: Module to run with ``python -m``.
         flags: Its flags.
-        global_batch: Samples of one optimizer step, over all processes.
-        per_device: Samples of one forward pass of one process; None: an even share of the global batch.
-        deepspeed_config: DeepSpeed's JSON, if any.
-        needs_gpu: Whether the recipe is of a size that nobody trains on a CPU.
+        global_batch: Samples per optimizer step, over all processes.
+        per_device: Samples per process and forward pass; None: an even share of the global batch.
+        deepspeed_config: DeepSpeed's JSON file, if any.
+        needs_gpu: Whether the models are too large to train on a CPU.
     """
 
     module: str
@@ -36,7 +35,7 @@ class Job:
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Job":
-        """What a recipe asks for."""
+        """The job of a recipe."""
         flags = dict(recipe.flags)
         deepspeed = " ".join(flags.pop("deepspeed", ()))
         return cls(
@@ -50,22 +49,22 @@ class Job:
 
 
 def machine_for(recipe: Recipe, machine: Machine) -> Machine:
-    """The machine as a recipe uses it: one for CPUs leaves the GPUs alone unless ``NUM_GPUS`` asks for them."""
+    """The machine as a recipe uses it: a recipe for CPUs uses no GPUs unless ``NUM_GPUS`` is set."""
     if recipe.cpu_processes is None or machine.gpus:
         return machine
     return replace(machine, gpus=0, cpu_processes=machine.cpu_processes or recipe.cpu_processes)
 
 
 def build_command(job: Job, machine: Machine, present: int | None = None) -> tuple[list[str], dict[str, str | None]]:
-    """The command that trains, and what it needs in its environment (None: a variable that must not be set).
+    """The training command, and changes of its environment (None: the variable must not be set).
 
     Args:
-        job: What is run.
-        machine: Where.
-        present: GPUs that torch sees on this machine; None where they are not asked for (the command is only shown).
+        job: The training to run.
+        machine: The machine to run it on.
+        present: Number of GPUs that torch sees on this machine; None if it does not matter (the command is only shown).
 
     Raises:
-        InputError: Devices, nodes or batch that do not go together.
+        InputError: Devices, nodes and batch do not fit together.
     """
     gpus = count_gpus(job, machine, present)
     processes = (gpus or machine.cpu_processes or 1) * machine.nodes
@@ -77,18 +76,18 @@ def build_command(job: Job, machine: Machine, present: int | None = None) -> tup
         raise InputError("LAUNCHER=deepspeed needs a GPU, but there is none here; use LAUNCHER=torchrun on a CPU")
     flags += ["--expected_processes", str(processes)]
     environment: dict[str, str | None] = {} if gpus else {"DS_ACCELERATOR": "cpu"}
-    if not gpus:  # without it transformers looks for accelerators only, and each of several processes would train alone
+    if not gpus:  # else transformers looks only for accelerators, and several processes would each train separately
         flags += ["--use_cpu", "True"]
     if job.deepspeed_config and launcher != "python":
         flags += ["--deepspeed", job.deepspeed_config]
     if launcher == "deepspeed" and machine.nodes == 1 and not are_numbers(machine.visible):
-        launcher = "torchrun"  # DeepSpeed's launcher knows devices by number only, and CUDA_VISIBLE_DEVICES has names
+        launcher = "torchrun"  # CUDA_VISIBLE_DEVICES has names, but DeepSpeed's launcher accepts only numbers
     if launcher == "python":
         return [sys.executable, "-m", job.module, *flags], environment
     if launcher == "torchrun":
         start = ["-m", "torch.distributed.run", *torchrun_flags(machine, processes // machine.nodes)]
         return [sys.executable, *start, "-m", job.module, *flags], environment
-    environment["CUDA_VISIBLE_DEVICES"] = None  # --include has them, as numbers of this machine's devices
+    environment["CUDA_VISIBLE_DEVICES"] = None  # --include selects the devices by number
     start = ["-m", "deepspeed.launcher.runner", *deepspeed_flags(machine, gpus)]
     return [sys.executable, *start, "--module", job.module, *flags], environment
 
@@ -97,7 +96,7 @@ def count_gpus(job: Job, machine: Machine, present: int | None) -> int:
     """GPUs per node that the job uses.
 
     Raises:
-        InputError: More are asked for than there are, or there are none for a job that needs one.
+        InputError: There are fewer than requested, or none for a job that needs a GPU.
     """
     visible = None if machine.visible is None else len(machine.visible)
     known = visible if present is None else present
@@ -122,12 +121,12 @@ def count_gpus(job: Job, machine: Machine, present: int | None) -> int:
 
 
 def batch_flags(job: Job, processes: int) -> list[str]:
-    """Accumulation steps such that the global batch is the same on any number of processes.
+    """Batch flags, with accumulation steps that give the same global batch on any number of processes.
 
-    Both flags may be given by hand as well: ``--gradient_accumulation_steps`` then sets another global batch.
+    Both flags may also be given explicitly: ``--gradient_accumulation_steps`` then sets another global batch.
 
     Raises:
-        InputError: It cannot be split so; the message proposes what can.
+        InputError: The batch cannot be split evenly; the message proposes alternatives.
     """
     share = job.global_batch // processes if job.global_batch % processes == 0 else 1
     per_device = job.per_device or share
@@ -145,7 +144,7 @@ def batch_flags(job: Job, processes: int) -> list[str]:
 
 
 def _proposal(global_batch: int, per_device: int, processes: int) -> str:
-    """What would divide: another batch per process, fewer processes, or another global batch."""
+    """Alternatives that divide evenly: another batch per process, fewer processes, or another global batch."""
     ways = []
     if global_batch % processes == 0:
         share = global_batch // processes
@@ -164,14 +163,14 @@ def _proposal(global_batch: int, per_device: int, processes: int) -> str:
 
 
 def torchrun_flags(machine: Machine, per_node: int) -> list[str]:
-    """How torchrun's processes find each other.
+    """torchrun's flags for nodes, processes and rendezvous.
 
     Raises:
-        InputError: Several nodes without an address.
+        InputError: There are several nodes but no address.
     """
     count = ["--nnodes", str(machine.nodes), "--nproc_per_node", str(per_node)]
     if machine.nodes == 1:
-        return [*count, "--standalone"]  # takes a free port by itself
+        return [*count, "--standalone"]  # chooses a free port
     if machine.master_addr is None:
         raise InputError(
             f"NUM_NODES is {machine.nodes} and LAUNCHER is torchrun, but MASTER_ADDR is not set: the nodes cannot find "
@@ -182,13 +181,13 @@ def torchrun_flags(machine: Machine, per_node: int) -> list[str]:
 
 
 def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
-    """DeepSpeed's devices, nodes and meeting place.
+    """DeepSpeed's flags for devices, nodes and rendezvous.
 
     Raises:
-        InputError: Several nodes without a host file or address, or a host file that does not fit.
+        InputError: There are several nodes but no host file or address, or the host file does not fit.
     """
     if machine.nodes == 1:
-        # --num_gpus would make DeepSpeed discard CUDA_VISIBLE_DEVICES and take the first GPUs of the machine.
+        # --num_gpus would make DeepSpeed ignore CUDA_VISIBLE_DEVICES and use the first GPUs of the machine.
         ids = (machine.visible or tuple(map(str, range(gpus))))[:gpus]
         port = machine.master_port or free_port()
         return ["--include", f"localhost:{','.join(ids)}", "--master_port", str(port)]
@@ -212,10 +211,10 @@ def deepspeed_flags(machine: Machine, gpus: int) -> list[str]:
 
 
 def plan_command(job: Job, machine: Machine) -> list[str]:
-    """The command that prints the plan; devices need not be there.
+    """The command that prints the plan; the devices need not exist.
 
     Raises:
-        InputError: See ``build_command``.
+        InputError: See :func:`build_command`.
     """
     gpus = visible_gpus() if machine.gpus is None else machine.gpus
     processes = (gpus or machine.cpu_processes or 1) * machine.nodes
@@ -228,7 +227,7 @@ def plan_command(job: Job, machine: Machine) -> list[str]:
 
 
 def _given(flags: Sequence[str], name: str) -> str | None:
-    """The value of a flag, written ``--name value`` or ``--name=value``; the last one counts, None without any."""
+    """The last value of a flag, written ``--name value`` or ``--name=value``; None if it is not given."""
     value = None
     for index, word in enumerate(flags):
         flag, equals, text = word.partition("=")

@@ -1,4 +1,4 @@
-"""The machine that a training runs on: its devices, nodes and meeting place, as the environment says."""
+"""The machine that a training runs on: devices, nodes and rendezvous, from environment variables."""
 
 import socket
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ class Machine:
     """Where a training runs, read from the environment.
 
     Attributes:
-        gpus: GPUs per node (``NUM_GPUS``); None: all that torch sees.
-        cpu_processes: Processes where there are no GPUs (``CPU_PROCESSES``); None: not asked for.
+        gpus: Number of GPUs per node (``NUM_GPUS``); None: all that torch sees.
+        cpu_processes: Number of processes on a machine without GPUs (``CPU_PROCESSES``); None: not set.
         nodes: Number of nodes (``NUM_NODES``).
-        launcher: ``deepspeed``, ``torchrun`` or ``python`` (``LAUNCHER``); None: chosen by the devices.
-        visible: Devices that ``CUDA_VISIBLE_DEVICES`` leaves; None: the variable is not set.
+        launcher: ``deepspeed``, ``torchrun`` or ``python`` (``LAUNCHER``); None: it depends on the devices.
+        visible: Devices in ``CUDA_VISIBLE_DEVICES``; None: the variable is not set.
         hostfile: DeepSpeed's host file (``HOSTFILE``).
-        master_addr, master_port: Where the processes meet (``MASTER_ADDR``, ``MASTER_PORT``).
+        master_addr, master_port: Rendezvous address and port (``MASTER_ADDR``, ``MASTER_PORT``).
     """
 
     gpus: int | None = None
@@ -35,10 +35,10 @@ class Machine:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Machine":
-        """Read the variables; an empty one counts as not set, but for ``CUDA_VISIBLE_DEVICES``.
+        """Read the variables; an empty one counts as not set, except ``CUDA_VISIBLE_DEVICES``.
 
         Raises:
-            InputError: A number is none, or out of range, or the launcher is unknown.
+            InputError: A value is not a number or out of range, or the launcher is unknown.
         """
         visible = environment.get("CUDA_VISIBLE_DEVICES")
         launcher = environment.get("LAUNCHER") or None
@@ -57,32 +57,32 @@ class Machine:
 
 
 def are_numbers(visible: tuple[str, ...] | None) -> bool:
-    """Whether visible devices are given by number; CUDA also knows them by name."""
+    """Whether the visible devices are given by number; CUDA also accepts names."""
     return visible is None or all(part.isdecimal() for part in visible)
 
 
 def visible_gpus() -> int:
-    """GPUs that torch sees; it respects ``CUDA_VISIBLE_DEVICES``."""
+    """Number of GPUs that torch sees; it respects ``CUDA_VISIBLE_DEVICES``."""
     import torch  # takes seconds: only where GPUs are counted
 
     return torch.cuda.device_count()
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now, so that two trainings on one machine do not meet."""
+    """A free TCP port, so that two trainings on one machine do not interfere."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def check_hostfile(path: str, nodes: int, gpus: int) -> list[str]:
-    """Compare DeepSpeed's host file with what is asked for; a missing one would make it train on this node alone.
+    """Check DeepSpeed's host file; without it, DeepSpeed would train only on this node.
 
     Returns:
         The hosts.
 
     Raises:
-        InputError: No such file, a line that cannot be read, another number of hosts, or too few slots.
+        InputError: The file is missing or malformed, or has another number of hosts or too few slots.
     """
     if not Path(path).is_file():
         raise InputError(f"HOSTFILE={path}: no such file; expected one line per node, like `node1 slots={gpus}`")

@@ -1,4 +1,4 @@
-"""Programs that take this process over."""
+"""Run another program in this process."""
 
 import runpy
 import sys
@@ -9,7 +9,7 @@ def run_module(module: str, words: Sequence[str]) -> int:
     """Run ``python -m MODULE WORDS`` in this process.
 
     Returns:
-        Exit status, where the module does not exit by itself.
+        Exit status, if the module returns.
     """
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""``python -m torch.distributed.run`` without its own account of a failure: the workers have said what happened."""
+"""``python -m torch.distributed.run`` without its report of failures, since the workers have already shown theirs."""
 
 import os
 import sys

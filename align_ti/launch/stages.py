@@ -16,17 +16,17 @@ from align_ti.recipes.resolve import Recipe, for_plan, resolve
 from llava.errors import InputError
 
 MADE_BEFORE = ("model_name_or_path", "pretrain_mm_mlp_adapter", "teacher_path")
-"""Flags whose files an earlier stage makes."""
+"""Flags whose files are made by an earlier stage."""
 
 
 def train(recipe: Recipe) -> int:
-    """Train a recipe on this machine's devices; a single process takes this one's place.
+    """Train a recipe on this machine's devices; a single training process replaces this one.
 
     Returns:
         Exit status.
 
     Raises:
-        InputError: Devices, nodes and batch do not go together, or an earlier stage was not run.
+        InputError: Devices, nodes and batch do not fit together, or an earlier stage has not been run.
     """
     machine = machine_for(recipe, Machine.from_environment(os.environ))
     command, environment = build_command(Job.of(recipe), machine, 0 if machine.gpus == 0 else visible_gpus())
@@ -38,20 +38,20 @@ def train(recipe: Recipe) -> int:
 
 
 def command_of(recipe: Recipe) -> list[str]:
-    """The command that would train a recipe; as many devices as are asked for need not be there.
+    """The command that would train a recipe; the requested devices need not exist.
 
     Raises:
-        InputError: Devices, nodes and batch do not go together.
+        InputError: Devices, nodes and batch do not fit together.
     """
     machine = machine_for(recipe, Machine.from_environment(os.environ))
     return build_command(Job.of(recipe), machine, None if machine.gpus is not None else visible_gpus())[0]
 
 
 def plan_of(recipe: Recipe) -> list[str]:
-    """The command that prints the plan of a recipe; devices and models need not be there.
+    """The command that prints the plan of a recipe; devices and models need not exist.
 
     Raises:
-        InputError: The batch cannot be split.
+        InputError: The batch cannot be split evenly.
     """
     recipe = for_plan(recipe)
     return plan_command(Job.of(recipe), machine_for(recipe, Machine.from_environment(os.environ)))
@@ -64,15 +64,15 @@ def show(command: Sequence[str]) -> int:
 
 
 def run(command: Sequence[str]) -> int:
-    """Run a command to its end; returns its exit status."""
+    """Run a command and return its exit status."""
     return subprocess.run(command).returncode
 
 
 def check_earlier_stages(recipe: Recipe) -> None:
-    """Refuse a recipe that starts from what another one makes, where that was not run.
+    """Reject a recipe that needs the result of another one that has not been run.
 
     Raises:
-        InputError: With the script that has to run first.
+        InputError: A result is missing; the message names the script to run first.
     """
     missing = [flag for flag in MADE_BEFORE if recipe.text(flag) and not Path(recipe.text(flag)).exists()]
     if not missing:
@@ -90,7 +90,7 @@ def check_earlier_stages(recipe: Recipe) -> None:
 
 
 def _recipes(recipe: Recipe, words: Sequence[str]) -> Iterator[Recipe]:
-    """All recipes with the same pair; those of the miniature where the pair is one of its own."""
+    """All recipes with the same pair, including the miniature's own if the pair is one of the miniature's."""
     for folder in (RECIPES, OF_THE_MINIATURE) if recipe.text("teacher_base") else (RECIPES,):
         for file in sorted(folder.glob("*.yaml")):
             if file.stem != "studies":
@@ -98,10 +98,10 @@ def _recipes(recipe: Recipe, words: Sequence[str]) -> Iterator[Recipe]:
 
 
 def check_kind(command: str, recipe: Recipe) -> None:
-    """Refuse a recipe that another command runs.
+    """Reject a recipe that belongs to another command.
 
     Raises:
-        InputError: A distillation is asked for as a stage without a teacher, or the other way round.
+        InputError: A distillation recipe is given to a command for stages without a teacher, or the reverse.
     """
     known = recipe.module in (DISTILLATION, SUPERVISED)
     if known and (recipe.module == DISTILLATION) != (command == "distill"):

@@ -1,4 +1,4 @@
-"""Run a launcher of several processes: pass signals on to the processes that train, and end with one clear line."""
+"""Run a launcher of several processes: pass signals on to the training processes, and end with one clear message."""
 
 import os
 import signal
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import psutil
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-"""Signals passed on to the training, which saves a checkpoint; SIGINT and SIGHUP as SIGTERM."""
+"""Signals that are passed on to the training, which then saves a checkpoint; SIGINT and SIGHUP as SIGTERM."""
 
 
 def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a training command to its end.
+    """Run a training command until it ends.
 
-    A single process takes this one's place. Several run in a session of their own, so that a Ctrl-C reaches this
-    process alone: the first asks the training to save a checkpoint and stop, the second ends it at once.
+    A single training process replaces this one. Several run in a separate session, so that only this process receives a
+    Ctrl-C: the first asks the training to save a checkpoint and stop, the second kills it at once.
 
     Args:
-        command: ``python -m MODULE ...``, or that of a launcher.
-        environment: All of its environment.
+        command: ``python -m MODULE ...``, or the command of a launcher.
+        environment: Its complete environment.
 
     Returns:
         Exit status: that of the training, or 128 plus the number of the signal that stopped it.
@@ -39,7 +39,7 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
     else:
         words.insert(3, "--quiet")
     with tempfile.TemporaryDirectory(prefix="align_ti_") as folder:
-        # Descriptors that are inheritable on purpose (a lock of whoever called) stay open in the training.
+        # Descriptors that the caller made inheritable (a lock) stay open in the training.
         process = subprocess.Popen(
             words, env={**environment, LAST_WORDS: folder}, start_new_session=True, close_fds=False
         )
@@ -58,7 +58,7 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Until the launcher has ended; returns the first signal that was passed on, 0 for none."""
+    """Wait until the launcher has ended; returns the first signal that was passed on, 0 for none."""
     received: list[int] = []
 
     def pass_on(number: int, frame: object) -> None:
@@ -82,10 +82,10 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 
 def workers(launcher: int) -> "list[psutil.Process]":
-    """The processes that a launcher started to train, without what these have started themselves.
+    """The training processes that a launcher started, without their own child processes.
 
     Args:
-        launcher: Its process number.
+        launcher: The launcher's process id.
     """
     import psutil  # the command is also shown, without it, by a Python that has nothing installed
 

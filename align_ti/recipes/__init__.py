@@ -1,1 +1,1 @@
-"""Recipes: what a stage trains, in YAML files of flags; see ``scripts/recipes``."""
+"""Recipes: YAML files with the flags of a training stage; see ``scripts/recipes``."""

@@ -1,7 +1,6 @@
-"""Reading recipes and pairs: YAML files of text values, that inherit from each other by ``base``.
+"""Read recipes and pairs: YAML files with text values, which may inherit from each other by ``base``.
 
-Values stay the text that is written, since the command line is text as well: ``1e-3`` is no float, ``0.`` keeps its
-dot.
+Values are kept as text, as on the command line: ``1e-3`` is not converted to a float, and ``0.`` keeps its dot.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,23 +19,23 @@ SCRIPTS = next(
     (folder for folder in (CHECKOUT / "scripts", PACKAGE / "scripts") if (folder / "recipes").is_dir()),
     CHECKOUT / "scripts",
 )
-"""The folder of recipes and DeepSpeed's settings: a checkout's, else the copy in the installed package."""
+"""Folder of the recipes and DeepSpeed settings: in a checkout, else the copy in the installed package."""
 RECIPES, PAIRS = SCRIPTS / "recipes", SCRIPTS / "recipes" / "pairs"
 OF_THE_MINIATURE = CHECKOUT / "playground" / "mini" / "recipes"
-"""Recipes of stages that only the miniature has."""
+"""Folder of the recipes for stages that only the miniature has."""
 
 Text = str | None
 Value = Text | list[str] | dict[str, "Value"]
-"""A value: None where it is empty."""
+"""A value; None if it is empty."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """What a file says, with its bases.
+    """The values of a file, including those of its bases.
 
     Attributes:
-        values: By key; None removes the value of a base.
-        places: ``FILE, line N`` of every key; of a section's, by ``SECTION.KEY``.
+        values: Values by key; None removes the value of a base.
+        places: Location of every key (``SECTION.KEY`` in a section), as ``FILE, line N``.
     """
 
     values: dict[str, Value]
@@ -50,7 +49,7 @@ def read_recipe(name: str) -> tuple[str, Values]:
         Its name and its values.
 
     Raises:
-        InputError: There is none, or the file is not a recipe.
+        InputError: It does not exist, or the file is not a recipe.
     """
     file = find_file(name, RECIPES, "recipe")
     return file.stem, _read(file, RECIPES)
@@ -63,7 +62,7 @@ def read_pair(name: str) -> tuple[str, Values]:
         Its name and its values.
 
     Raises:
-        InputError: There is none, or the file is not a pair.
+        InputError: It does not exist, or the file is not a pair.
     """
     file = find_file(name, PAIRS, "pair")
     return file.stem, _read(file, PAIRS)
@@ -79,11 +78,11 @@ def find_file(name: str, folder: Path, kind: str) -> Path:
 
     Args:
         name: A name in the folder, or a path.
-        folder: Where named ones are.
-        kind: ``recipe`` or ``pair``, for the message.
+        folder: Folder of the files that are given by name.
+        kind: ``recipe`` or ``pair``, for messages.
 
     Raises:
-        InputError: There is no such file; the message names the nearest one.
+        InputError: There is no such file; the message names the most similar one.
     """
     if name.endswith((".yaml", ".yml")):
         file = Path(name)
@@ -99,9 +98,9 @@ def find_file(name: str, folder: Path, kind: str) -> Path:
 
 
 def overlay(below: Values, above: Values) -> Values:
-    """Values of one file where the other has none; mappings are merged key by key.
+    """The values of two files, where those of the upper one win; mappings are merged key by key.
 
-    Data that are named below go with the file they were prepared as: ``data_path`` above removes ``prepared``.
+    ``prepared`` belongs to the ``data_path`` of its own file: a ``data_path`` in the upper file removes it.
     """
     values = dict(below.values)
     if "data_path" in above.values and "prepared" not in above.values:
@@ -113,7 +112,7 @@ def overlay(below: Values, above: Values) -> Values:
 
 
 def section(pair: Values, name: str) -> Values:
-    """The values of one section of a pair; empty where it has none."""
+    """The values of one section of a pair; empty if it has no such section."""
     found = pair.values.get(name)
     if not isinstance(found, dict):
         return Values({})
@@ -124,10 +123,10 @@ def section(pair: Values, name: str) -> Values:
 
 
 def _read(file: Path, folder: Path, known: tuple[Path, ...] = ()) -> Values:
-    """A file over its bases.
+    """Read a file and its bases.
 
     Raises:
-        InputError: It cannot be read, or a base is missing or one of those that lead here.
+        InputError: It cannot be read, a base is missing, or the bases form a cycle.
     """
     if file.resolve() in known:
         raise InputError(f"{file} is its own base: {' -> '.join(map(str, known))}")
@@ -146,7 +145,7 @@ def _read(file: Path, folder: Path, known: tuple[Path, ...] = ()) -> Values:
 
 
 def _merge_sections(below: Values, above: Values) -> Values:
-    """``overlay``, section by section as well."""
+    """Like :func:`overlay`, for every section."""
     merged = overlay(below, above)
     for key, value in above.values.items():
         former = below.values.get(key)
@@ -156,10 +155,10 @@ def _merge_sections(below: Values, above: Values) -> Values:
 
 
 def _parse(file: Path) -> Values:
-    """One file.
+    """Parse one file.
 
     Raises:
-        InputError: It is not YAML, or not a mapping of keys to texts, lists of them and mappings.
+        InputError: It is not YAML, or not a mapping from keys to texts, lists of texts and mappings.
     """
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
@@ -172,7 +171,7 @@ def _parse(file: Path) -> Values:
 
 
 def _mapping(node: yaml.Node, file: Path, places: dict[str, str], prefix: str) -> dict[str, Value]:
-    """A mapping's values; notes where each key is."""
+    """The values of a mapping; records the location of each key."""
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{_place(node, file)}: expected `key: value`")
     found: dict[str, Value] = {}
@@ -207,10 +206,10 @@ def _place(node: yaml.Node, file: Path) -> str:
 
 
 def as_mapping(values: Values, key: str) -> Mapping[str, Value]:
-    """The value of a key that has to be a mapping; empty without it.
+    """The value of a key that must be a mapping; empty if the key is missing.
 
     Raises:
-        InputError: It is something else.
+        InputError: The value is not a mapping.
     """
     value = values.values.get(key)
     if value is None:

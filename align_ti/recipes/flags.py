@@ -1,4 +1,4 @@
-"""Flags as words of a command line and by name, and which flags a trainer has."""
+"""Convert flags between a command line's words and a mapping, and check them against a trainer's flags."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 from llava.errors import InputError
 
 Flags = Mapping[str, tuple[str, ...]]
-"""Words behind each flag, by its name with underscores; none behind a switch."""
+"""The words after each flag, by its name with underscores; empty for a switch."""
 
 DISTILLATION = "align_ti.training.train"
 SUPERVISED = "llava.train.train"
@@ -15,10 +15,10 @@ SUPERVISED = "llava.train.train"
 def parse_flags(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Read ``--name value ...``, ``--name=value`` and ``--name``; dashes in names count as underscores.
 
-    The last one counts where a flag is given twice.
+    If a flag is given twice, the last one counts.
 
     Raises:
-        InputError: A word before the first flag.
+        InputError: There is a word before the first flag.
     """
     flags: dict[str, tuple[str, ...]] = {}
     name = None
@@ -41,10 +41,10 @@ def words_of(flags: Flags) -> list[str]:
 
 
 def take_option(words: Sequence[str], name: str) -> tuple[str | None, list[str]]:
-    """The value of an option, and the words without it; the last one counts.
+    """The value of an option, and the words without it; if given twice, the last one counts.
 
     Raises:
-        InputError: No value follows.
+        InputError: It has no value.
     """
     value, rest, following = None, [], iter(words)
     for word in following:
@@ -66,7 +66,7 @@ def take_switch(words: Sequence[str], name: str) -> tuple[bool, list[str]]:
 
 @cache
 def trainer_flags(module: str) -> frozenset[str] | None:
-    """Names of all flags of a training and its plan, with underscores; None of a module that is not known here.
+    """Names of all flags of a training and its plan, with underscores; None for an unknown module.
 
     This imports the trainer, which takes seconds.
     """
@@ -81,15 +81,15 @@ def trainer_flags(module: str) -> frozenset[str] | None:
 
 
 def refuse_unknown_flags(module: str, names: Iterable[str], also_known: Iterable[str]) -> None:
-    """Refuse flags of a command line that neither the trainer nor the launcher has.
+    """Reject flags that neither the trainer nor the launcher has.
 
     Args:
         module: The trainer.
-        names: Flags, with underscores.
-        also_known: Those of the launcher.
+        names: Flags on the command line, with underscores.
+        also_known: Flags of the launcher.
 
     Raises:
-        InputError: There is one; the message names the nearest, or says that it belongs to distillation.
+        InputError: A flag is unknown; the message names the most similar one, or says that it belongs to distillation.
     """
     known = trainer_flags(module)
     if known is None:

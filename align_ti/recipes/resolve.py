@@ -1,4 +1,4 @@
-"""A recipe, a pair of models and the flags of a command line, made into what is trained."""
+"""Resolve a recipe, a pair of models and command-line flags to the settings of a training."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,19 +31,19 @@ SHARE = "share"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a stage trains, with every value decided.
+    """The resolved settings of a training stage.
 
     Attributes:
         name: Name of the recipe.
         pair: Name of the pair of models.
-        asked_pair: The pair that was asked for, a name or file; "" without one.
-        module: Trains, run with ``python -m``.
-        flags: Of the trainer, but those of the batch; no flag twice.
-        keys: The values that are not flags; see :mod:`align_ti.recipes.keys`.
-        given: Names that the command line gave.
-        global_batch: Samples of one optimizer step, over all processes.
-        per_device: Samples of one process in one forward pass; None: an even share of the global batch.
-        cpu_processes: Processes on a CPU, which is then used unless GPUs are asked for; None: GPUs are used.
+        asked_pair: The pair that the user named, a name or file; "" if none.
+        module: Training module, run with ``python -m``.
+        flags: Flags of the trainer, except those of the batch; each only once.
+        keys: Values that are not flags; see :mod:`align_ti.recipes.keys`.
+        given: Names given on the command line.
+        global_batch: Samples per optimizer step, over all processes.
+        per_device: Samples per process and forward pass; None: an even share of the global batch.
+        cpu_processes: Number of processes on a CPU, which is then used unless GPUs are requested; None: use GPUs.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Recipe:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the recipe is refused where there is no GPU."""
+        """Whether the recipe is rejected on a machine without a GPU."""
         return str(self.keys.get("needs_gpu") or "").lower() in ("true", "1", "yes")
 
     @property
@@ -69,7 +69,7 @@ class Recipe:
         return f"bash {script}" if script else f"align-ti pretrain|finetune|distill {self.name}"
 
     def text(self, key: str) -> str:
-        """The value of a key or flag; "" where it has none."""
+        """The value of a key or flag; "" if it has none."""
         if key in self.flags:
             return " ".join(self.flags[key])
         value = self.keys.get(key)
@@ -77,15 +77,15 @@ class Recipe:
 
 
 def resolve(name: str, pair: str | None = None, words: Sequence[str] = ()) -> Recipe:
-    """Decide every value of a recipe: its own, then the pair's, then the command line's.
+    """Resolve a recipe: its own values, overridden by the pair's, overridden by the command line's.
 
     Args:
-        name: Of ``scripts/recipes``, or a YAML file.
-        pair: Of ``scripts/recipes/pairs``, or a YAML file; None or "": the recipe's own models.
-        words: Flags, of the trainer or one of ``GIVEN``.
+        name: A name in ``scripts/recipes``, or a YAML file.
+        pair: A name in ``scripts/recipes/pairs``, or a YAML file; None or "": the recipe's own models.
+        words: Flags of the trainer, or keys in ``GIVEN``.
 
     Raises:
-        InputError: A file, key, flag or value is wrong; keys are named with file and line.
+        InputError: A file, key, flag or value is invalid; messages about keys name file and line.
     """
     shipped = name in names_in(RECIPES) and (not pair or pair in names_in(PAIRS))
     name, values = read_recipe(name)
@@ -122,7 +122,7 @@ def resolve(name: str, pair: str | None = None, words: Sequence[str] = ()) -> Re
 
 
 def for_plan(recipe: Recipe) -> Recipe:
-    """The recipe with what its plan counts for models that are not there yet; what the command line names stays."""
+    """The recipe with ``in_plans`` in place of missing models, except for those named on the command line."""
     flags = dict(recipe.flags)
     stand_ins = recipe.keys.get("in_plans")
     for name, value in (stand_ins if isinstance(stand_ins, dict) else {}).items():
@@ -134,7 +134,7 @@ def for_plan(recipe: Recipe) -> Recipe:
 
 
 def _with_pair(values: Values, pair: str | None) -> Values:
-    """The recipe's values under the pair's: those for all recipes, then section by section."""
+    """The recipe's values overridden by the pair's: those for all recipes first, then section by section."""
     if not pair:
         return values
     name, of_pair = read_pair(pair)
@@ -160,7 +160,7 @@ def _with_flags(values: Values, given: Flags) -> Values:
 
 
 def _prepared(values: Values) -> dict[str, Value]:
-    """The values, with the prepared data in place of the published ones if they are there."""
+    """The values, with the prepared data in place of the published data if it exists."""
     found = dict(values.values)
     prepared = as_mapping(values, "prepared")
     place = _expand(prepared.get("data_path"), values)
@@ -175,7 +175,7 @@ def _expand(value: Value, values: Values, inside: tuple[str, ...] = ()) -> Value
     """A value with ``${name}`` replaced.
 
     Raises:
-        InputError: A name that is no key, has no text, or is defined by itself.
+        InputError: A name is not a key, has no text, or refers to itself.
     """
     if isinstance(value, list):
         return [str(_expand(item, values, inside)) for item in value]
@@ -195,7 +195,7 @@ def _expand(value: Value, values: Values, inside: tuple[str, ...] = ()) -> Value
 
 
 def _first(value: Value) -> Value:
-    """Of a list, the first file or folder that is there, else the first."""
+    """The first file or folder of a list that exists, else the first."""
     if not isinstance(value, list) or not value:
         return value
     return next((item for item in value if Path(item).exists()), value[0])
@@ -219,7 +219,7 @@ def _with_share(found: dict[str, Value], values: Values) -> dict[str, Value]:
 
 
 def _with_shipped_settings(flags: Flags) -> Flags:
-    """DeepSpeed's settings of ``scripts/deepspeed`` are found from any folder."""
+    """Resolve DeepSpeed settings in ``scripts/deepspeed``, so that they are found from any working directory."""
     file = Path(*flags.get("deepspeed", ("",)))
     shipped = SCRIPTS.parent / file
     if file.parts[:2] == ("scripts", "deepspeed") and not file.is_file() and shipped.is_file():
@@ -237,10 +237,10 @@ def _number(values: Values, found: Mapping[str, Value], key: str) -> int:
 
 
 def _check_keys(values: Values) -> None:
-    """Refuse keys that neither the recipes that come with the code nor the trainer have.
+    """Reject keys that neither the included recipes nor the trainer have.
 
     Raises:
-        InputError: There is one; the message names file, line and the nearest key.
+        InputError: A key is unknown; the message names file, line and the most similar key.
     """
     for key, value in values.values.items():
         if isinstance(value, dict) and key not in MAPPINGS:
@@ -260,10 +260,10 @@ def _check_keys(values: Values) -> None:
 
 
 def _check_flags(module: str, given: Sequence[str]) -> None:
-    """Refuse flags of the command line that nothing has.
+    """Reject unknown flags of the command line.
 
     Raises:
-        InputError: There is one.
+        InputError: A flag is unknown.
     """
     unknown = _unknown_to_recipes([name for name in given if name not in GIVEN], module)
     if unknown:
@@ -271,9 +271,10 @@ def _check_flags(module: str, given: Sequence[str]) -> None:
 
 
 def _unknown_to_recipes(names: Sequence[str], module: str) -> list[str]:
-    """Those of some names that no recipe or pair that comes with the code gives to a trainer.
+    """The names that no included recipe or pair passes to a trainer.
 
-    The files are read until all names are found. The others are left to the trainer, which takes seconds to import.
+    The files are read until all names are found. The remaining ones are checked by the trainer, whose import takes
+    seconds.
     """
     left = list(names)
     files = (file for folder in (RECIPES, OF_THE_MINIATURE, PAIRS) for file in sorted(folder.glob("*.yaml")))
@@ -284,7 +285,7 @@ def _unknown_to_recipes(names: Sequence[str], module: str) -> list[str]:
 
 @cache
 def _flags_in(file: Path, module: str) -> frozenset[str]:
-    """Flags that a recipe, if it is one of a trainer's, or a pair gives to the trainer."""
+    """Flags that a recipe (if it is one for the trainer) or a pair passes to the trainer."""
     if file.parent != PAIRS:
         values = read_recipe(str(file))[1].values
         return frozenset(values if values.get("module") == module else ()) - frozenset(KEYS)

@@ -1,7 +1,7 @@
-"""What the paper's figures and tables show of finished models: which program measures it, with which flags.
+"""The paper's figures and tables that measure finished models: the program and its flags for each.
 
-Students of the tables (``align-ti table table5``) are taken where there are any, of the seeds that all of them have;
-else those that ``scripts/distill`` made.
+Students of the tables (``align-ti table table5``) are used if there are any, with the seeds that all of them have;
+otherwise those trained by ``scripts/distill``.
 """
 
 import os
@@ -21,17 +21,17 @@ from llava.cores import cores
 from llava.errors import InputError
 
 OF_RECIPES = {*GIVEN, "teacher_path", "data_path", "image_folder", "version", "model_name_or_path"}
-"""Flags that the recipes read; others go to the program."""
+"""Flags that the recipes read; others are passed to the program."""
 
 
 @dataclass(frozen=True)
 class Students:
-    """Where a run's students are.
+    """The students of a run.
 
     Attributes:
         name: Name in the figure.
-        run: Run of the tables.
-        folder: Run of ``scripts/distill`` below the pair's runs; "" if there is none.
+        run: Name of the run in the tables.
+        folder: Folder of the run of ``scripts/distill`` in the pair's runs; "" if there is none.
     """
 
     name: str
@@ -46,11 +46,11 @@ ALIGN_TI = Students("Align-TI", "sft+kd+iva+tpa", "student-align-ti")
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure or table and where its models are.
+    """One figure or table and the location of its models.
 
     Attributes:
         name: Name of the results.
-        setting: The pair, and the flags of recipes.
+        setting: The pair, and flags of recipes.
         tables: Folder of the tables' students.
     """
 
@@ -64,7 +64,7 @@ class Measurement:
         return ["--model", f"teacher={self.setting.teacher}"]
 
     def run(self, folder: str) -> str:
-        """A run of ``scripts/distill``."""
+        """Folder of a run of ``scripts/distill``."""
         return str(self.setting.runs / folder)
 
     def students(self, flag: str, *wanted: Students) -> list[str]:
@@ -96,8 +96,8 @@ class Measurement:
     def held_out(self) -> tuple[str, str]:
         """Conversations that no student trains on, and the folder of their images.
 
-        At full scale these are 1,000 of the student's mix, taken out of it by ``align-ti data hold-out``: of MIX.json,
-        MIX-held-out.json and the rest, MIX-train.json.
+        At full scale these are 1,000 conversations of the student's mix, which ``align-ti data hold-out`` separates:
+        MIX.json is split into MIX-held-out.json and MIX-train.json.
         """
         recipe = self.setting.places
         if recipe.text("held_out_data"):
@@ -145,7 +145,7 @@ def split_mix(data_path: str) -> tuple[str, str]:
 
 
 def figure2(of: Measurement) -> list[str]:
-    """Training-time and test-time accumulated error of the student of vanilla KD (Fig. 2, right)."""
+    """Training-time and test-time accumulated error of the vanilla-KD student (Fig. 2, right)."""
     return [
         "exposure_bias",
         "--teacher",
@@ -156,21 +156,21 @@ def figure2(of: Measurement) -> list[str]:
 
 
 def figure4(of: Measurement) -> list[str]:
-    """IRS by layer of teacher and students, and how many pairs of inputs it takes (Fig. 4)."""
+    """IRS by layer of teacher and students, and the number of pairs of inputs that it needs (Fig. 4)."""
     models = [("SFT", "student-sft"), ("Align-TI", "student-align-ti")]
     students = [word for name, folder in models for word in ("--model", f"{name}={of.run(folder)}")]
     return ["attention.relevance", *of.teacher, *students, *of.data]
 
 
 def figure6(of: Measurement) -> list[str]:
-    """%ExAccErr by generation step of the students of SFT, vanilla KD, TPA (where table5 has trained it), Align-TI."""
+    """%ExAccErr by generation step of the students of SFT, vanilla KD, TPA (if table5 has trained it) and Align-TI."""
     students = of.students("--student", SFT, VANILLA_KD, Students("TPA", "sft+kd+tpa"), ALIGN_TI)
     return ["exposure_bias", "--teacher", of.setting.teacher, *students, *of.answers()]
 
 
 def figure7(of: Measurement) -> list[str]:
-    """Where the instruction looks: teacher and students without and with IVA, and with uniform alignment, on the same
-    images, each asked two things (Fig. 7), and how like the teacher's the students' maps are, all in the layer of the
+    """Where the instruction attends (Fig. 7): teacher and students without IVA, with IVA and with uniform alignment, on
+    images with two questions each, and the similarity of the students' maps to the teacher's; all in the layer with the
     teacher's highest IRS."""
     more = Students("KD + uniform", "uniform"), Students("KD + IVA", "sft+kd+iva")
     students = of.students("--model", VANILLA_KD, *more, ALIGN_TI)
@@ -178,7 +178,7 @@ def figure7(of: Measurement) -> list[str]:
 
 
 def figure10(of: Measurement) -> list[str]:
-    """Where the instruction looks, in every layer of the teacher (Fig. 10)."""
+    """Where the instruction attends in every layer of the teacher (Fig. 10)."""
     return ["attention.report", *of.teacher, "--layers", "all", *of.views]
 
 
@@ -192,8 +192,8 @@ def table17(of: Measurement) -> list[str]:
 
 
 def table4(of: Measurement) -> list[str]:
-    """Training cost of vanilla KD, +IVA, +TPA, Align-TI and GKD, in one interleaved run: at the paper's sizes on a
-    large GPU, at a laptop's on the miniature, where candidate rows per step are those of the miniature's own run."""
+    """Training cost of vanilla KD, +IVA, +TPA, Align-TI and GKD (Table 4), in one interleaved run: at the paper's sizes
+    on a large GPU; for the miniature's pair at a laptop's sizes, with the candidate rows per step of its own run."""
     preset = of.setting.places.text("cost_preset")
     rows = [] if preset == "paper" else ["--rows_from", of.run("student-align-ti")]
     return ["cost", "--preset", preset, *rows]
@@ -202,21 +202,21 @@ def table4(of: Measurement) -> list[str]:
 FIGURES: Mapping[str, Callable[[Measurement], list[str]]] = {
     measure.__name__: measure for measure in (figure2, figure4, figure6, figure7, figure10, table4, table17)
 }
-"""What is measured on finished models, by name: module below ``align_ti.studies`` and its flags."""
+"""Measurements of finished models by name: a module of ``align_ti.studies`` and its flags."""
 ON_ALL_CORES = ("table4", "table17")
 
 
 def command_of(name: str, pair: str | None, words: Sequence[str], needs: bool = True) -> list[str]:
-    """The module that measures a figure or table, and its words.
+    """The module that measures a figure or table, and its arguments.
 
     Args:
         name: One of ``FIGURES``.
-        pair: The pair of models, if one is asked for.
-        words: ``--folder DIR`` of the tables, flags of recipes, and flags of the program, which win.
-        needs: Whether data that are missing are refused.
+        pair: The pair of models, if the user names one.
+        words: ``--folder DIR`` of the tables, flags of recipes, and flags of the program, which take precedence.
+        needs: Whether missing data is an error.
 
     Raises:
-        InputError: No such pair, or something that is measured is missing.
+        InputError: There is no such pair, or a model or data is missing.
     """
     given = parse_flags(words)
     of_recipes = {flag: given.pop(flag) for flag in list(given) if flag in OF_RECIPES}
@@ -233,7 +233,7 @@ def command_of(name: str, pair: str | None, words: Sequence[str], needs: bool = 
 
 
 def words_as_given(words: Sequence[str], kept: Mapping[str, Sequence[str]]) -> list[str]:
-    """The words of flags that are kept, spelled as they were."""
+    """The words of the flags that are kept, with their original spelling."""
     chosen, keep = [], False
     for word in words:
         if word.startswith("--") and len(word) > 2:
@@ -244,7 +244,7 @@ def words_as_given(words: Sequence[str], kept: Mapping[str, Sequence[str]]) -> l
 
 
 def measure(name: str, pair: str | None, words: Sequence[str], printed: bool) -> int:
-    """Measure a figure or table, or print the command that does.
+    """Measure a figure or table, or print the command.
 
     Returns:
         Exit status.

@@ -19,7 +19,7 @@ aten = torch.ops.aten
 def _attended(given: Mapping[str, Any]) -> int:
     """Pairs of a query and a key it attends to, of one call of an attention operator and over all its sequences.
 
-    A causal mask counts for what it leaves; a mask given as a tensor counts as if nothing were masked.
+    For a causal mask only the unmasked pairs count; with a mask given as a tensor, all pairs count.
     """
     query, key = given["query"], given["key"]
     if query.dim() == 3:  # sequences one after the other
@@ -82,7 +82,7 @@ COUNTED = {
     aten.addmm_: _in_place_flops,
     aten.addmm: _addmm_flops,
 }
-"""Formulas beside those of PyTorch's counter."""
+"""Formulas in addition to those of PyTorch's counter."""
 
 
 def flop_counter() -> FlopCounterMode:

@@ -1,4 +1,4 @@
-"""Which students the paper's tables (and one of our own, ``scales``) compare."""
+"""The paper's tables (and our own ``scales``), and the students that they compare."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,15 +26,15 @@ class Table:
     """One table or figure of the paper.
 
     Attributes:
-        title: What it compares, and the paper's number.
+        title: What it compares, with the number in the paper.
         runs: Names of its rows, in order.
         baseline: The row that the others are compared with, seed by seed.
-        paper: What the paper reports, in a sentence.
-        teachers: Whether each row is trained under every teacher that is given, instead of the preset's alone.
-        beside_teacher: Whether the teacher's own scores have to be there.
-        axis: For a figure: what its horizontal axis shows; each of ``lines`` then names the runs of one line.
+        paper: What the paper reports, in one sentence.
+        teachers: Whether each row is trained under every given teacher, instead of only the pair's.
+        beside_teacher: Whether the teacher's own scores are required.
+        axis: For a figure: the quantity on its horizontal axis; then ``lines`` has the runs of each line.
         lines: ``(name of the line, {position: run})``.
-        labels: What rows are called here instead of their run's own label, where that would not say what is compared.
+        labels: Labels of rows in this table, where the run's own label would not show what is compared.
     """
 
     title: str
@@ -153,10 +153,10 @@ TABLES: Mapping[str, Table] = MappingProxyType(
 
 
 def find_table(name: str) -> Table:
-    """Look a table up.
+    """The table of a name.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: There is no such table.
     """
     if name not in TABLES:
         raise InputError(f"no table {name!r}; there are: {', '.join(TABLES)}")
@@ -164,7 +164,7 @@ def find_table(name: str) -> Table:
 
 
 def rows_of(table: Table) -> dict[str, Run]:
-    """A table's runs by name, in its order, with the labels that they have in it."""
+    """A table's runs by name, in its order, with their labels in this table."""
     return {name: replace(run, label=table.labels.get(name, run.label)) for name, run in find_runs(table.runs).items()}
 
 
@@ -173,8 +173,8 @@ def with_teachers(table: Table, teachers: Mapping[str, str], own: str = "") -> t
 
     Args:
         table: One with ``teachers``.
-        teachers: Label -> checkpoint.
-        own: The preset's teacher; students under it are those of the other tables.
+        teachers: Map from label to checkpoint.
+        own: The pair's teacher; its students are shared with the other tables.
     """
     runs: dict[str, Run] = {}
     for label, path in teachers.items():
@@ -190,8 +190,8 @@ def with_layers(table: Table, runs: Mapping[str, Run], layers: int) -> tuple[Tab
     of a shallow teacher are one.
 
     Args:
-        table, runs: With rows whose flags have ``--iva_layer PERCENT%``; others stay as they are.
-        layers: Of the teacher.
+        table, runs: The table and its runs; rows whose flags have ``--iva_layer PERCENT%`` are changed.
+        layers: Number of layers of the teacher.
     """
     taken: set[int | None] = set()
     kept = {}

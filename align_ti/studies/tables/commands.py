@@ -1,4 +1,4 @@
-"""Commands that run beside each other and end together."""
+"""Commands that run in parallel and are stopped together."""
 
 import logging
 import os
@@ -16,17 +16,17 @@ from llava.train.run_lock import take
 logger = logging.getLogger(__name__)
 
 GRACE = 600.0
-"""Seconds that a command is given to save what it has. Launchers give less to their workers: DeepSpeed's 30."""
+"""Seconds that a command has to save its state. Launchers give their workers less; DeepSpeed's gives 30."""
 
 
 class Ended(Exception):
-    """Nothing is begun any more."""
+    """No further command is started."""
 
 
 class Commands:
-    """Runs commands, each in a session of its own, until told to end.
+    """Runs commands, each in a separate session, until they are stopped.
 
-    A Ctrl-C reaches this process alone; :meth:`end` passes it on as SIGTERM, at which a training saves a checkpoint.
+    Only this process receives a Ctrl-C; :meth:`end` passes it on as SIGTERM, on which a training saves a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class Commands:
         """Run one command.
 
         Args:
-            command: With its arguments.
-            log: File for what it says.
-            environment: Added to this process's.
-            held: A file descriptor that it keeps open, of :func:`only_here`.
+            command: The command and its arguments.
+            log: File for its output.
+            environment: Variables added to this process's environment.
+            held: A file descriptor of :func:`only_here` that it keeps open.
 
         Raises:
             Ended: :meth:`end` was called.
-            InputError: It failed; the message has the end of its log.
+            InputError: The command failed; the message has the end of its log.
         """
         with open(log, "w", encoding="utf-8") as file:
             with self._lock:
@@ -66,7 +66,7 @@ class Commands:
             raise InputError(f"{' '.join(command)} ended with status {status}; the end of {log}:\n{tail}")
 
     def check(self) -> None:
-        """Go on only while commands may be begun.
+        """Check that commands may still be started.
 
         Raises:
             Ended: :meth:`end` was called.
@@ -75,7 +75,7 @@ class Commands:
             raise Ended
 
     def end(self) -> None:
-        """Ask all commands to end, and begin none any more; :meth:`run` returns when what it started is gone."""
+        """Stop all commands and start no further ones; :meth:`run` returns when all its processes have ended."""
         self._ending.set()
         with self._lock:
             for process in self._running:
@@ -87,16 +87,16 @@ class Commands:
 
 @contextmanager
 def only_here(folder: Path, commands: Commands) -> Iterator[int]:
-    """Work in a folder that nothing else works in; waits until it is free.
+    """Lock a folder; waits until it is free.
 
-    Commands that are given the file descriptor hold the folder as well. So a training that outlives its table (one
-    that was killed) is waited for, not begun a second time beside it.
+    Commands that inherit the file descriptor also hold the lock. A training that outlives its killed table is therefore
+    waited for, not started a second time.
 
     Yields:
         The file descriptor.
 
     Raises:
-        Ended: The commands were ended, now or before.
+        Ended: The commands were stopped.
     """
     commands.check()
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,14 +116,14 @@ def only_here(folder: Path, commands: Commands) -> Iterator[int]:
 
 
 def _wait_for_group(group: int) -> None:
-    """Until no process of a group is left, at most ``GRACE`` seconds: a shell ends before what it started."""
+    """Wait, at most ``GRACE`` seconds, until no process of a group is left: a shell may end before its children."""
     until = time.monotonic() + GRACE
     while _lives(group) and time.monotonic() < until:
         time.sleep(0.2)
 
 
 def _lives(group: int) -> bool:
-    """Whether a process group has one that is not a zombie; those stay where nobody takes note of orphans' ends."""
+    """Whether a process group has a process that is not a zombie; zombies remain where nothing reaps orphans."""
     files = list(Path("/proc").glob("[0-9]*/stat"))
     if not files:  # not Linux
         try:
@@ -134,7 +134,7 @@ def _lives(group: int) -> bool:
     for file in files:
         try:
             state, _, of_group = file.read_text().rpartition(")")[2].split()[:3]
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended in the meantime
             continue
         if int(of_group) == group and state != "Z":
             return True

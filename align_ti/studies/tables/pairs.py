@@ -1,4 +1,4 @@
-"""Tables with a pair of models or teachers of their own."""
+"""Tables with their own pair of models or their own teachers."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,23 @@ from align_ti.studies.tables.setting import Setting
 from llava.errors import InputError
 
 OWN_PAIRS = {"table9": "qwen3-8b-0.6b", "table10": "vicuna-7b-mobilellama-1.4b"}
-"""The pair of a table where none is asked for."""
+"""The default pair of such a table."""
 
 
 def setting_of(table: str, pair: str | None, flags: Sequence[str]) -> Setting:
     """The setting of a table's students.
 
-    On the miniature Table 10 is a Llama student under the miniature's teacher. The student's first stage has to be
-    there:
+    On the miniature, Table 10 is a Llama student under the miniature's teacher. The student's first stage must be
+    trained first:
 
         python -m playground.mini.base_models --data playground/mini/build --also student-llama-lm
         PRESET=mini-llama bash playground/mini/words.sh student
         PRESET=mini-llama bash scripts/student/pretrain.sh
 
     Args:
-        table: Its name.
-        pair: The pair that was asked for, if any.
-        flags: Flags of every training.
+        table: Name of the table.
+        pair: The pair that the user named, if any.
+        flags: Flags for every training.
     """
     if table == "table10" and pair == "mini":
         runs = Setting(pair, tuple(flags)).runs
@@ -33,7 +33,7 @@ def setting_of(table: str, pair: str | None, flags: Sequence[str]) -> Setting:
 
 
 def teachers_of(setting: Setting) -> list[str]:
-    """The teachers that Table 9 compares, as ``NAME=CHECKPOINT``. They have to be there; on the miniature by
+    """The teachers that Table 9 compares, as ``NAME=CHECKPOINT``. They must exist; on the miniature they are trained by
 
         python -m playground.mini.base_models --data playground/mini/build --also teacher-small-lm teacher-large-lm
         for size in small large; do
@@ -42,7 +42,7 @@ def teachers_of(setting: Setting) -> list[str]:
         done
 
     Raises:
-        InputError: It is not known which they are with this pair.
+        InputError: The teachers of this pair are unknown.
     """
     pair, runs = setting.places.pair, setting.runs
     if pair == "mini":

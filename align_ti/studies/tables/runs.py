@@ -15,11 +15,11 @@ class Run:
     """One way to train the student.
 
     Attributes:
-        label: Its name in tables.
-        recipe: Name in ``scripts/recipes``.
-        flags: Flags in place of the recipe's values.
-        teacher: Checkpoint that teaches instead of the preset's.
-        data_share: How long, in percent of the preset's passes over the data; the schedule is as long.
+        label: Label in tables.
+        recipe: Name of a recipe in ``scripts/recipes``.
+        flags: Flags that override the recipe's values.
+        teacher: The teacher's checkpoint, if it is not the pair's.
+        data_share: Percentage of the recipe's passes over the data; the schedule is shortened too.
     """
 
     label: str
@@ -39,7 +39,7 @@ def _losses(names: str, label: str, *flags: str) -> Run:
 
 
 def subset_runs() -> dict[str, Run]:
-    """The subsets of the four losses but those that have a name of their own: SFT, vanilla KD, Align-TI."""
+    """The subsets of the four losses, except those with their own names: SFT, vanilla KD and Align-TI."""
     terms = ("sft", "kd", "iva", "tpa")
     runs = {}
     for number in range(1, 15):
@@ -59,7 +59,7 @@ def share_label(run: Run, percent: int) -> str:
 
 
 def shares(whole: str) -> Mapping[float, str]:
-    """The runs on 25, 50, 75 and 100 % of the data, by percent; ``whole`` is the last."""
+    """The runs on 25, 50, 75 and 100% of the data, by percentage; ``whole`` is the last."""
     return MappingProxyType({**{float(share): f"{whole}-{share}%" for share in SHARES}, 100.0: whole})
 
 
@@ -72,12 +72,12 @@ def draw_label(sampling: str, number: int) -> str:
 
 
 def drawing(sampling: str, number: int) -> str:
-    """The run of TPA with so many candidates drawn in this way."""
+    """The run of TPA with a number of candidates and a sampling method."""
     return "sft+kd+tpa" if (sampling, number) == DEFAULT_DRAWS else f"tpa-{sampling}-{number}"
 
 
 def _at_temperature(degree: str) -> Run:
-    """Vanilla KD at a temperature, weighted by its square: gradients are then about as large (Hinton et al., 2015)."""
+    """Vanilla KD at a temperature, weighted by its square, which keeps the size of gradients (Hinton et al., 2015)."""
     flags = ("--kd_temperature", degree, "--kd_weight", f"{float(degree) ** 2:g}")
     return Run(f"Vanilla KD at temperature {degree}", "vanilla-kd", flags)
 
@@ -129,10 +129,10 @@ RUNS: Mapping[str, Run] = MappingProxyType(
 
 
 def find_runs(names: Sequence[str]) -> dict[str, Run]:
-    """Look runs up.
+    """The runs of some names.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: There is no run of that name.
     """
     unknown = [name for name in names if name not in RUNS]
     if unknown:

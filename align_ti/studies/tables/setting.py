@@ -1,4 +1,4 @@
-"""What all students of a table share: the pair of models, its places, and flags for every training."""
+"""Settings that all students of a table share: the pair of models, its paths, and flags for every training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from align_ti.recipes.resolve import Recipe, resolve
 from align_ti.studies.tables.runs import Run
 
 OF_TEACHERS = ("teacher_path", "teacher_zero3")
-"""Flags that a recipe without a teacher does not get."""
+"""Flags that are not passed to a recipe without a teacher."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Setting:
 
     Attributes:
         pair: Name or file of the pair; None: the recipes' own models.
-        flags: Words added to every training, ``--runs DIR`` and the like included.
+        flags: Flags of every training, including paths such as ``--runs DIR``.
     """
 
     pair: str | None = None
@@ -28,10 +28,10 @@ class Setting:
 
     @cached_property
     def places(self) -> Recipe:
-        """Where teacher, data, benchmarks and runs are: the recipe ``studies``.
+        """The recipe ``studies`` with the paths of teacher, data, benchmarks and runs.
 
         Raises:
-            InputError: No such pair, or a flag that nothing has.
+            InputError: There is no such pair, or a flag is unknown.
         """
         return resolve("studies", self.pair, self.flags)
 
@@ -51,7 +51,7 @@ class Setting:
         return CHECKOUT / self.places.text("eval_root")
 
     def words(self, run: Run) -> list[str]:
-        """What follows ``align-ti finetune|distill RECIPE`` for a run."""
+        """The arguments of ``align-ti finetune|distill RECIPE`` for a run."""
         flags = parse_flags(self.flags)
         if not run.taught:
             flags = {name: values for name, values in flags.items() if name not in OF_TEACHERS}
@@ -60,14 +60,14 @@ class Setting:
         return [*run.flags, *own, *share, *words_of(flags)]
 
     def recipe(self, run: Run) -> Recipe:
-        """How a run's student is trained.
+        """The recipe of a run's student.
 
         Raises:
-            InputError: The settings are refused.
+            InputError: The settings are invalid.
         """
         return resolve(run.recipe, self.pair, self.words(run))
 
     def command(self, run: Run, more: Sequence[str]) -> list[str]:
-        """Words behind ``align-ti`` that train a run's student."""
+        """The arguments of ``align-ti`` that train a run's student."""
         pair = ["--pair", self.pair] if self.pair else []
         return ["distill" if run.taught else "finetune", run.recipe, *pair, *self.words(run), *more]

@@ -1,7 +1,7 @@
-"""Finished students of the tables, for what is measured on the models themselves.
+"""Finished students of the tables, for measurements on the models themselves.
 
-Students are of the seeds that all runs have, so that they can be compared seed by seed. Runs without any student are
-left out.
+Only seeds that all runs have are used, so that students can be compared seed by seed. Runs without students are left
+out.
 """
 
 import logging
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 def find_students(folder: Path, names: Mapping[str, str], setting: Setting) -> dict[str, list[Trial]]:
-    """Trained students by name, of the same seeds.
+    """Trained students by name, with the same seeds.
 
     Args:
-        folder: Of the tables.
-        names: Name -> run of the catalogue.
-        setting: What the students share.
+        folder: Folder of the tables' students.
+        names: Map from name to run of the catalogue.
+        setting: Settings that the students share.
 
     Raises:
-        InputError: No such run, or students that cannot be compared; see :func:`check_alike`.
+        InputError: There is no such run, or students cannot be compared; see :func:`check_alike`.
     """
     found: dict[str, dict[int, Trial]] = {}
     for name, run in names.items():

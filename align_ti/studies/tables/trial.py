@@ -1,4 +1,4 @@
-"""One student of a table: a run with a seed, and the files that it leaves behind."""
+"""One student of a table: a run with a seed, and its files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ MADE_AGAIN = "remove it, and it is made again"
 
 @dataclass(frozen=True)
 class Trial:
-    """A run with a seed, in a folder of its own.
+    """A run with a seed, in its own folder.
 
     Attributes:
         name: Name of the run.
-        run: How its student is trained.
+        run: The run, which defines how its student is trained.
         seed: Random seed of the second stage.
-        folder: Where its files go.
-        kept: Its record where that was kept elsewhere; see :mod:`align_ti.studies.tables.kept`.
+        folder: Folder of its files.
+        kept: Its record, if that was kept elsewhere; see :mod:`align_ti.studies.tables.kept`.
     """
 
     name: str
@@ -40,39 +40,39 @@ class Trial:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the training came to its end, which writes this file last."""
+        """Whether the training has finished; it writes this file last."""
         return (self.model / "trainer_state.json").is_file()
 
     @property
     def scores_folder(self) -> Path:
-        """Its evaluation on the benchmarks."""
+        """Folder of its evaluation on the benchmarks."""
         return self.folder / "eval"
 
     @property
     def record_file(self) -> Path:
-        """Written last: a trial that has it is finished."""
+        """File of its record, written last: a trial that has it is finished."""
         return self.folder / "record.json"
 
     @property
     def held_out_file(self) -> Path:
-        """Of :mod:`llava.eval.held_out`."""
+        """File of its cross-entropy, written by :mod:`llava.eval.held_out`."""
         return self.folder / "held_out.json"
 
     @property
     def seconds_file(self) -> Path:
-        """How long its parts took; see :meth:`seconds`."""
+        """File of the durations of its parts; see :meth:`seconds`."""
         return self.folder / "seconds.json"
 
     @property
     def recipe_file(self) -> Path:
-        """How the student is made, written before that; see :mod:`align_ti.studies.tables.recipe`."""
+        """File of its recipe, written before training; see :mod:`align_ti.studies.tables.recipe`."""
         return self.folder / "recipe.json"
 
     def record(self) -> Record | None:
-        """What came of it; None where it is not finished.
+        """Its record; None if it is not finished.
 
         Raises:
-            InputError: Its file is damaged.
+            InputError: The file is damaged.
         """
         if self.kept is not None:
             return self.kept
@@ -80,12 +80,12 @@ class Trial:
         return read_record(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else None
 
     def is_finished(self, with_held_out: bool) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all its parts are finished."""
         record = self.record()
         return record is not None and not (with_held_out and record.held_out is None)
 
     def recipe(self) -> dict[str, str] | None:
-        """How what is here, a student or the scores of one, was made; None where nothing is.
+        """The recipe of the student or scores in its folder; None if there are none.
 
         Raises:
             InputError: The file is damaged.
@@ -97,7 +97,7 @@ class Trial:
         return current(read_json(self.recipe_file, MADE_AGAIN)) if made and self.recipe_file.is_file() else None
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by part, ``train`` and ``evaluate``; a training that was interrupted is left out.
+        """Seconds by part, ``train`` and ``evaluate``; interrupted trainings are left out.
 
         Raises:
             InputError: The file is damaged.
@@ -105,10 +105,10 @@ class Trial:
         return read_json(self.seconds_file, MADE_AGAIN) if self.seconds_file.is_file() else {}
 
     def took(self, part: str, seconds: float) -> None:
-        """Keep how long a part took."""
+        """Record the duration of a part."""
         write_json(self.seconds_file, self.seconds() | {part: round(seconds, 1)}, indent=None)
 
 
 def plan_trials(runs: Mapping[str, Run], seeds: Sequence[int], root: Path) -> list[Trial]:
-    """Seed by seed, so that a table stopped early has whole rows."""
+    """The trials of a table, ordered by seed, so that a table that is stopped early has the first seeds of all rows."""
     return [Trial(name, run, seed, root / name / f"seed{seed}") for seed in seeds for name, run in runs.items()]
