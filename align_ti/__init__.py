@@ -35,7 +35,7 @@ _PLACES = {
     "load": "align_ti.checkpoint",
     "Checkpoint": "align_ti.checkpoint",
 }
-"""Where the public names are; settings of losses (``KDConfig``) are found through the registry."""
+"""Modules of the public names; settings of losses (``KDConfig``) are found through the registry."""
 
 __all__ = [
     "AlignTITrainer",

@@ -44,7 +44,7 @@ class RibbonConfig(Section):
 
     Attributes:
         kind: ``prefix`` or ``algorithm1``.
-        backend: Of the attention of the candidate pass.
+        backend: Attention backend of the candidate pass.
         merge_draws: Whether equal draws share a row.
     """
 
@@ -110,7 +110,7 @@ class ObjectiveConfig(Section):
                 used. If none is named, the paper's four are used with their defaults.
 
         Raises:
-            SettingError: An unknown loss, settings of the wrong kind, or values that do not go together.
+            SettingError: A loss is unknown, settings have the wrong type, or values do not fit together.
         """
         given = {name: loss for name, loss in losses.items() if loss is not None}
         values = {
@@ -198,7 +198,7 @@ class ObjectiveConfig(Section):
             flags: Values by flag, without dashes. Missing flags have their defaults; unknown flags are ignored.
 
         Raises:
-            SettingError: An invalid value, also in the settings of a loss that is not used.
+            SettingError: A value is invalid, even of a loss that is not used.
         """
         values: dict[str, dict[str, Any]] = {}
         for name, flag in FLAGS.items():
@@ -224,10 +224,10 @@ class ObjectiveConfig(Section):
 
 
 def _the_one(what: str, needs: Mapping[str, N | None]) -> N | None:
-    """What some losses need. A step computes it once, so they must agree.
+    """The one thing that several losses need (None if none does); a step computes it once, so they must agree.
 
     Raises:
-        InputError: They do not.
+        InputError: They need different ones.
     """
     asked = {name: need for name, need in needs.items() if need is not None}
     if len(set(asked.values())) > 1:

@@ -1,4 +1,4 @@
-"""Instruction-Relevance Score (the paper, Eq. 3 and appendix B.5): which layer looks where it is told.
+"""Instruction-Relevance Score (the paper, Eq. 3 and appendix B.5): which layer attends as the instruction says.
 
 ``IRS(l) = 1 - E[cos(a_l(x1), a_l(x2))]`` over pairs of inputs, where ``a_l(x)`` is the layer's mean
 attention from instruction to visual tokens. IVA uses the layer with the highest score.
@@ -30,7 +30,7 @@ PAIRS = 1000
 
 @dataclass(frozen=True)
 class LayerScores:
-    """IRS of every layer, the layer chosen, and on how much it rests."""
+    """IRS of every layer, the chosen layer, and the numbers of inputs and pairs."""
 
     scores: list[float]
     layer: int
@@ -46,7 +46,7 @@ class LayerScores:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: The file is missing or holds something else.
+            InputError: The file is missing or has another format.
         """
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
@@ -63,10 +63,10 @@ def irs(vectors: Tensor, pairs: int = PAIRS, generator: torch.Generator | None =
         generator: Random generator on the CPU.
 
     Returns:
-        ``[layers]``, between 0 (all inputs alike) and 1, as attention is never negative.
+        ``[layers]``, between 0 (the same for all inputs) and 1, since attention is never negative.
 
     Raises:
-        InputError: Fewer than two inputs, or ``pairs < 1``.
+        InputError: There are fewer than two inputs, or ``pairs < 1``.
     """
     inputs = len(vectors)
     if inputs < 2 or pairs < 1:
@@ -133,19 +133,19 @@ def collect_vectors(
     max_inputs: int | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """``layer_vectors`` of many batches.
+    """:func:`layer_vectors` over several batches.
 
     Args:
         model: A LLaVA model with the ``align_ti`` attention, in evaluation mode.
         batches: Batches of the collator; samples with no image, several images or no instruction are skipped.
-        max_inputs: Stop after so many suitable inputs.
-        progress: Show a progress bar, in inputs.
+        max_inputs: Maximum number of suitable inputs.
+        progress: Whether to show a progress bar.
 
     Returns:
         ``[inputs, layers, N_v]`` on the CPU, in float32.
 
     Raises:
-        InputError: Fewer than two suitable inputs, or inputs with differing numbers of visual tokens.
+        InputError: There are fewer than two suitable inputs, or their numbers of visual tokens differ.
     """
     found: list[Tensor] = []
     count = 0
@@ -180,7 +180,7 @@ def instruction_relevance_scores(
 
     Args:
         model, batches, max_inputs, progress: See ``collect_vectors``.
-        pairs: Pairs of inputs (the paper: 1,000).
+        pairs: Number of pairs of inputs (the paper: 1,000).
         seed: Random seed of the pairs.
 
     Raises:

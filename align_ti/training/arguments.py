@@ -79,10 +79,10 @@ class DistillArguments:
             )
 
     def on_policy(self, seed: int) -> OnPolicySettings:
-        """How often and how the student answers the samples itself.
+        """Settings of the on-policy steps.
 
         Raises:
-            InputError: A number out of range.
+            InputError: A number is out of range.
         """
         return OnPolicySettings(
             self.on_policy_fraction, self.on_policy_temperature, self.on_policy_max_new_tokens, seed
@@ -95,10 +95,10 @@ class DistillArguments:
 
     @property
     def objective(self) -> ObjectiveConfig:
-        """The configuration of the objective that the flags give.
+        """The objective's configuration from the flags.
 
         Raises:
-            InputError: A value that a setting cannot have, or values that do not go together.
+            InputError: A value is invalid, or values do not fit together.
         """
         try:
             return ObjectiveConfig.of_flags(self.chosen_losses, vars(self))

@@ -22,10 +22,10 @@ class Distilled:
 
     Attributes:
         path: Folder of the student.
-        steps: Optimizer steps.
-        metrics: The last logged value of everything that was logged: ``loss``, the terms by name, ``eval_loss``,
+        steps: Number of optimizer steps.
+        metrics: The last logged value of every quantity: ``loss``, the terms by name, ``eval_loss``,
             ``train_runtime``, ...
-        history: All lines of log, in order.
+        history: All log entries, in order.
     """
 
     path: Path
@@ -44,10 +44,11 @@ def distill(
     objective: ObjectiveConfig | None = None,
     **flags: Any,
 ) -> Distilled:
-    """Train a student under a teacher.
+    """Distil a teacher into a student.
 
-    Runs what the command runs: it resumes, refuses a folder with another run, and writes checkpoints, logs, record and
-    model card. For several GPUs start the program with ``torchrun`` or ``deepspeed``, one process per GPU.
+    This does the same as the command: it resumes an interrupted run, rejects a folder with another run, and writes
+    checkpoints, logs, ``run_config.json`` and the model card. For several GPUs, start the program with ``torchrun`` or
+    ``deepspeed``, one process per GPU.
 
     Args:
         teacher: A finished LLaVA-style checkpoint: folder or hub name.
@@ -61,8 +62,8 @@ def distill(
             and, for a language model, vision tower and projector follow the teacher unless they are given.
 
     Raises:
-        InputError: Anything that is wrong with settings, data or models.
-        Stopped: A signal stopped the run; a checkpoint is saved, and the same call resumes.
+        InputError: The settings, data or models are invalid.
+        Stopped: A signal stopped the run; a checkpoint is saved, and the same call resumes from it.
     """
     objective = ObjectiveConfig() if objective is None else objective
     if objective.seed or objective.end_of_turn_ids:
@@ -94,7 +95,7 @@ def distill(
 
 
 def _as_the_teacher(teacher: str, student: str) -> dict[str, Any]:
-    """Flags under which the student reads samples as the teacher does."""
+    """Flags with which the student prepares samples as the teacher does."""
     found = input_of_teacher(teacher)
     flags: dict[str, Any] = {"version": found.template, "image_aspect_ratio": found.aspect_ratio}
     if getattr(read_model_config(student), "mm_vision_tower", None) is None:
@@ -103,7 +104,7 @@ def _as_the_teacher(teacher: str, student: str) -> dict[str, Any]:
 
 
 def _words(flag: str, value: Any) -> list[str]:
-    """A flag as a command line has it; none for None."""
+    """A flag as words of a command line; empty for None."""
     if value is None:
         return []
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""What a teacher was tuned on and what a run would give it: images prepared in the same way, in the same prompt.
+"""Check that a run prepares images and prompts as in the teacher's own training.
 
-A batch is made once, with the student's settings, and both models read it. Almost all of this is known from
+A batch is made once, with the student's settings, and both models read it. Almost everything is known from
 configurations, before any model is loaded.
 """
 
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Input:
-    """How a model reads a sample.
+    """How samples are prepared for a model.
 
     Attributes:
-        template: Name of the prompt template; None where a checkpoint does not say.
-        aspect_ratio: ``pad`` or ``square``; None where a checkpoint does not say.
-        tower: Name or absolute path of its vision tower.
-        processor: The tower's image processor; None where only the loaded tower knows (timm, open_clip).
+        template: Name of the prompt template; None if a checkpoint does not record it.
+        aspect_ratio: ``pad`` or ``square``; None if a checkpoint does not record it.
+        tower: Name or absolute path of the vision tower.
+        processor: The tower's image processor; None if the tower must be loaded to know it (timm, open_clip).
     """
 
     template: str | None
@@ -45,10 +45,10 @@ class Input:
 
 
 def input_of_teacher(path: str) -> Input:
-    """How a finished checkpoint was trained to read samples; no weights are read.
+    """How samples were prepared in the training of a checkpoint; no weights are read.
 
     Raises:
-        InputError: Not a LLaVA checkpoint, or its vision tower is not there.
+        InputError: It is not a LLaVA-style checkpoint, or its vision tower does not exist.
     """
     settings = read_checkpoint_config(path)
     tower, processor = _tower(settings["mm_vision_tower"], path)
@@ -56,10 +56,10 @@ def input_of_teacher(path: str) -> Input:
 
 
 def input_of_run(model_arguments: ModelArguments, data_arguments: DataArguments) -> Input:
-    """How a run makes its batches; no weights are read.
+    """How a run prepares samples; no weights are read.
 
     Raises:
-        InputError: An unknown template, or no vision tower is named, or it is not there.
+        InputError: The template is unknown, or the vision tower is not named or does not exist.
     """
     get_template(model_arguments.version)
     path = model_arguments.model_name_or_path
@@ -68,7 +68,7 @@ def input_of_run(model_arguments: ModelArguments, data_arguments: DataArguments)
 
 
 def _tower(name: str, checkpoint: str) -> tuple[str, Any]:
-    """A tower's absolute path or name, and its image processor if that can be had without loading it."""
+    """A tower's absolute path or name, and its image processor if that is known without loading the tower."""
     if name.startswith(OPTIONAL_TOWERS):
         return name, None
     place = resolve_tower(name, checkpoint)
@@ -76,9 +76,9 @@ def _tower(name: str, checkpoint: str) -> tuple[str, Any]:
 
 
 def check_input(run: Input, teacher: Input, path: str, allow: bool = False) -> None:
-    """Refuse a teacher that was tuned on other images or another prompt than the run's batches.
+    """Reject a teacher whose training used different image preprocessing or another prompt than the run's batches.
 
-    What the teacher's checkpoint does not record is assumed to be as in the run, with a warning.
+    Settings that the teacher's checkpoint does not record are assumed to be those of the run, with a warning.
 
     Args:
         run: How the batches are prepared.
@@ -87,8 +87,8 @@ def check_input(run: Input, teacher: Input, path: str, allow: bool = False) -> N
         allow: Warn about a mismatch instead of raising.
 
     Raises:
-        InputError: Both sides of every mismatch, and what to do; also with ``allow`` if the teacher's tower takes
-            images of another size.
+        InputError: There is a mismatch; the message has both values and what to do. If the teacher's tower takes
+            images of another size, it is raised even with ``allow``.
     """
     _warn_of_what_is_unknown(run, teacher, path)
     problems = [_template_problem(run, teacher), _aspect_problem(run, teacher), _processor_problem(run, teacher)]
@@ -107,10 +107,10 @@ def check_input(run: Input, teacher: Input, path: str, allow: bool = False) -> N
 def check_loaded_processors(
     student: VisionLanguageModel, teacher: VisionLanguageModel, run: Input, of_teacher: Input, path: str, allow: bool
 ) -> None:
-    """The rest of :func:`check_input` where a tower must be loaded to know its image processor (timm, open_clip).
+    """The rest of :func:`check_input` for towers that must be loaded to know their image processor (timm, open_clip).
 
     Raises:
-        InputError: As there.
+        InputError: As in :func:`check_input`.
     """
     if run.processor is not None and of_teacher.processor is not None:
         return

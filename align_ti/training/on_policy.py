@@ -1,13 +1,12 @@
 """On-policy data (GKD, Agarwal et al. 2024, arXiv 2306.13649, Algorithm 1): the student's own responses.
 
-With probability ``fraction`` all samples of an optimizer step are answered by the student, and the losses run over
-its answers instead of the data's. What is replaced is the **last** assistant turn: it is sampled from the student given
-everything before it, and stands in its place; what follows it stays. Earlier turns become context, so that such a step
-compares the models on the student's own tokens alone. The cross-entropy (``sft``) is about the data's answers and takes
-no part in these steps.
+With probability ``fraction``, all samples of an optimizer step are answered by the student, and the losses are computed
+on its answers instead of the data's. The **last** assistant turn is replaced by a response sampled from the student
+given everything before it; text after it is kept. Earlier turns become context, so such a step compares the models only
+on the student's own tokens. The cross-entropy (``sft``) is about the data's answers and is not computed in these steps.
 
-Whether a step is on-policy depends on the seed and the step, and a sample's draws on these and its number in the data
-set: ranks agree, and neither resuming nor another split into micro-batches changes a response.
+Whether a step is on-policy depends on the seed and the step; a sample's draws depend on these and its index in the
+dataset. All ranks therefore agree, and neither resuming nor another split into micro-batches changes a response.
 """
 
 import math
@@ -32,16 +31,16 @@ from llava.model.protocol import VisionLanguageModel
 
 @dataclass(frozen=True)
 class OnPolicySettings:
-    """How often, and how the student is sampled from.
+    """How often and how responses are sampled from the student.
 
     Attributes:
         fraction: GKD's lambda, the probability that a step is on-policy, in [0, 1].
         temperature: Sampling temperature, above 0.
-        max_new_tokens: Longest response.
+        max_new_tokens: Maximum length of a response in tokens.
         seed: Random seed of the run.
 
     Raises:
-        InputError: A number out of range.
+        InputError: A number is out of range.
     """
 
     fraction: float = 0.0
@@ -67,8 +66,8 @@ class LastTurn:
     """The last assistant turn of each sample, as columns of its batch ``[B, T]``; tensors are bool ``[B, T]``.
 
     Attributes:
-        before: Real tokens before it: the prompt. A sample without a target is prompt from end to end.
-        after: Real tokens behind it.
+        before: Real tokens before it, the prompt. In a sample without a target, all tokens are prompt.
+        after: Real tokens after it.
         exists: Bool ``[B]``, whether the sample has a target.
     """
 
@@ -97,10 +96,11 @@ class StudentResponses:
     """Replaces the last answers of a batch by sampled ones.
 
     Args:
-        settings: How to sample.
+        settings: Sampling settings.
         stop: End of a response.
-        vocabulary: Sample among the first so many tokens only: the rows that both models have.
-        max_length: Positions of a sample, visual tokens included, that a response is cut to fit in; 1 token stays.
+        vocabulary: Number of tokens to sample from, the rows that both models have.
+        max_length: Maximum number of positions of a sample, including visual tokens; responses are cut to fit, but keep
+            at least one token.
     """
 
     def __init__(self, settings: OnPolicySettings, stop: EndOfTurn, vocabulary: int, max_length: int) -> None:
@@ -111,15 +111,15 @@ class StudentResponses:
 
     @torch.no_grad()
     def __call__(self, student: VisionLanguageModel, batch: Mapping[str, Any], step: int) -> dict[str, Any]:
-        """The batch with the student's responses, marked as such.
+        """The batch with the student's responses.
 
         Args:
-            student: The bare model; runs in eval mode, its training mode is restored.
+            student: The unwrapped model; it runs in eval mode, and its training mode is restored.
             batch: Collated batch, on the student's device.
             step: Number of the optimizer step.
 
         Returns:
-            A batch of the same keys, padded on the right, and ``on_policy``. Only the sampled tokens are targets.
+            A batch with the same keys and ``on_policy``, padded on the right. Only the sampled tokens are targets.
         """
         turn = last_turn(batch["labels"], batch["attention_mask"])
         responses = self.sample(student, batch, turn, step)
@@ -175,7 +175,7 @@ class StudentResponses:
         return [row[: self.length(row.tolist())] for row in tokens]
 
     def length(self, tokens: list[int]) -> int:
-        """Tokens of a response up to its end, the end included."""
+        """Number of tokens of a response up to and including its end."""
         for index, token in enumerate(tokens):
             if token in self.stop.ids:
                 return index + 1
@@ -187,12 +187,12 @@ class StudentResponses:
 
 
 class InverseSampler(LogitsProcessor):
-    """Draws the next token of each row with numbers given beforehand, and leaves no other to choose.
+    """Draws the next token of each row with given random numbers, and masks all others.
 
     Args:
         noise: Uniform random numbers ``[B, n]``, one per row and step.
         temperature: Divides the logits.
-        vocabulary: Draw among the first so many tokens.
+        vocabulary: Number of tokens to draw from.
     """
 
     def __init__(self, noise: Tensor, temperature: float, vocabulary: int) -> None:

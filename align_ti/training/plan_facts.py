@@ -1,4 +1,4 @@
-"""What ``--dry_run`` has to know about a distillation."""
+"""The facts about a distillation that ``--dry_run`` needs."""
 
 import torch
 
@@ -10,7 +10,7 @@ from llava.train.plan import Method, PlanArguments
 
 
 def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Method:
-    """The method that the flags ask for, as a plan sees it."""
+    """The plan's description of the method that the flags select."""
     objective = distill.objective
     losses = objective.build().values()
     responses = [loss for loss in losses if loss.reads is Reads.RESPONSES]

@@ -1,4 +1,4 @@
-"""Loading the frozen teacher, and what must hold between it and the student before training starts."""
+"""Load the frozen teacher, and check before training that it fits the student."""
 
 import logging
 from collections.abc import Iterator
@@ -25,16 +25,16 @@ def load_teacher(
 
     Args:
         path: Folder or hub name.
-        dtype: Type of the weights.
+        dtype: Dtype of the weights.
         device: Device of the teacher.
-        sharded: Every rank holds a piece of each weight and gathers it when it is used (ZeRO-3); otherwise a whole
-            copy, whatever becomes of the student.
+        sharded: Whether the weights are sharded over the ranks and gathered when used (ZeRO-3); otherwise every rank
+            has a complete copy, even if the student is sharded.
 
     Returns:
-        Its tokenizer, and the model in eval mode, no parameter trainable.
+        Its tokenizer, and the model in eval mode with all parameters frozen.
 
     Raises:
-        InputError: If it is not a LLaVA-style checkpoint.
+        InputError: It is not a LLaVA-style checkpoint.
     """
     config = zero3_config(dtype) if sharded else None
     with deepspeed_config(config):
@@ -52,7 +52,7 @@ def load_teacher(
 
 
 def zero3_config(dtype: torch.dtype) -> dict[str, Any]:
-    """DeepSpeed's settings of a frozen model in pieces: no optimizer, only gathering."""
+    """DeepSpeed's settings for a frozen, sharded model: no optimizer, only gathering."""
     return {
         "train_micro_batch_size_per_gpu": 1,
         "bf16": {"enabled": dtype == torch.bfloat16},
@@ -63,9 +63,10 @@ def zero3_config(dtype: torch.dtype) -> dict[str, Any]:
 
 @contextmanager
 def deepspeed_config(config: dict[str, Any] | None) -> Iterator[None]:
-    """Let transformers load models under these DeepSpeed settings (None: under none), then under the former ones.
+    """Context in which transformers loads models with these DeepSpeed settings (None: without any).
 
-    transformers splits whatever is loaded while ZeRO-3 settings are alive; the student's must not reach the teacher.
+    transformers shards every model that is loaded while ZeRO-3 settings exist; the student's must not affect the
+    teacher.
     """
     from transformers.integrations import deepspeed as integration
 
@@ -85,7 +86,7 @@ def deepspeed_config(config: dict[str, Any] | None) -> Iterator[None]:
 def check_same_tokenizer(
     student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, student_path: str, teacher_path: str
 ) -> None:
-    """Both models must give every token id the same meaning, since their distributions are compared entry by entry.
+    """Check that every token id means the same to both models, since their distributions are compared entry by entry.
 
     Raises:
         InputError: They differ; the message names both tokenizers and the first ids that differ.
@@ -125,10 +126,10 @@ def share_tower(student: LlavaForCausalLM, teacher: LlavaForCausalLM) -> bool:
 
 
 def check_visual_tokens(student: VisionLanguageModel, teacher: VisionLanguageModel) -> None:
-    """Every loss compares the two models position by position: both must see an image as equally many tokens.
+    """Check that both models represent an image by the same number of tokens, since losses compare them by position.
 
     Raises:
-        InputError: With both counts.
+        InputError: The numbers differ; the message has both.
     """
     ours, theirs = vision_tower_of(student).num_patches, vision_tower_of(teacher).num_patches
     if ours != theirs:
@@ -140,16 +141,16 @@ def check_visual_tokens(student: VisionLanguageModel, teacher: VisionLanguageMod
 
 
 def resolve_layer(choice: int | str, layers: int, model: str = "teacher") -> int | None:
-    """The number behind ``--iva_layer``; None for ``auto``.
+    """The layer number of an ``--iva_layer`` value; None for ``auto``.
 
     Args:
         choice: Value of the flag: a number; a depth in percent, of 28 layers ``0%``, ``75%`` and ``100%`` are 0, 21
             and 27, as in the paper's Table 7; ``auto``.
-        layers: Layers of the model whose attention is used.
+        layers: Number of layers of the model whose attention is used.
         model: Its role, ``teacher`` or ``student``.
 
     Raises:
-        InputError: If the model has no such layer.
+        InputError: The model has no such layer.
     """
     if choice == "auto":
         return None

@@ -68,11 +68,11 @@ FREE_TO_CHANGE = (
     *("ribbon", "ribbon_backend", "merge_draws", "packing", "compile_losses", "teacher_zero3"),
     "allow_teacher_mismatch",
 )
-"""Settings that a resumed run may change beside those of ``llava.train.run_record``: they give the same losses."""
+"""Settings that a resumed run may change in addition to those of ``llava.train.run_record``: losses stay the same."""
 
 
 def main() -> None:
-    """Distil a teacher into a student; everything that can be wrong is checked before the first step."""
+    """Distil a teacher into a student; all input is checked before the first step."""
     if plan_asked_for():
         planned, model_arguments, data_arguments, distill = parse_plan(DistillArguments)
         print(plan(model_arguments, data_arguments, planned, planned_method(distill, planned)))
@@ -81,16 +81,16 @@ def main() -> None:
 
 
 def run(argv: Sequence[str]) -> TrainingArguments:
-    """Train as a command line says, in this process (and in the others that were started with it).
+    """Train with the flags of a command line, in this process (and in the others started with it).
 
     Args:
         argv: The flags.
 
     Returns:
-        Those of the training, of which ``output_dir`` holds the student.
+        The training arguments; the student is in ``output_dir``.
 
     Raises:
-        InputError: Anything that is wrong with flags, data or models.
+        InputError: The flags, data or models are invalid.
         Stopped: A signal stopped the run; a checkpoint is saved.
     """
     distill, model_arguments, data_arguments, arguments = parse_arguments(
@@ -120,7 +120,7 @@ def distil(
     data_arguments: DataArguments,
     arguments: TrainingArguments,
 ) -> None:
-    """Load data and models, and train; what needs no weights is checked first."""
+    """Load data and models, and train; checks that need no weights come first."""
     tokenizer = load_tokenizer(model_arguments.model_name_or_path, arguments.model_max_length)
     inputs = input_of_run(model_arguments, data_arguments), input_of_teacher(distill.teacher_path)
     check_input(*inputs, distill.teacher_path, distill.allow_teacher_mismatch)
@@ -132,7 +132,7 @@ def distil(
         fuse_layers(teacher, arguments.device)
     check_same_tokenizer(tokenizer, teacher_tokenizer, model_arguments.model_name_or_path, distill.teacher_path)
     needed = distill.objective.attention
-    if needed is not None and needed.of == "teacher":  # a wrong number is refused before the student is loaded
+    if needed is not None and needed.of == "teacher":  # an invalid number is rejected before the student is loaded
         resolve_layer(needed.layer, teacher.config.num_hidden_layers)
     set_seed(arguments.seed)  # after the teacher: a new projector must not depend on how that was loaded
     student = load_trainable_model(model_arguments, data_arguments, arguments, tokenizer)
@@ -189,7 +189,7 @@ def student_responses(
     template: str,
     arguments: TrainingArguments,
 ) -> StudentResponses | None:
-    """What makes the batches of on-policy steps; None without ``--on_policy_fraction``."""
+    """The sampler for on-policy steps; None without ``--on_policy_fraction``."""
     if distill.on_policy_fraction == 0:
         return None
     models: tuple[Any, Any] = student, teacher
@@ -202,7 +202,7 @@ def student_responses(
 
 
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> frozenset[int]:
-    """Tokens after which nothing is generated: the tokenizer's end token, and the template's if it is one token."""
+    """Tokens that end a generation: the tokenizer's end token, and the template's end of turn if it is one token."""
     ids = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     closing = tokenizer(get_template(template).end_of_turn, add_special_tokens=False)["input_ids"]
     if len(closing) == 1:
@@ -221,15 +221,15 @@ def choose_iva_layer(
     """``--iva_layer auto``: the layer of a model with the highest IRS on training samples (Eq. 3).
 
     The scores are written to ``irs.json`` in the run's folder, where a resumed run finds them. Every process computes
-    them from the same samples, since a teacher in pieces needs all of them; the main process's choice holds for all.
-    The student's are those before its first step: the layer stays the same.
+    them from the same samples, since a sharded teacher needs all processes; all use the main process's choice. The
+    student's scores are computed once, before its first step.
 
     Args:
         model: The teacher, or the student with ``--iva_weights student``.
         path: Checkpoint it was loaded from.
 
     Raises:
-        InputError: If the model is a student in pieces (ZeRO-3), which cannot run before training starts.
+        InputError: The model is a sharded student (ZeRO-3), which cannot run before training starts.
     """
     needed = distill.objective.attention
     assert needed is not None
@@ -274,7 +274,7 @@ def choose_iva_layer(
 def irs_batches(
     data: ConversationDataset, collator: ConversationCollator, inputs: int, arguments: TrainingArguments
 ) -> Iterator[Any]:
-    """Batches of random training samples, enough of them for ``inputs`` suitable ones."""
+    """Batches of random training samples, with enough of them for ``inputs`` suitable ones."""
     generator = torch.Generator().manual_seed(arguments.seed)
     order = torch.randperm(len(data), generator=generator)[: 4 * inputs].tolist()
     return iter(DataLoader(Subset(data, order), batch_size=16, collate_fn=collator))

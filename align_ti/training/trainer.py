@@ -1,4 +1,4 @@
-"""The trainer of the distillation stage: the LLaVA trainer with Eq. 8 in the place of its loss."""
+"""The trainer of the distillation stage: the LLaVA trainer with Eq. 8 as its loss."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
