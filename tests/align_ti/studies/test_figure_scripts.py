@@ -71,7 +71,7 @@ def test_the_paper_s_split_is_asked_for(tmp_path):
         with pytest.raises(InputError) as error:
             command_of(name, None, [*here, "--data_path", str(mix)])
         said = str(error.value)
-        assert f"held-out conversations {tmp_path}/my.mix-held-out.jsonl are not" in said
+        assert f"held-out conversations {tmp_path}/my.mix-held-out.jsonl do not exist" in said
         assert command in said and f"--data_path {tmp_path}/my.mix-train.jsonl" in said
     for named in (mix, tmp_path / "my.mix-train.jsonl"):
         words = words_of("figure6", *here, "--data_path", f"{named},/other.json")

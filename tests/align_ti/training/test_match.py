@@ -145,7 +145,7 @@ def test_an_imported_teacher(run, teacher, world, tmp_path, caplog):
     export_to_hf(str(teacher), tmp_path / "hf")
     command = f"python -m llava.export --from hf --model_path {tmp_path}/hf --output FOLDER"
     for flag in ("--teacher_path", "--model_name_or_path"):
-        with pytest.raises(InputError, match=f"{tmp_path}/hf is a LLaVA in transformers' own form.*{command}"):
+        with pytest.raises(InputError, match=f"{tmp_path}/hf is a LLaVA checkpoint in transformers' format.*{command}"):
             run(tmp_path / "run", *FLAGS, flag, str(tmp_path / "hf"))
     import_from_hf(str(tmp_path / "hf"), tmp_path / "imported")
     flags = ("--teacher_path", str(tmp_path / "imported"), *FLAGS)
