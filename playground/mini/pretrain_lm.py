@@ -63,7 +63,7 @@ def pretrain_lm(
             differs between teacher and student, as for Qwen2-7B and Qwen2-0.5B).
         architecture: Transformers' ``model_type``: ``qwen2``, ``qwen3`` or ``llama``.
         batch_size: Blocks per step.
-        epochs, learning_rate, seed: Training settings (cosine schedule, 3 % warm-up).
+        epochs, learning_rate, seed: Training settings (cosine schedule, 3% warm-up).
 
     Returns:
         ``parameters`` and the mean training ``loss`` (nats per token).

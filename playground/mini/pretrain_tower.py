@@ -38,7 +38,7 @@ TEXT_LENGTH = 10
 
 POSITION_STD = 0.5
 """Initial standard deviation of the position embeddings, of the order of the patch embeddings'. With transformers'
-0.09, the place accounted for 2 % of the variance of the trained patch features, and a language model took long to learn
+0.09, the place accounted for 2% of the variance of the trained patch features, and a language model took long to learn
 to read it."""
 
 

@@ -96,7 +96,7 @@ def as_markdown(models: Mapping[str, Mapping[str, Any]], facts: Mapping[str, str
         layer = of_model["layer"]
         for draw in of_model["draws"]:
             score = f"{draw['mean'][layer]:.3f} [{draw['low'][layer]:.3f}, {draw['high'][layer]:.3f}]"
-            rows.append([name, str(draw["pairs"]), str(layer), score, f"{100 * draw['same_layer']:.0f} %"])
+            rows.append([name, str(draw["pairs"]), str(layer), score, f"{100 * draw['same_layer']:.0f}%"])
         rows.append(
             [name, f"all of {of_model['inputs']} inputs", str(layer), f"{of_model['all_pairs'][layer]:.3f}", ""]
         )

@@ -1,4 +1,4 @@
-"""Means over seeds with 95 % confidence intervals, and differences paired by seed."""
+"""Means over seeds with 95% confidence intervals, and differences paired by seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the half-width of its 95 % interval (NaN for a single value)."""
+    """A mean and the half-width of its 95% interval (NaN for a single value)."""
 
     mean: float
     half_width: float

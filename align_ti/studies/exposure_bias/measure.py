@@ -79,7 +79,7 @@ def excess_error(regret: Tensor, baseline: Tensor) -> Tensor:
 
 
 def excess_interval(errors: PrefixErrors, ended: str, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Bootstrap 95 % interval of ``%ExAccErr`` over the samples; lower and upper end, ``[steps]`` each."""
+    """Bootstrap 95% interval of ``%ExAccErr`` over the samples; lower and upper end, ``[steps]`` each."""
     samples = len(errors.student)
     drawn = torch.randint(samples, (RESAMPLES, samples), generator=torch.Generator().manual_seed(seed))
     counts = torch.zeros(RESAMPLES, samples, dtype=torch.float64).scatter_add_(

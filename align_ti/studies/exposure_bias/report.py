@@ -18,7 +18,7 @@ from align_ti.studies.exposure_bias.measure import (
 EXPLANATION = (
     "KL(teacher || student) in nats, summed over the steps and averaged over the samples. E_train: prefixes from the "
     "data (Eq. 9); E_test: from the student (Eq. 10), the same as R (Eq. 12); E: from the teacher (Eq. 13). %ExAccErr "
-    "= (R - E) / E (Eq. 11), computed for each seed of a student, then averaged. 95 % intervals are Student's t over "
+    "= (R - E) / E (Eq. 11), computed for each seed of a student, then averaged. 95% intervals are Student's t over "
     f"the seeds if there are several, otherwise a bootstrap with {RESAMPLES} resamples of the samples. Last columns: "
     "mean number of tokens up to that step in responses of student and teacher, and the share of responses of data, "
     "student and teacher that reach it. The paper keeps the samples out of training; see below for this run."

@@ -131,7 +131,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             "How much data the student is trained on (Fig. 8)",
             tuple(name for whole in COMPARED for name in shares(whole).values()),
             "sft",
-            "Align-TI is ahead at every share; SFT and vanilla KD are alike at 25 and 100 %.",
+            "Align-TI is ahead at every share; SFT and vanilla KD are alike at 25 and 100%.",
             axis="training data, %",
             lines=tuple((run.label, shares(name)) for name, run in COMPARED.items()),
             labels=MappingProxyType({name: share_label(run, 100) for name, run in COMPARED.items()}),

@@ -97,7 +97,7 @@ def as_markdown(
             cells += [estimate(line.held_out).text(4) if line.held_out else "-"]
             cells += ["baseline" if line is baseline else _loss_difference(line, baseline)]
         rows.append([*cells, "-" if line.seconds is None else f"{line.seconds:.0f} s"])
-    interval = "the 95 % interval of the mean over seeds (Student's t); differences are paired by seed."
+    interval = "the 95% interval of the mean over seeds (Student's t); differences are paired by seed."
     if len(seeds) == 1:
         interval = "not available with one seed."
     shared = "teacher and first stage are"

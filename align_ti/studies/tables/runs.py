@@ -55,7 +55,7 @@ def _on_share(percent: int, run: Run) -> Run:
 
 
 def share_label(run: Run, percent: int) -> str:
-    return f"{run.label}, {percent} % of the data"
+    return f"{run.label}, {percent}% of the data"
 
 
 def shares(whole: str) -> Mapping[float, str]:
@@ -108,9 +108,7 @@ RUNS: Mapping[str, Run] = MappingProxyType(
         "teacher-mean": _losses("sft,kd,iva", "Uniform, as strong as IVA", "--iva_weights", "teacher_mean"),
         "student-weights": _losses("sft,kd,iva", "IVA, student's weights", "--iva_weights", "student"),
         **{
-            f"iva-at-{depth}": _losses(
-                "sft,kd,iva", f"IVA, layer at {depth} % of the depth", "--iva_layer", f"{depth}%"
-            )
+            f"iva-at-{depth}": _losses("sft,kd,iva", f"IVA, layer at {depth}% of the depth", "--iva_layer", f"{depth}%")
             for depth in DEPTHS
         },
         **{

@@ -15,7 +15,7 @@ from llava.train.plan.sizes import ModelSize, model_size, teacher_size
 GIB = 2**30
 
 MEMORY_ERROR = 0.05
-"""Largest error of planned memory in docs/results/plan_check.md, rounded up to a multiple of 5 %."""
+"""Largest error of planned memory in docs/results/plan_check.md, rounded up to a multiple of 5%."""
 
 TIME_ERROR = 0.2
 """The same for the times of methods relative to vanilla KD."""

@@ -36,7 +36,7 @@ def test_rows_say_what_a_table_compares():
     ]
     for name, form in {
         "figure5": r"TPA, (nucleus|greedy), d = [1248]",
-        "figure8": r".*, (25|50|75|100) % of the data",
+        "figure8": r".*, (25|50|75|100)% of the data",
     }.items():
         assert all(re.fullmatch(form, run.label) for run in rows_of(find_table(name)).values())
 
