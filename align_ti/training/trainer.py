@@ -10,6 +10,7 @@ from align_ti.losses.batch import ON_POLICY, Counts, Denominator, images, instru
 from align_ti.objective import Objective
 from align_ti.training.on_policy import StudentResponses
 from llava.model.protocol import VisionLanguageModel
+from llava.train.micro_batches import flat
 from llava.train.trainer import LlavaTrainer, supervised_tokens
 
 
@@ -40,8 +41,13 @@ class AlignTITrainer(LlavaTrainer):
         """The micro-batches of one optimizer step; in an on-policy step the student answers them here, before the
         supervised tokens of the global batch are counted."""
         if self.responses is not None and self.responses.settings.chosen(self.state.global_step):
-            epoch_iterator = map(self.answered, epoch_iterator)
+            epoch_iterator = ([self.answered(batch) for batch in flat([item])] for item in epoch_iterator)
         return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    @property
+    def pads(self) -> bool:
+        """Whether the samples of a micro-batch are padded to the longest."""
+        return not self.objective.config.packing
 
     def answered(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """The batch with the student's own responses."""

@@ -26,8 +26,8 @@ class ConversationCollator:
     - ``images``: float ``[N, 3, H, W]``, all images of the batch in reading order;
     - ``skipped``: number of bad samples, which are left out of the batch.
 
-    If all samples are bad, the batch is one row with a single padding token that is attended to but is not a target, so
-    that this rank takes part in the step like every other.
+    If all samples are bad, or there are none, the batch is one row with a single padding token that is attended to but
+    is not a target, so that this rank takes part in the step like every other.
 
     Args:
         pad_token_id: Padding value of ``input_ids``.
@@ -50,8 +50,9 @@ class ConversationCollator:
     def __call__(self, samples: Sequence[dict[str, torch.Tensor] | BadSample]) -> dict[str, Any]:
         good = [sample for sample in samples if not isinstance(sample, BadSample)]
         skipped = len(samples) - len(good)
-        if not good:
+        if skipped and not good:
             logger.warning("all %d samples of a batch are bad; the batch contributes nothing to training", skipped)
+        if not good:
             good = [self._filler()]
         batch: dict[str, Any] = {
             "input_ids": self._pad([sample["input_ids"] for sample in good], self.pad_token_id),

@@ -82,6 +82,13 @@ class TrainingArguments(transformers.TrainingArguments):
         default=1,
         metadata={"help": "optimizer steps over which group_by_modality_length sorts by length; LLaVA uses 1"},
     )
+    max_tokens_per_batch: int = field(
+        default=0,
+        metadata={
+            "help": "fill micro-batches up to this many tokens, image tokens included; 0: a fixed number of samples. "
+            "An optimizer step trains on the same samples either way"
+        },
+    )
     resume: str = field(
         default="auto", metadata={"help": "auto: newest complete checkpoint; never; or a checkpoint folder"}
     )
@@ -126,6 +133,8 @@ class TrainingArguments(transformers.TrainingArguments):
             self.warmup_steps = self.warmup_ratio
         if self.bits != 16:
             raise InputError(f"--bits {self.bits} is not supported for training; use --bits 16")
+        if self.max_tokens_per_batch < 0:
+            raise InputError(f"--max_tokens_per_batch is {self.max_tokens_per_batch}; expected 0 or a number of tokens")
         if self.remove_unused_columns:
             raise InputError("--remove_unused_columns must stay False: batches are built by the collator")
         if self.enable_jit_checkpoint:

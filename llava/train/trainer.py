@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import PrinterCallback, ProgressCallback
 
 from llava.data.sampler import ModalityLengthSampler, SetEpoch, ShuffleSampler
 from llava.errors import InputError
@@ -18,12 +18,13 @@ from llava.model.weight_files import PROJECTOR_FILE
 from llava.train.arguments import TrainingArguments
 from llava.train.evaluation import BenchmarkProbe, HeldOutTerms, check_probe
 from llava.train.interruptions import StopOnSignal, checkpoint_writing
+from llava.train.micro_batches import MicroBatchTrainer, flat
 from llava.train.progress import ProgressLines
 
 logger = logging.getLogger(__name__)
 
 
-class LlavaTrainer(Trainer):
+class LlavaTrainer(MicroBatchTrainer):
     """Trainer of both LLaVA stages.
 
     - Losses are means over the supervised tokens of the *global* batch (all ranks, all accumulation steps): every
@@ -72,7 +73,7 @@ class LlavaTrainer(Trainer):
 
     # ---- data ----
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> ShuffleSampler | None:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         if dataset is None:
             return None
@@ -99,7 +100,7 @@ class LlavaTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
         if not batch_samples:
             return None
-        counts = self.global_counts(batch_samples).to(device)
+        counts = self.global_counts(flat(batch_samples)).to(device)
         return self.accelerator.reduce(counts, reduction="sum") if self.args.world_size > 1 else counts
 
     def global_counts(self, batches: list[Mapping[str, Any]]) -> Tensor:

@@ -50,6 +50,16 @@ class Annotations:
         """Number of words of every entry, int32 ``[len(self)]``: positive with images, negative for text only."""
         return self._data.data.column("length").to_numpy()
 
+    @property
+    def image_counts(self) -> np.ndarray:
+        """Images of every entry, int32 ``[len(self)]``."""
+        return pc.list_value_length(self._data.data.column("image")).to_numpy()
+
+    @property
+    def turn_counts(self) -> np.ndarray:
+        """Turns of every entry, int32 ``[len(self)]``."""
+        return pc.list_value_length(self._data.data.column("conversations")).to_numpy()
+
     def where(self, index: int) -> str:
         """An entry's location as text: file, entry index (from 0), id and line."""
         return self._describe(index, self._row(index))

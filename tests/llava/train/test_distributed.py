@@ -14,6 +14,10 @@ MODES = {
     "zero2": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero2.json")),
     "zero3": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero3.json")),
 }
+FIXED = ("--per_device_train_batch_size", "4")
+FILLED = (
+    "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--max_tokens_per_batch", "110",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +44,23 @@ def log_of(folder: Path) -> list[dict]:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize(
+    ("mode", "split"), [("ddp", FIXED), ("zero1", FIXED), ("ddp", FILLED), ("zero2", FILLED), ("zero3", FILLED)]
+)
 @pytest.mark.timeout(300)
-def test_pretraining_on_two_processes_equals_one(mode, run, world, projector, tmp_path):
-    """Stage 1 with pictures and text-only samples: one rank may have no picture in its batch."""
+def test_pretraining_on_two_processes_equals_one(mode, split, run, world, projector, tmp_path):
+    """Stage 1 with pictures and text-only samples: one rank may have no picture in its batch. Filled to a number of tokens,
+    the epoch's last step has a single sample, so that one rank has none."""
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(json.loads(world.data.read_text())[: 17 if split is FILLED else 24]))
     stage = ("--tune_mm_mlp_adapter", "True")
     one = run(
         tmp_path / "one", *stage, "--pretrain_mm_mlp_adapter", str(projector), "--max_steps", "3", "--learning_rate",
-        "2e-3", "--per_device_train_batch_size", "8",
+        "2e-3", "--per_device_train_batch_size", "8", data=data,
     )  # fmt: skip
     two_processes(
         "llava.train.train",
-        *flags(world, projector, tmp_path / "two", *stage, "--per_device_train_batch_size", "4", *MODES[mode]),
+        *flags(world, projector, tmp_path / "two", *stage, *split, *MODES[mode], "--data_path", str(data)),
     )
     losses, expected = ([entry["loss"] for entry in log if "loss" in entry] for log in (log_of(tmp_path / "two"), one))
     assert len(expected) == 3 and losses == pytest.approx(expected, rel=1e-4)
