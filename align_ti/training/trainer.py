@@ -36,7 +36,7 @@ class AlignTITrainer(LlavaTrainer):
         self.responses = responses
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Mapping[str, Any]], num_batches: int, device: torch.device
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list, Any]:
         """The micro-batches of one optimizer step; in an on-policy step the student answers them here, before the
         supervised tokens of the global batch are counted."""

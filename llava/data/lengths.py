@@ -1,7 +1,7 @@
 """Tokens of every sample, for batches that are filled to a number of tokens.
 
-To tokenize a mix of millions takes minutes, so some samples, evenly spread, are counted, and the others estimated from what
-the annotation cache knows of them: words, turns and images.
+Tokenizing a mix of millions takes minutes. So some samples, evenly spread, are counted, and the others estimated from
+what the annotation cache knows of them: words, turns and images.
 """
 
 import logging
@@ -42,8 +42,8 @@ def token_lengths(dataset: ConversationDataset) -> np.ndarray:
         text = np.maximum(known @ weights, 0).round().astype(np.int64)
         error = np.abs(text[counted] - found) / np.maximum(found + visual[counted], 1)
         logger.info(
-            "tokens of a sample: %.3f a word, %.3f a turn, %.3f besides, %d an image; estimated from %d samples, of which "
-            "half are within %.1f %% and 95 %% within %.1f %%",
+            "tokens of a sample: %.3f a word, %.3f a turn, %.3f besides, %d an image; estimated from %d samples, of "
+            "which half are within %.1f %% and 95 %% within %.1f %%",
             *weights,
             dataset.visual_tokens,
             len(counted),

@@ -1,8 +1,8 @@
 """The samples of an optimizer step in micro-batches of at most a number of tokens.
 
-The order of samples, and which of them share an optimizer step, is that of the sampler: a step trains on the same samples as
-with micro-batches of a fixed size, in the same sequence. Only their split into micro-batches differs. Losses are means over
-the step, so it changes nothing but speed.
+The order of samples, and which of them share an optimizer step, is that of the sampler: a step trains on the same
+samples as with micro-batches of a fixed size. Only their split into micro-batches differs. Losses are means over the
+step, so this changes nothing but speed.
 """
 
 import heapq
@@ -26,8 +26,8 @@ Groups = list[list[int]]
 def balanced(lengths: Sequence[int], number: int, budget: int) -> Groups | None:
     """Distribute samples over micro-batches without padding, so that their tokens are about equal.
 
-    Longest first: each to the micro-batch with the fewest tokens, or, if one gets too full that way, to the fullest one that
-    still has room (best fit).
+    Longest first: each to the micro-batch with the fewest tokens, or, if one gets too full that way, to the fullest one
+    that still has room (best fit).
 
     Args:
         lengths: Tokens, in descending order.
@@ -100,7 +100,7 @@ def alike(lengths: Sequence[int], number: int, budget: int) -> Groups | None:
 
 
 def _runs(lengths: Sequence[int], limit: int, number: int) -> list[int] | None:
-    """Starts of the runs when each takes as many samples as ``limit`` allows; None if there are more than ``number``."""
+    """Starts of the runs when each takes as many samples as ``limit`` allows; None if more than ``number``."""
     starts: list[int] = []
     place = 0
     while place < len(lengths):
@@ -193,8 +193,8 @@ class TokenBudgetBatches(Sampler[Groups]):
         longer = int((lengths > budget).sum())
         if longer:
             logger.warning(
-                "%d of %d samples have more tokens than --max_tokens_per_batch %d, the longest %d: each is a micro-batch "
-                "of its own",
+                "%d of %d samples have more tokens than --max_tokens_per_batch %d, the longest %d: each is a "
+                "micro-batch of its own",
                 longer,
                 len(lengths),
                 budget,

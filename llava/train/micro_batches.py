@@ -1,8 +1,9 @@
 """transformers' Trainer with any number of micro-batches in an item of its data loader.
 
-``Trainer`` runs ``gradient_accumulation_steps`` items in every optimizer step, and derives from that number the steps of an
-epoch, the items to skip when a run resumes, and when gradients are synchronised. With ``--max_tokens_per_batch`` the number
-of micro-batches differs from step to step. So an item is a list of micro-batches, possibly empty: all of that stays as it is.
+``Trainer`` runs ``gradient_accumulation_steps`` items in every optimizer step. From that number it derives the steps of
+an epoch, the items to skip when a run resumes, and when gradients are synchronised. With ``--max_tokens_per_batch`` the
+number of micro-batches differs from step to step. So an item is a list of micro-batches, possibly an empty one, and the
+number of items stays fixed.
 """
 
 from collections.abc import Iterable

@@ -38,11 +38,11 @@ FREE_TO_CHANGE = frozenset(
     "hub_strategy hub_private_repo hub_always_push hub_revision "
     # devices and memory; `global_batch` takes the place of the first three
     "per_device_train_batch_size gradient_accumulation_steps processes expected_processes local_rank use_cpu "
-    "max_tokens_per_batch deepspeed fsdp fsdp_config ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters "
+    "deepspeed fsdp fsdp_config ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters "
     "ddp_static_graph ddp_timeout accelerator_config parallelism_config torch_empty_cache_steps "
     "activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs "
     "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
-    "dataloader_in_order dataloader_multiprocessing_context "
+    "max_tokens_per_batch dataloader_in_order dataloader_multiprocessing_context "
     # kernels, and settings that affect only rounding
     "attn_implementation tf32 torch_compile torch_compile_backend torch_compile_mode use_liger_kernel "
     "liger_kernel_config fuse_layers "

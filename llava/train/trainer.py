@@ -88,7 +88,7 @@ class LlavaTrainer(MicroBatchTrainer):
         return sampler
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Mapping[str, Any]], num_batches: int, device: torch.device
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list, Any]:
         """The micro-batches of one optimizer step, and the loss denominators over all of them on all ranks."""
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)

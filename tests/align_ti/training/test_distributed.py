@@ -19,7 +19,16 @@ TERMS = ("loss", "sft", "kd", "iva", "tpa", "candidate_rows")
 
 MODES = {
     "ddp": (),
-    "ddp_packed": ("--packing", "True", "--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "2"),
+    "ddp_packed": (
+        "--packing",
+        "True",
+        "--gradient_accumulation_steps",
+        "2",
+        "--per_device_train_batch_size",
+        "2",
+        "--max_tokens_per_batch",
+        "120",
+    ),  # fmt: skip
     "zero2": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero2.json")),
     "zero2_teacher3": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero2.json"), "--teacher_zero3", "True"),
     "zero3": ("--deepspeed", str(ROOT / "scripts/deepspeed/zero3.json")),

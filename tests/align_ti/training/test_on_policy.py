@@ -232,7 +232,7 @@ def test_gkd_trains_on_both_and_accumulation_changes_nothing(run, tmp_path):
 
 def test_a_killed_run_resumes_to_the_same_responses(run, tmp_path):
     flags = (*GKD, "--on_policy_fraction", "1", "--per_device_train_batch_size", "8", "--packing", "True",
-             "--save_strategy", "steps", "--save_steps", "1")  # fmt: skip
+             "--max_tokens_per_batch", "150", "--save_strategy", "steps", "--save_steps", "1")  # fmt: skip
     out = tmp_path / "run"
     uninterrupted = steps(run(out, *flags), *LOGGED)
     final = (out / "model.safetensors").read_bytes()

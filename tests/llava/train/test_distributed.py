@@ -49,8 +49,8 @@ def log_of(folder: Path) -> list[dict]:
 )
 @pytest.mark.timeout(300)
 def test_pretraining_on_two_processes_equals_one(mode, split, run, world, projector, tmp_path):
-    """Stage 1 with pictures and text-only samples: one rank may have no picture in its batch. Filled to a number of tokens,
-    the epoch's last step has a single sample, so that one rank has none."""
+    """Stage 1 with pictures and text-only samples: one rank may have no picture in its batch. Filled to a number of
+    tokens, the epoch's last step has a single sample, so that one rank has none."""
     data = tmp_path / "data.json"
     data.write_text(json.dumps(json.loads(world.data.read_text())[: 17 if split is FILLED else 24]))
     stage = ("--tune_mm_mlp_adapter", "True")
