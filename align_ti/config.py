@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
-from align_ti.attention.ribbon.backends import BACKENDS
+import torch
+
+from align_ti.attention.ribbon.backends import BACKENDS, resolve_backend
 from align_ti.losses.divergences import DivergenceConfig
 from align_ti.losses.loss import AttentionMap, Candidates, Loss, LossConfig
 from align_ti.losses.registry import LOSSES
 from align_ti.settings import (
+    AUTO_SWITCH,
     SWITCH,
     Rule,
     Section,
     SettingError,
+    auto_or_bool,
     is_whole,
     one_of,
     setting,
@@ -72,7 +76,8 @@ class ObjectiveConfig(Section):
         divergence: Divergence between teacher and student.
         ribbon: How candidates run.
         compile_losses: Fuse the operations on logits with ``torch.compile``.
-        packing: Concatenate the samples of a micro-batch without padding; results are the same.
+        packing: Concatenate the samples of a micro-batch without padding; results are the same. ``auto``: where
+            variable-length attention runs, see ``packs``.
         end_of_turn_ids: Tokens that end a turn; a training run takes them from its tokenizer.
         seed: Random seed of the draws; a training run uses its own.
     """
@@ -86,8 +91,12 @@ class ObjectiveConfig(Section):
         SWITCH,
         flag="compile_losses",
     )
-    packing: bool = setting(
-        False, "lay the samples of a batch one after the other instead of padding them", SWITCH, flag="packing"
+    packing: bool | str = setting(
+        "auto",
+        "lay the samples of a batch one after the other instead of padding them; auto: where FlashAttention runs",
+        AUTO_SWITCH,
+        flag="packing",
+        flag_type=auto_or_bool,
     )
     end_of_turn_ids: Collection[int] = frozenset()
     seed: int = 0
@@ -98,7 +107,7 @@ class ObjectiveConfig(Section):
         divergence: DivergenceConfig | None = None,
         ribbon: RibbonConfig | None = None,
         compile_losses: bool = False,
-        packing: bool = False,
+        packing: bool | str = "auto",
         end_of_turn_ids: Collection[int] = frozenset(),
         seed: int = 0,
         **losses: LossConfig | None,
@@ -139,7 +148,7 @@ class ObjectiveConfig(Section):
         self.check("divergence", _section_of(DivergenceConfig))
         self.check("ribbon", _section_of(RibbonConfig))
         self._check_losses()
-        if self.packing and self.ribbon.kind == "algorithm1":
+        if self.packing is True and self.ribbon.kind == "algorithm1":
             raise SettingError(
                 lambda naming: (
                     f"{naming('packing')} works with {naming('ribbon.kind')} prefix; Algorithm 1's dense "
@@ -164,6 +173,13 @@ class ObjectiveConfig(Section):
                     "0: nothing is trained"
                 )
             )
+
+    def packs(self, dtype: torch.dtype) -> bool:
+        """Whether samples are concatenated when attention runs in ``dtype``: ``packing``, or for ``auto`` whether the
+        ribbon's backend is FlashAttention."""
+        if isinstance(self.packing, bool):
+            return self.packing
+        return self.ribbon.kind == "prefix" and resolve_backend(self.ribbon.backend, dtype) == "flash"
 
     def build(self) -> dict[str, Loss]:
         """New objects of the losses that are used, by name."""

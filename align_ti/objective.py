@@ -106,7 +106,7 @@ class Objective:
             per_sample = torch.bincount(listed.sample, minlength=len(host.labels)).tolist()
             noise = send(numbers.draws(per_sample, self.drawing.d), student_inputs.labels.device)
         packing = None
-        if self.config.packing:
+        if self.config.packs(attention_dtype(student_inputs.inputs_embeds)):
             mask = host.attention_mask
             student_inputs, packing = pack(student_inputs, mask)
             teacher_inputs, _ = pack(teacher_inputs, mask)

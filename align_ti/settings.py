@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
+from transformers.hf_argparser import string_to_bool
+
 from llava.errors import InputError
 
 Naming = Callable[[str], str]
@@ -59,9 +61,17 @@ def one_of(names: Sequence[str]) -> Rule:
 FACTOR = Rule(lambda value: is_number(value) and value >= 0, "a number, at least 0")
 POSITIVE = Rule(lambda value: is_number(value, above=0), "a positive number")
 SWITCH = Rule(lambda value: isinstance(value, bool), "True or False")
+AUTO_SWITCH = Rule(lambda value: isinstance(value, bool) or value == "auto", "True, False or auto")
 
 
-def setting(default: Any, help: str, rule: Rule, *, flag: str | None = None, flag_type: type | None = None) -> Any:
+def auto_or_bool(value: str) -> bool | str:
+    """Parse the flag of an ``AUTO_SWITCH``."""
+    return "auto" if value.lower() == "auto" else string_to_bool(value)
+
+
+def setting(
+    default: Any, help: str, rule: Rule, *, flag: str | None = None, flag_type: Callable[[str], Any] | None = None
+) -> Any:
     """A field of a section.
 
     Args:

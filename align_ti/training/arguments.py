@@ -6,7 +6,7 @@ from typing import TypeVar
 from align_ti.config import FLAGS, PAPER, ObjectiveConfig, flag_name
 from align_ti.losses.loss import Steps
 from align_ti.losses.registry import LOSSES
-from align_ti.settings import SettingError
+from align_ti.settings import SettingError, auto_or_bool
 from align_ti.training.on_policy import OnPolicySettings
 from llava.errors import InputError
 
@@ -17,7 +17,9 @@ def with_objective_flags(kind: T) -> T:
     """Class decorator below ``@dataclass``: adds a field for every setting of ``ObjectiveConfig``."""
     kind.__annotations__ = {**kind.__annotations__, **{name: flag.type for name, flag in FLAGS.items()}}
     for name, flag in FLAGS.items():
-        setattr(kind, name, field(default=flag.default, metadata={"help": flag.help}))
+        # A bare `--packing` is True, as for the flags that argparse knows to be switches.
+        bare = {"nargs": "?", "const": True} if flag.type is auto_or_bool else {}
+        setattr(kind, name, field(default=flag.default, metadata={"help": flag.help, **bare}))
     return kind
 
 

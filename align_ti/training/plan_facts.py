@@ -35,7 +35,7 @@ def planned_method(distill: DistillArguments, arguments: PlanArguments) -> Metho
         ribbon_block=None if flash else BLOCK,
         attention_map=objective.attention is not None,
         relations=any(loss.reads is Reads.VISUAL_PAIRS for loss in losses),
-        packing=objective.packing,
+        packing=objective.packing is True or (objective.packing == "auto" and flash and ribbon.kind == "prefix"),
         on_policy=distill.on_policy_fraction,
         new_tokens=distill.on_policy_max_new_tokens,
     )

@@ -152,6 +152,8 @@ def distil(
             start = model_arguments.model_name_or_path if needed.of == "student" else distill.teacher_path
             layer = choose_iva_layer(looking, start, data, collator, distill, arguments)
     config = build_config(distill, layer, tokenizer, model_arguments.version, arguments.seed)
+    dtype = compute_dtype(arguments)
+    config = config.replace(packing=config.packs(dtype))
     trainer = AlignTITrainer(
         model=student,
         args=arguments,
@@ -165,7 +167,9 @@ def distil(
         skip_bad_samples=data_arguments.on_bad_sample == "skip",
     )
     if trainer.is_world_process_zero():
-        run.write(iva={"layer": layer}, losses=config.record())
+        backend = resolve_backend(config.ribbon.backend, dtype)
+        resolved = {"packing": config.packing, "ribbon_backend": backend}
+        run.write(iva={"layer": layer}, resolved=resolved, losses=config.record())
     trainer.train(resume_from_checkpoint=run.checkpoint)
     student.set_attn_implementation(model_arguments.attn_implementation)
     finish(trainer, student)

@@ -47,7 +47,7 @@ class AlignTITrainer(LlavaTrainer):
     @property
     def pads(self) -> bool:
         """Whether the samples of a micro-batch are padded to the longest."""
-        return not self.objective.config.packing
+        return self.objective.config.packing is not True
 
     def answered(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """The batch with the student's own responses."""

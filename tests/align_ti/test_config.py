@@ -49,7 +49,7 @@ BAD = {
     "tpa.top_p": ([0.0, 1.1, -0.5, math.nan, "1"], "expected a probability"),
     "ribbon.merge_draws": ON_OR_OFF,
     "compile_losses": ON_OR_OFF,
-    "packing": ON_OR_OFF,
+    "packing": (["False", 1, None], "expected True, False or auto"),
     "end_of_turn_ids": ([2, "2", [None], [-1]], "expected a collection of token ids"),
     "seed": ([-1, 2**64, 0.5, None], "expected a whole number, 0 to"),
     "divergence": (["forward_kl", KDConfig()], "expected a DivergenceConfig"),

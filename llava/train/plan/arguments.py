@@ -42,6 +42,7 @@ class PlanArguments(PlanFlags):
 
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
+    max_tokens_per_batch: int = 0
     num_train_epochs: float = 1.0
     max_steps: int = -1
     model_max_length: int = 512

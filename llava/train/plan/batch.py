@@ -1,5 +1,6 @@
 """Contents of a micro-batch: the longest one for memory, a typical one for time."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ class Batch:
     """One micro-batch of one GPU, with samples of about the same length.
 
     Attributes:
-        samples: Number of samples.
+        samples: Number of samples; with ``--max_tokens_per_batch`` the mean number.
         tokens: Tokens per sample, including visual tokens.
         visual: Visual tokens per sample.
         response: Supervised tokens per sample.
@@ -32,7 +33,7 @@ class Batch:
         padded: Whether some samples are shorter than the longest, so that attention has a mask.
     """
 
-    samples: int
+    samples: float
     tokens: float
     visual: float
     response: float
@@ -62,18 +63,22 @@ class Batch:
 
 def longest_batch(arguments: PlanArguments, method: Method | None, visual: int) -> Batch:
     """The largest batch: samples of length ``--model_max_length``, some slightly shorter, all text supervised except a
-    short prompt, and one candidate row for each draw."""
-    length = arguments.model_max_length
+    short prompt, and one candidate row for each draw. With ``--max_tokens_per_batch`` as few samples as fill it."""
+    samples, length = arguments.per_device_train_batch_size, float(arguments.model_max_length)
+    if arguments.max_tokens_per_batch:
+        fill = max(length, arguments.max_tokens_per_batch)  # a longer sample is a micro-batch of its own
+        samples = min(math.ceil(fill / length), samples * arguments.gradient_accumulation_steps)
+        length = min(length, fill / samples)
     rows = 0.0
     if method is not None and method.candidates:
         rows = method.candidates if arguments.plan_candidate_rows is None else arguments.plan_candidate_rows
     return Batch(
-        samples=arguments.per_device_train_batch_size,
+        samples=samples,
         tokens=length,
         visual=min(visual, length),
         response=max(1, length - visual - TEXT_PROMPT),
         rows=rows,
-        padded=arguments.per_device_train_batch_size > 1 and not (method is not None and method.packing),
+        padded=samples > 1 and not (method is not None and method.packing),
     )
 
 
@@ -107,9 +112,11 @@ def usual_batch(
     if not lengths:
         lengths = [_fitted(visual, TEXT_PROMPT, RESPONSE, arguments.model_max_length)]
     tokens, pictures, response = (sum(column) / len(lengths) for column in zip(*lengths, strict=True))
-    return Batch(
-        arguments.per_device_train_batch_size, tokens, pictures, max(response, 1.0), usual_rows(arguments, method)
-    )
+    samples: float = arguments.per_device_train_batch_size
+    if arguments.max_tokens_per_batch:
+        of_step = samples * arguments.gradient_accumulation_steps
+        samples = of_step / math.ceil(of_step * tokens / arguments.max_tokens_per_batch)
+    return Batch(samples, tokens, pictures, max(response, 1.0), usual_rows(arguments, method))
 
 
 def _lengths(entry: dict, visual: int, longest: int) -> tuple[float, float, float]:

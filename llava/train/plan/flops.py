@@ -133,4 +133,6 @@ def step_seconds(run: Run) -> tuple[float, float]:
     sampled = 0.0
     if method is not None and method.on_policy:
         sampled = method.on_policy * min(method.new_tokens, run.batch.response) * SECONDS_A_TOKEN
-    return micro * arguments.gradient_accumulation_steps, sampled * arguments.gradient_accumulation_steps
+    samples = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    number = samples / run.batch.samples
+    return micro * number, sampled * number

@@ -96,11 +96,13 @@ def _model_lines(run: Run) -> list[str]:
     if teacher is not None:
         lines.append(_line("teacher", f"{teacher.name}: {teacher.total / 1e9:.3f} B parameters, frozen"))
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.plan_gpus
+    budget = arguments.max_tokens_per_batch
+    filled = f", in micro-batches of at most {budget:,} tokens" if budget else ""
     lines.append(
         _line(
             "batch",
             f"{batch} = {arguments.per_device_train_batch_size} per GPU x {arguments.plan_gpus} GPUs x "
-            f"{arguments.gradient_accumulation_steps} accumulation steps",
+            f"{arguments.gradient_accumulation_steps} accumulation steps{filled}",
         )
     )
     return lines
@@ -174,7 +176,7 @@ def _time_lines(usual: Run, samples: Samples) -> list[str]:
     lines.append(
         _line(
             "FLOPs",
-            f"{whole / 1e12:.3g} TFLOP a micro-batch of {batch.samples} samples of {batch.tokens:.0f} tokens, "
+            f"{whole / 1e12:.3g} TFLOP a micro-batch of {batch.samples:.3g} samples of {batch.tokens:.0f} tokens, "
             f"{batch.visual:.0f} visual and {batch.response:.0f} supervised:",
         )
     )
