@@ -7,7 +7,10 @@ import re
 from dataclasses import fields
 
 import pytest
+import torch
 
+from align_ti.attention.ribbon import backends
+from align_ti.attention.ribbon.backends import BACKENDS
 from align_ti.config import (
     FLAGS,
     RIBBON_BACKENDS,
@@ -132,7 +135,8 @@ def test_flags_and_configuration_are_two_faces_of_one_thing():
     others = {str: "teacher", int: 7, float: 0.25, bool: True}
     given = {name: others.get(flag.type) for name, flag in FLAGS.items()} | {
         "tpa_sampling": "multinomial", "rel_similarity": "product", "ribbon_backend": "sdpa", "ribbon": "prefix",
-        "merge_draws": False, "divergence": "jsd", "jsd_beta": 0.3, "skew_alpha": None, "iva_layer": "75%",
+        "merge_draws": False, "packing": True, "divergence": "jsd", "jsd_beta": 0.3, "skew_alpha": None,
+        "iva_layer": "75%",
     }  # fmt: skip
     config = ObjectiveConfig.of_flags(LOSSES, given)
     assert config.flags() == {"losses": ",".join(LOSSES), **given}
@@ -186,6 +190,29 @@ def test_samples_in_one_row_need_the_shared_prefix(ribbon):
         ObjectiveConfig(tpa=TPAConfig(), packing=True, ribbon=RibbonConfig(kind=ribbon))
     with pytest.raises(InputError, match="^--packing works with --ribbon prefix"):
         parsed(*flags)
+
+
+def test_packing_is_automatic_where_flash_attention_runs(monkeypatch):
+    """Here FlashAttention is said to run; it need not, since only the choice is tested."""
+    flash = BACKENDS["flash"]
+    monkeypatch.setattr(backends, "BACKENDS", {**BACKENDS, "flash": flash._replace(why_not=lambda: None)})
+    config = ObjectiveConfig()
+    assert config.packing == "auto" and config.packs(torch.bfloat16) and not config.packs(torch.float32)
+    assert not config.replace(packing=False).packs(torch.bfloat16)
+    assert config.replace(packing=True).packs(torch.float32)
+    assert not config.replace(ribbon=RibbonConfig(backend="sdpa")).packs(torch.bfloat16)
+    assert not config.replace(ribbon=RibbonConfig(kind="algorithm1")).packs(torch.bfloat16)
+    monkeypatch.undo()
+    if not torch.cuda.is_available():
+        assert not config.packs(torch.bfloat16)
+
+
+def test_packing_on_the_command_line():
+    for words, packing in (((), "auto"), (("--packing",), True), (("--packing", "false"), False)):
+        assert parsed(*words).objective.packing == packing
+    assert parsed("--packing", "Auto", "--tpa_d", "2").objective.packing == "auto"
+    with pytest.raises(InputError, match="packing.*perhaps"):
+        parsed("--packing", "perhaps")
 
 
 @pytest.mark.parametrize("whose, layers", [("teacher", 3), ("student", 2)])

@@ -74,6 +74,9 @@ def test_ribbon_forms_train_alike(run, tmp_path, sampling):
         assert unmerged == pytest.approx(ours, rel=1e-3)
         assert row == pytest.approx(ours, rel=1e-3)
         assert single == pytest.approx(ours, rel=1e-3)
+    for name, rows in (("plain", False), ("packed", True)):
+        record = json.loads((tmp_path / name / "run_config.json").read_text())
+        assert record["resolved"] == {"packing": rows, "ribbon_backend": "sdpa"}, "auto, and given"
 
 
 def test_compiled_losses_train_alike(run, tmp_path, compiler):

@@ -88,6 +88,19 @@ def test_seconds_of_a_step():
     assert step_seconds(paper_run(align_ti()))[1] == 0
 
 
+def test_a_step_of_filled_micro_batches():
+    """8 x 3 samples of 880 tokens a GPU are 21,120 tokens: three micro-batches of at most 8,192."""
+    planned = PlanArguments(gradient_accumulation_steps=3, model_max_length=2048, max_tokens_per_batch=8192)
+    batch = usual_batch(planned, None, 729)
+    assert batch.samples == 8 and batch.tokens == 880
+    planned = replace(planned, max_tokens_per_batch=6000)
+    batch = usual_batch(planned, None, 729)
+    assert batch.samples == 6
+    run = replace(paper_run(None, batch), arguments=planned)
+    seconds = 4 * sum(micro_batch_flops(run).values()) / (989e12 * 0.4)
+    assert step_seconds(run)[0] == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize(
     "changes, expected",
     [

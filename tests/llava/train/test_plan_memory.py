@@ -255,6 +255,15 @@ def test_the_longest_batch():
     assert longest_batch(arguments(), method(), 729).rows == 0
 
 
+def test_the_longest_batch_of_a_number_of_tokens():
+    """As few samples as fill it; a sample longer than that is alone; never more than an optimizer step has."""
+    filled = longest_batch(arguments(max_tokens_per_batch=5000), method(packing=True), 729)
+    assert filled == Batch(3, 5000 / 3, 729, 5000 / 3 - 729 - 51, 0) and filled.places == 5000
+    assert longest_batch(arguments(max_tokens_per_batch=900), None, 729) == Batch(1, 2048, 729, 2048 - 729 - 51, 0)
+    step = arguments(max_tokens_per_batch=10**6, gradient_accumulation_steps=2)
+    assert longest_batch(step, None, 729) == Batch(8, 2048, 729, 2048 - 729 - 51, 0, padded=True)
+
+
 def test_a_tower_of_its_own_stands_beside(world):
     """A teacher that sees through another layer of the tower keeps a tower of its own."""
     run = small(arguments(), method())
