@@ -77,7 +77,7 @@ class MicroBatchTrainer(Trainer):
         batches = flat([inputs])
         state = self.accelerator.gradient_state
         step_ends = state.sync_gradients
-        losses = [torch.zeros((), device=self.args.device)]
+        losses = []
         for batch in batches[:-1]:
             state._set_sync_gradients(False)
             # DeepSpeed's engine is told by `sync_gradients`, as in Trainer; its own `no_sync` is not for ZeRO-2 and 3.
@@ -85,9 +85,10 @@ class MicroBatchTrainer(Trainer):
             with nullcontext() if deepspeed else self.accelerator.no_sync(model):
                 losses.append(super().training_step(model, batch, num_items_in_batch))
         state._set_sync_gradients(step_ends)
-        if batches:
-            losses.append(super().training_step(model, batches[-1], num_items_in_batch))
-        return torch.stack(losses).sum()
+        if not batches:
+            return torch.zeros((), device=self.args.device)
+        last = super().training_step(model, batches[-1], num_items_in_batch)
+        return torch.stack([*losses, last]).sum() if losses else last
 
     def floating_point_ops(self, inputs: Any) -> int:
         """transformers' estimate, summed over the micro-batches of an item."""
