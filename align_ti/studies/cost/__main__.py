@@ -2,6 +2,7 @@
 
     python -m align_ti.studies.cost --preset laptop --rows_from playground/mini/runs/student-align-ti --out DIR
     python -m align_ti.studies.cost --preset paper --out DIR          (one large GPU)
+    python -m align_ti.studies.cost --preset paper --batch_size 1 --count_only      (FLOPs alone; any machine)
 
 FLOPs are counted (products and attention, forward and backward), wall time is a ratio of steps that ran in turn, and
 memory is the most that was alive. No tower and no optimizer step is included: they cost every method the same.
@@ -12,7 +13,7 @@ import json
 import logging
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,6 +23,7 @@ from align_ti.studies.common.report import markdown_page, markdown_table, write_
 from align_ti.studies.cost.heads import head_memory
 from align_ti.studies.cost.methods import METHODS, Bench
 from align_ti.studies.cost.sizes import PRESETS, Geometry
+from align_ti.studies.cost.uncomputed import Uncomputed
 from llava.errors import InputError, run_cli
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}
@@ -54,37 +56,28 @@ def device_name(device: torch.device) -> str:
     return f"{cpu_name()}, {torch.get_num_threads()} threads"
 
 
-def bench(geometry: Geometry, device: torch.device, methods: list[str], **settings: Any) -> dict[str, Any]:
-    """Measure the methods; a dictionary for JSON. ``settings`` go to ``Bench``."""
-    work = Bench(geometry, device, **settings)
-    results: dict[str, dict[str, float]] = {}
-    runs = {name: work.step(name) for name in methods}
-    for name, run in runs.items():
-        with flop_counter() as counter:
-            work.objectives[name].counter = counter
-            run()
-        work.objectives[name].counter = None
-        results[name] = {
-            "tflops": counter.get_total_flops() / 1e12,
-            "head_tflops": work.objectives[name].head_flops / 1e12,
-            "peak_mib": peak_memory(run, (work.student, work.teacher), device) / 2**20,
-        }
-    taken = seconds(runs, geometry.rounds, device)
-    peak = next((value for part, value in PEAK_TFLOPS.items() if part in device_name(device)), None)
+def count(work: Bench, name: str) -> dict[str, float]:
+    """TFLOP of one step of a method: ``tflops``, and of these ``head_tflops`` through the heads."""
+    with flop_counter() as counter:
+        work.objectives[name].counter = counter
+        work.step(name)()
+    work.objectives[name].counter = None
+    return {"tflops": counter.get_total_flops() / 1e12, "head_tflops": work.objectives[name].head_flops / 1e12}
+
+
+def add_flops_ratios(results: dict[str, dict[str, float]]) -> None:
+    """Add ``flops_ratio``, to the reference, and ``flops_ratio_outside_heads``."""
     base = results[REFERENCE]
-    for name, result in results.items():
-        result["seconds"] = statistics.median(taken[name])
-        result["tokens_per_second"] = geometry.tokens / result["seconds"]
-        if peak:
-            result["mfu"] = result["tflops"] / result["seconds"] / peak
+    outside = base["tflops"] - base["head_tflops"]
+    for result in results.values():
         result["flops_ratio"] = result["tflops"] / base["tflops"]
-        outside = base["tflops"] - base["head_tflops"]
         result["flops_ratio_outside_heads"] = (result["tflops"] - result["head_tflops"]) / outside
-        result["time_ratio"] = ratio(taken[name], taken[REFERENCE])
-        result["memory_ratio"] = result["peak_mib"] / base["peak_mib"]
+
+
+def sizes(work: Bench, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the figures of a report are for."""
+    geometry = work.geometry
     return {
-        "device": device_name(device),
-        "torch": torch.__version__,
         "dtype": str(geometry.dtype).removeprefix("torch."),
         "tokens_per_step": geometry.tokens,
         "supervised_tokens": sum(geometry.responses),
@@ -95,30 +88,84 @@ def bench(geometry: Geometry, device: torch.device, methods: list[str], **settin
             "student": sum(parameter.numel() for parameter in work.student.parameters()),
         },
         "settings": settings,
+    }
+
+
+def count_only(geometry: Geometry, methods: list[str], **settings: Any) -> dict[str, Any]:
+    """FLOPs of the methods, on the CPU and without computing a product; a dictionary for JSON.
+
+    ``settings`` go to ``Bench``.
+    """
+    work = Bench(geometry, torch.device("cpu"), computed=False, **settings)
+    with Uncomputed():
+        results = {name: count(work, name) for name in methods}
+    add_flops_ratios(results)
+    return {"torch": torch.__version__, **sizes(work, settings), "methods": results}
+
+
+def bench(geometry: Geometry, device: torch.device, methods: list[str], **settings: Any) -> dict[str, Any]:
+    """Measure the methods; a dictionary for JSON. ``settings`` go to ``Bench``."""
+    work = Bench(geometry, device, **settings)
+    results: dict[str, dict[str, float]] = {}
+    runs = {name: work.step(name) for name in methods}
+    for name, run in runs.items():
+        results[name] = count(work, name)
+        results[name]["peak_mib"] = peak_memory(run, (work.student, work.teacher), device) / 2**20
+    taken = seconds(runs, geometry.rounds, device)
+    peak = next((value for part, value in PEAK_TFLOPS.items() if part in device_name(device)), None)
+    base = results[REFERENCE]
+    add_flops_ratios(results)
+    for name, result in results.items():
+        result["seconds"] = statistics.median(taken[name])
+        result["tokens_per_second"] = geometry.tokens / result["seconds"]
+        if peak:
+            result["mfu"] = result["tflops"] / result["seconds"] / peak
+        result["time_ratio"] = ratio(taken[name], taken[REFERENCE])
+        result["memory_ratio"] = result["peak_mib"] / base["peak_mib"]
+    return {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        **sizes(work, settings),
         "rounds": geometry.rounds,
         "methods": results,
     }
 
 
+class Column(NamedTuple):
+    """A figure in the tables: its headings as text and in Markdown, its name in the report, its decimals in both. In
+    a table with an empty heading it does not appear."""
+
+    short: str
+    long: str
+    name: str
+    decimals: int
+    fewer: int = 2
+
+
+COLUMNS = (
+    Column("FLOPs", "FLOPs", "flops_ratio", 3),
+    Column("no heads", "FLOPs outside the heads", "flops_ratio_outside_heads", 3),
+    Column("time", "wall time", "time_ratio", 2),
+    Column("memory", "peak memory", "memory_ratio", 2),
+    Column("TFLOP", "", "tflops", 3),
+    Column("s", "s per step", "seconds", 3),
+    Column("tokens/s", "", "tokens_per_second", 0),
+    Column("MiB", "MiB", "peak_mib", 0, 0),
+)
+
+
+def measured(report: dict[str, Any]) -> list[Column]:
+    """The columns that a report has."""
+    return [column for column in COLUMNS if column.name in report["methods"][REFERENCE]]
+
+
 def table(report: dict[str, Any]) -> str:
     """The ratios and absolute figures as text."""
-    head = ("method", "FLOPs", "no heads", "time", "memory", "TFLOP", "s", "tokens/s", "MiB")
-    rows = [head]
+    columns = measured(report)
+    rows = [["method", *(column.short for column in columns)]]
     for name, result in report["methods"].items():
-        rows.append(
-            (
-                name,
-                f"{result['flops_ratio']:.3f}",
-                f"{result['flops_ratio_outside_heads']:.3f}",
-                f"{result['time_ratio']:.2f}",
-                f"{result['memory_ratio']:.2f}",
-                f"{result['tflops']:.3f}",
-                f"{result['seconds']:.3f}",
-                f"{result['tokens_per_second']:.0f}",
-                f"{result['peak_mib']:.0f}",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        rows.append([name, *(f"{result[column.name]:.{column.decimals}f}" for column in columns)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
@@ -131,16 +178,16 @@ def table(report: dict[str, Any]) -> str:
 
 def markdown(report: dict[str, Any]) -> str:
     """The ratios to the reference, and its sizes, as Markdown."""
-    headings = ["method", "FLOPs", "FLOPs outside the heads", "wall time", "peak memory", "s per step", "MiB"]
-    columns = ("flops_ratio", "flops_ratio_outside_heads", "time_ratio", "memory_ratio", "seconds", "peak_mib")
+    columns = [column for column in measured(report) if column.long]
     rows = [
-        [name, *(f"{result[column]:.{0 if column == 'peak_mib' else 2}f}" for column in columns)]
+        [name, *(f"{result[column.name]:.{column.fewer}f}" for column in columns)]
         for name, result in report["methods"].items()
     ]
     shown = ("dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "rounds")
-    sizes = "; ".join(f"{name.replace('_', ' ')}: {report[name]}" for name in shown)
+    given = "; ".join(f"{name.replace('_', ' ')}: {report[name]}" for name in shown if name in report)
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
-    return f"{markdown_table(headings, rows)}\n\n{sizes}; {settings}. Parameters: " + ", ".join(
+    ratios = markdown_table(["method", *(column.long for column in columns)], rows)
+    return f"{ratios}\n\n{given}; {settings}. Parameters: " + ", ".join(
         f"{role} {number:,}" for role, number in report["parameters"].items()
     )
 
@@ -161,6 +208,9 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing of the student")
     parser.add_argument("--compile_losses", action="store_true", help="fuse the losses with torch.compile")
     parser.add_argument("--unfused", action="store_true", help="layers as transformers runs them")
+    parser.add_argument(
+        "--count_only", action="store_true", help="FLOPs alone, on the CPU and without computing the products"
+    )
     parser.add_argument("--heads", action="store_true", help="also the divergence's memory at 1,000 rows x 152k")
     parser.add_argument("--out", type=Path, help="folder of the results, as JSON and Markdown")
     parser.add_argument("--name", default="bench", help="of the results' files")
@@ -174,18 +224,16 @@ def main() -> None:
     geometry = geometry.with_changes(d=arguments.d, rows=rows, rounds=arguments.rounds, responses=responses)
     if not 0 <= geometry.rows <= geometry.d:
         raise InputError(f"{geometry.rows} candidate rows per step; expected 0 to d = {geometry.d}")
-    report = bench(
-        geometry,
-        torch.device(arguments.device),
-        arguments.methods,
-        backend=arguments.backend,
-        packing=arguments.packing,
-        checkpointing=arguments.checkpointing,
-        compile_losses=arguments.compile_losses,
-        fused=not arguments.unfused,
-    )
+    settings = {
+        **{name: getattr(arguments, name) for name in ("backend", "packing", "checkpointing", "compile_losses")},
+        "fused": not arguments.unfused,
+    }
+    if arguments.count_only:
+        report = count_only(geometry, arguments.methods, **settings)
+    else:
+        report = bench(geometry, torch.device(arguments.device), arguments.methods, **settings)
     shown = ("device", "dtype", "tokens_per_step", "supervised_tokens", "d", "candidate_rows_per_step", "parameters")
-    print("\n".join(f"{name}: {report[name]}" for name in shown))
+    print("\n".join(f"{name}: {report[name]}" for name in shown if name in report))
     print(table(report))
     if arguments.heads:
         report["head_memory"] = head_memory(torch.device(arguments.device))

@@ -20,6 +20,7 @@ from align_ti.config import ObjectiveConfig
 from align_ti.losses.batch import Counts, MicroBatch, Passes
 from align_ti.objective import Objective
 from align_ti.studies.cost.sizes import Decoder, Geometry
+from align_ti.studies.cost.uncomputed import hollow
 from llava.constants import IGNORE_INDEX
 from llava.model.fused_layers import fuse_layers
 from llava.model.language import language_model_class
@@ -161,6 +162,7 @@ class Bench:
         checkpointing: of the student's activations.
         compile_losses: see ``ObjectiveConfig``.
         fused: Whether the layers of both models are fused, where that runs; see ``fuse_layers``.
+        computed: whether the models have weights; without, only FLOPs can be counted, see ``uncomputed``.
     """
 
     def __init__(
@@ -172,10 +174,17 @@ class Bench:
         checkpointing: bool = False,
         compile_losses: bool = False,
         fused: bool = True,
+        computed: bool = True,
     ) -> None:
         self.geometry, self.device = geometry, device
-        self.teacher = build_decoder(geometry.teacher, geometry.dtype, device, seed=1).eval().requires_grad_(False)
-        self.student = build_decoder(geometry.student, geometry.dtype, device, seed=0).train()
+        home = device if computed else torch.device("meta")
+        teacher, student = (
+            build_decoder(shape, geometry.dtype, home, seed)
+            for shape, seed in ((geometry.teacher, 1), (geometry.student, 0))
+        )
+        if not computed:
+            teacher, student = hollow(teacher), hollow(student)
+        self.teacher, self.student = teacher.eval().requires_grad_(False), student.train()
         if fused:
             fuse_layers(self.teacher, device)
             fuse_layers(self.student, device)

@@ -132,6 +132,26 @@ def test_drawn_rows_save_the_heads_of_the_others():
     assert more == len(SMALL.responses) * (150 - 128) * one
 
 
+def test_what_is_not_computed_is_counted_alike():
+    counted = entry.count_only(SMALL, list(METHODS))["methods"]
+    work = Bench(SMALL, CPU)
+    for name in METHODS:
+        assert counted[name].items() >= entry.count(work, name).items()
+
+
+def test_the_command_that_only_counts(tmp_path, capsys, monkeypatch):
+    """A teacher of 3 GB, of which nothing is there."""
+    wide = SMALL.with_changes(teacher=Decoder(8192, 1, 8, 8, 24576, 160), prompt=12, visual=6, instruction=3)
+    monkeypatch.setitem(PRESETS, "paper", wide)
+    flags = ["--preset", "paper", "--count_only", "--batch_size", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench", *flags, "--methods", "vanilla_kd", "align_ti"])
+    entry.main()
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert report["parameters"]["teacher"] > 8e8
+    assert report["methods"]["align_ti"]["flops_ratio"] > 1 == report["methods"]["vanilla_kd"]["flops_ratio"]
+    assert "| align_ti | " in (tmp_path / "bench.md").read_text() and " MiB" not in capsys.readouterr().out
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "miniature", SMALL)
     log = {"log_history": [{"candidate_rows": 0.5}, {"loss": 1.0}, {"candidate_rows": 1.5}]}
