@@ -43,7 +43,7 @@ def token_lengths(dataset: ConversationDataset) -> np.ndarray:
         error = np.abs(text[counted] - found) / np.maximum(found + visual[counted], 1)
         logger.info(
             "tokens of a sample: %.3f a word, %.3f a turn, %.3f besides, %d an image; estimated from %d samples, of "
-            "which half are within %.1f %% and 95 %% within %.1f %%",
+            "which half are within %.1f%% and 95%% within %.1f%%",
             *weights,
             dataset.visual_tokens,
             len(counted),

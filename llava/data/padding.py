@@ -233,7 +233,7 @@ def main() -> None:
     )
     median, high = np.quantile(lengths, (0.5, 0.95))
     print(
-        f"{len(lengths):,} samples, {median:.0f} tokens in the median, 95 % below {high:.0f}; {arguments.ranks} ranks\n"
+        f"{len(lengths):,} samples, {median:.0f} tokens in the median, 95% below {high:.0f}; {arguments.ranks} ranks\n"
     )
     print(report(found))
     if arguments.json:
