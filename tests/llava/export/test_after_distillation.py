@@ -26,7 +26,7 @@ def test_a_finished_student_has_a_card_and_can_be_exported(world, tuned_teacher,
     monkeypatch.setattr("sys.argv", ["train", *COMMON, *pairs, *projector])
     distill.main()
     card = ModelCard.load(student / "README.md")
-    assert "1.0 x SFT" in card.text and "| IVA (Eq. 4) | layer 1, weights teacher |" in card.text
+    assert "1.0 x SFT" in card.text and "| IVA (Eq. 4) | layer 1, weights teacher, rows 0 |" in card.text
     assert f"| teacher | `{tuned_teacher.name}` |" in card.text
     assert "| optimizer steps | 2 |" in card.text
     assert str(tmp_path) not in card.content
