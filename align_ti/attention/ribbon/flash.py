@@ -130,12 +130,20 @@ def merge(
     return (share * gather(out, place, slots, key_heads, 0.0) + own_share * own_value).to(query.dtype), merged
 
 
-def spread_all(
-    grad: Tensor, query: Tensor, out: Tensor, lse: Tensor, source: Tensor, slots: int, key_heads: int
-) -> tuple[Tensor, ...]:
-    """Everything that the kernel's backward reads, as grids."""
-    tensors = (grad, query, out, lse)
-    return tuple(spread(tensor, source, slots, key_heads) for tensor in tensors)
+def own_gradients_and_grids(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    source: Tensor,
+    slots: int,
+    scale: float,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """``own_gradients``, and what the kernel's backward reads as grids: grad, query, out and lse."""
+    grids = tuple(spread(tensor, source, slots, key.shape[1]) for tensor in (grad, query, out, lse))
+    return own_gradients(grad, query, key, value, out, lse, scale), grids
 
 
 def own_gradients(
@@ -211,13 +219,15 @@ class PrefixAndSelf(torch.autograd.Function):
         """See the class."""
         query, key, value, prefix_key, prefix_value, out, lse = ctx.saved_tensors
         grid, scale, key_heads, device = ctx.grid, ctx.scale, key.shape[1], query.device
-        gradients = fused_where_fast(own_gradients, device)(grad, query, key, value, out, lse, scale)
         if not grid.rows:
-            return *gradients, torch.zeros_like(prefix_key), torch.zeros_like(prefix_value), None, None, None
+            own = own_gradients(grad, query, key, value, out, lse, scale)
+            return *own, torch.zeros_like(prefix_key), torch.zeros_like(prefix_value), None, None, None
+        gradients, grids = fused_where_fast(own_gradients_and_grids, device)(
+            grad, query, key, value, out, lse, grid.source, grid.slots, scale
+        )
         # Given the output and log-sum-exp over all keys, the kernel returns the prefix's share of the gradient.
-        arranged = fused_where_fast(spread_all, device)(grad, query, out, lse, grid.source, grid.slots, key_heads)
         grid_grad, *prefix = ctx.kernel.backward(
-            arranged[0], arranged[1], prefix_key, prefix_value, *arranged[2:], grid.segments, scale
+            grids[0], grids[1], prefix_key, prefix_value, *grids[2:], grid.segments, scale
         )
         grad_query = fused_where_fast(add_gathered, device)(gradients[0], grid_grad, grid.place, grid.slots, key_heads)
         return grad_query, *gradients[1:], *prefix, None, None, None
