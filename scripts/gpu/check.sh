@@ -13,7 +13,7 @@ RESULTS=$(mkdir -p "${1:?a folder for the results is needed}" && cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)}
 BUDGET=${BUDGET:-500} # seconds in all
-STEPS=${STEPS:-facts tests compilers bench compiled profile probe train}
+STEPS=${STEPS:-facts tests compilers bench compiled large profile probe train}
 STUFF=${STUFF:-.gpu} # the miniature's models, see README.md
 LOGS=$(mktemp -d)
 STARTED=$SECONDS
@@ -53,6 +53,8 @@ step bench 120 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --out "$LOGS" --
     --methods vanilla_kd kd_iva algorithm1 prefix prefix_merged align_ti
 step compiled 90 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --out "$LOGS" --name compiled --compile_losses --packing \
     --methods vanilla_kd kd_iva prefix_merged align_ti align_ti_128
+step large 60 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --batch_size 24 --out "$LOGS" --name large --compile_losses \
+    --packing --methods vanilla_kd align_ti align_ti_128
 step profile 70 "$PYTHON" -m align_ti.studies.gpu.profile_step "${BENCH[@]:0:4}" --packing --compile_losses --out "$LOGS"
 step probe 90 "$PYTHON" -m align_ti.studies.gpu.probe --out "$LOGS" "${SMALL[@]}"
 step train 150 bash scripts/gpu/train.sh "$STUFF" "$LOGS"

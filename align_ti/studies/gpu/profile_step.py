@@ -8,6 +8,8 @@ import gzip
 import json
 import statistics
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,17 @@ def label_phases(bench: Bench) -> None:
         label(objective, "candidates", "draw and lay out")
         label(objective, "evaluate", "heads and losses")
     label(torch.Tensor, "backward", "backward")
+
+
+def host_waits(run: Callable[[], Any]) -> dict[str, int]:
+    """Where the host waits for the GPU in a step, and how often: ``file:line`` of the waiting Python code."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    torch.cuda.set_sync_debug_mode("default")
+    found = [warning for warning in caught if "synchronizing CUDA operation" in str(warning.message)]
+    return dict(Counter(f"{warning.filename}:{warning.lineno}" for warning in found).most_common())
 
 
 def summary(events: Any, step: float, launched: float, cuda: bool) -> dict[str, Any]:
@@ -101,12 +114,13 @@ def main() -> None:
             launched = time.perf_counter() - started
             wait()
             times.append((time.perf_counter() - started, launched))
+        places = host_waits(run) if cuda else {}
         with profile(activities=activities, acc_events=True) as recorded:
             run()
             wait()
         events = recorded.key_averages()
         step, launched = (statistics.median(column) for column in zip(*times, strict=True))
-        results[method] = summary(events, step, launched, cuda)
+        results[method] = {**summary(events, step, launched, cuda), "waits_at": places}
         order = "self_device_time_total" if cuda else "self_cpu_time_total"
         print(events.table(sort_by=order, row_limit=30, max_name_column_width=80))
         if arguments.trace:
