@@ -4,19 +4,21 @@
     align-ti demo --quick    the same pipeline on a hundredth of the data, in separate folders: shows that everything
                              runs, not what the models learn
 
-Steps whose results exist are skipped; delete playground/mini/runs to train again. QUICK=1 is the same as --quick.
+Every step is skipped when its result is there; delete playground/mini/runs to train again. QUICK=1 says
+--quick as well. The output of each step is in playground/mini/runs/logs; without a terminal only one line per
+step is printed.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from align_ti.launch.logged import run_logged
 from align_ti.recipes.files import CHECKOUT
 from llava.errors import InputError, run_cli
 from llava.files import write_text
@@ -45,7 +47,7 @@ class Demo:
     quick: bool
 
     def step(self, name: str, result: Path | None, command: Sequence[str]) -> None:
-        """Run a command unless its result exists; its output is also written to ``logs/NAME.log``.
+        """Run a command unless its result exists; its output goes to ``logs/NAME.log``, and to a terminal as well.
 
         Args:
             name: Name of the step.
@@ -58,21 +60,13 @@ class Demo:
         if result is not None and result.exists():
             say(f"== {name}: done before ({result})")
             return
-        say(f"== {name}")
+        if sys.stdout.isatty():
+            say(f"== {name}")
         started, logs = time.monotonic(), self.runs / "logs"
         offline = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHON": sys.executable, "PRESET": "mini"}
-        process = subprocess.Popen(
-            command, cwd=CHECKOUT, env={**os.environ, **offline}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert process.stdout is not None
-        with open(logs / f"{name}.log", "wb") as log:
-            while part := process.stdout.read1(65536):  # type: ignore[attr-defined]
-                sys.stdout.buffer.write(part)
-                sys.stdout.buffer.flush()
-                log.write(part)
-        if process.wait():
-            raise SystemExit(process.returncode)
+        status = run_logged(command, logs / f"{name}.log", {**os.environ, **offline}, CHECKOUT)
+        if status:
+            raise SystemExit(status)
         seconds = round(time.monotonic() - started)
         say(f"== {name}: {seconds} s")
         with open(logs / "seconds.txt", "a", encoding="utf-8") as file:
@@ -130,12 +124,13 @@ class Demo:
             where = ["--data_root", data, "--output-dir", str(scores)]
             self.step(f"eval-{model}", scores / "scores.json", [*CLI, "eval", "all", str(self.runs / model), *where])
         report = [*PYTHON, "playground.mini.report", "--build", data, "--runs", str(self.runs)]
-        if status := subprocess.run(report, cwd=CHECKOUT).returncode:
-            raise SystemExit(status)
+        self.step("report", None, report)
+        if not sys.stdout.isatty():
+            say((self.runs / "results.md").read_text(encoding="utf-8").rstrip())
 
 
 def say(line: str) -> None:
-    """Print a line and flush it, so that it is in order with the output of the steps."""
+    """Print and flush, so that the text is in order with the output of the steps."""
     print(line, flush=True)
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from llava.console import on_a_terminal, quiet_libraries
 from llava.errors import InputError, run_cli
 from llava.flags import add_flag, add_model_flags, add_sampling_flags
 from llava.inference.sampling import Sampling
@@ -135,6 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         from llava.inference.checkpoint import ChatModel
         from llava.serve.uploads import UploadLimits
 
+        quiet_libraries(bars=on_a_terminal())
         limits = UploadLimits(round(arguments.max_upload_mb * 2**20), round(arguments.max_megapixels * 1e6))
         options: dict[str, Any] = {
             "template": arguments.conv_mode,

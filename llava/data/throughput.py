@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
+from llava.console import setup_console
 from llava.conversation import get_template
 from llava.data.annotations.table import open_annotations
 from llava.data.collator import ConversationCollator
@@ -62,7 +63,7 @@ class Throughput:
 def measure_parts(dataset: ConversationDataset, indices: list[int]) -> dict[str, float]:
     """Mean seconds per sample by part: reading the annotation, tokens and masks, decoding images, resizing them."""
     spent = dict.fromkeys(("read", "tokenize", "decode", "preprocess"), 0.0)
-    for index in tqdm(indices, desc="one process", unit="sample"):
+    for index in tqdm(indices, desc="one process", unit="sample", disable=None):
         started = time.perf_counter()
         entry = dataset.annotations[index]
         read = time.perf_counter()
@@ -99,7 +100,8 @@ def measure(
     batches = iter(loader)
     next(batches)  # starting the workers is not counted
     started = time.perf_counter()
-    seen = sum(len(found["input_ids"]) for found in tqdm(batches, total=len(loader) - 1, desc="loader", unit="batch"))
+    shown = tqdm(batches, total=len(loader) - 1, desc="loader", unit="batch", disable=None)
+    seen = sum(len(found["input_ids"]) for found in shown)
     elapsed = time.perf_counter() - started
     return Throughput(len(order), workers, seen / elapsed if seen else 0.0, **parts)
 
@@ -137,6 +139,7 @@ def main() -> None:
     parser.add_argument("--step_seconds", type=float, help="duration of a training step on the GPUs, in seconds")
     parser.add_argument("--json", type=Path, help="also write the measurement to this file")
     arguments = parser.parse_args()
+    setup_console(times=False)
     if arguments.samples <= arguments.batch:
         raise InputError(f"--samples is {arguments.samples}, expected more than --batch ({arguments.batch})")
     tower = PreTrainedConfig.from_dict({"mm_vision_tower": arguments.vision_tower})

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from llava.console import setup_console
 from llava.conversation import get_template
 from llava.errors import InputError, run_cli
 from llava.eval.answers import REMEDY, merge_parts
@@ -67,7 +68,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    setup_console(times=False)
     sampling = Sampling(arguments.temperature, arguments.top_p, arguments.max_new_tokens)
     questions = read_questions(arguments.question_file, arguments.image_folder)
     if not chunk(questions, arguments.num_chunks, arguments.chunk_idx):

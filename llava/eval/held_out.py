@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from llava.console import setup_console
 from llava.constants import IGNORE_INDEX
 from llava.conversation import Template, get_template
 from llava.data.annotations.table import Annotations, open_annotations
@@ -80,7 +81,7 @@ def measure(
         image_aspect_ratio=getattr(model.config, "image_aspect_ratio", None),
     )
     nats, greedy, tokens = 0.0, 0, 0
-    for start in tqdm(range(0, len(data), batch_size), desc="held out", unit="batch", leave=False):
+    for start in tqdm(range(0, len(data), batch_size), desc="held out", unit="batch", leave=False, disable=None):
         indices = range(start, min(start + batch_size, len(data)))
         items = [cast(dict[str, torch.Tensor], data[index]) for index in indices]  # bad samples are errors here
         pixels = [item["images"] for item in items if len(item["images"])]
@@ -104,6 +105,7 @@ def main() -> None:
     add_flag(parser, "--out", type=Path, required=True, help="output file (JSON)")
     add_device_flags(parser)
     arguments = parser.parse_args()
+    setup_console(times=False)
     annotations = open_annotations(arguments.data)
     template = get_template(arguments.conv_mode or own_template(arguments.model_path))
     loaded = load(arguments.model_path, device=arguments.device, dtype=arguments.dtype)

@@ -13,6 +13,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
+from llava.console import setup_console
 from llava.errors import InputError, run_cli
 from llava.eval.checkpoint import open_checkpoint
 from llava.eval.evaluate import EvalOptions, Task, answer, score, score_answers, write_scores
@@ -56,7 +57,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    setup_console(times=False)
     options = EvalOptions(
         eval_root=arguments.eval_root,
         output_dir=arguments.output_dir,

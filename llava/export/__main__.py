@@ -9,11 +9,11 @@ python -m llava.export --to card --model_path RUN [--scores EVAL_DIR]
 from __future__ import annotations
 
 import argparse
-import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.console import setup_console
 from llava.errors import InputError, run_cli
 from llava.flags import DTYPES, add_flag
 
@@ -53,7 +53,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    setup_console(times=False)
     if arguments.to == "card":
         return write_card_only(arguments)
     output = checked_output(arguments.output)

@@ -106,7 +106,7 @@ def generate_answers(
     _warn_of_long_prompts(prompts, loaded)
     groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     stop = EndOfTurn.of(template, loaded.tokenizer, loaded.model)
-    with tqdm(total=done + len(prompts), initial=done, desc=description, unit="question") as bar:
+    with tqdm(total=done + len(prompts), initial=done, desc=description, unit="question", disable=None) as bar:
         for batch in _prefetched(lambda group: _prepare(group, loaded), groups):
             for prompt, (text, finish) in zip(
                 batch.prompts, answer_batch(loaded, batch, stop, max_new_tokens, draws), strict=True

@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.console import on_a_terminal, quiet_libraries
 from llava.errors import InputError, run_cli
 from llava.flags import add_flag, add_model_flags, add_sampling_flags
 from llava.inference.sampling import Sampling
@@ -169,6 +170,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from llava.inference.checkpoint import ChatModel  # slow to import: only after the input has been checked
 
+    quiet_libraries(bars=on_a_terminal())
     model = ChatModel.load(
         arguments.model_path,
         arguments.model_base,

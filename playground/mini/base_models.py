@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from llava.console import setup_console
 from llava.errors import InputError, run_cli
 from llava.files import write_json
 from playground.mini.concepts import concepts
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--also", nargs="+", choices=list(MORE_LANGUAGE_MODELS), default=[], help="more models")
     parser.add_argument("--text-limit", type=int, default=None, help="number of documents for the language models")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    setup_console()
     torch.manual_seed(0)
     build_base_models(
         arguments.data,

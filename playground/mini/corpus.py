@@ -14,13 +14,8 @@ from playground.mini.questions.describe import DETAIL_REQUESTS, SHORT_REQUESTS, 
 from playground.mini.scenes import make_imagined_scene
 
 
-def text_corpus(seed: int, n: int) -> Iterator[str]:
-    """``n`` documents; the same seed gives the same documents, whatever ``n``."""
-    return documents(seed, 0, n)
-
-
 def documents(seed: int, start: int, stop: int) -> Iterator[str]:
-    """The documents of ``text_corpus`` from index ``start`` to ``stop``."""
+    """The documents of a seed from index ``start`` to ``stop``."""
     for index in range(start, stop):
         yield _document(random.Random(f"{seed}/text/{index}"), f"{seed}/imagined/{index}")
 

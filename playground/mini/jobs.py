@@ -98,7 +98,7 @@ def in_order(
     function: Callable[[J], R], jobs: list[J], sizes: list[int], workers: int, description: str, unit: str
 ) -> Iterator[R]:
     """Run jobs in ``workers`` processes with a progress bar; results come in the order of the jobs."""
-    with tqdm(total=sum(sizes), desc=description, unit=unit) as bar, ProcessPoolExecutor(workers) as pool:
+    with tqdm(total=sum(sizes), desc=description, unit=unit, disable=None) as bar, ProcessPoolExecutor(workers) as pool:
         for size, result in zip(sizes, pool.map(function, jobs), strict=True):
             bar.update(size)
             yield result

@@ -1,9 +1,8 @@
 """The content of a scene: objects, sign and background, as plain data that can be written to JSON and read back."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from playground.mini.concepts import concept
 from playground.mini.wording import PLACES, SIDE
@@ -96,18 +95,3 @@ class Scene:
         """The objects whose concept occurs once, so that "the goat" is unambiguous."""
         counts = self.counts
         return [item for item in self.objects if counts[item.concept] == 1]
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Scene":
-        """The inverse of ``to_json``."""
-        return cls(
-            key=row["key"],
-            objects=tuple(SceneObject(**{**item, "box": tuple(item["box"])}) for item in row["objects"]),
-            background=Background(**row["background"]),
-            sign=Sign(**row["sign"]) if row["sign"] else None,
-            held_out_pair=row["held_out_pair"],
-        )

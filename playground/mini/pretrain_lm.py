@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from llava.console import on_a_terminal
+
 logger = logging.getLogger(__name__)
 
 
@@ -96,6 +98,7 @@ def pretrain_lm(
         logging_steps=50,
         save_strategy="no",
         report_to="none",
+        disable_tqdm=not on_a_terminal(),
         use_cpu=not torch.cuda.is_available(),
         weight_decay=0.01,
     )

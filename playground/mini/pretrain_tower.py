@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from llava.console import on_a_terminal
 from llava.files import write_json
 from playground.mini.layout import PATCHES
 from playground.mini.wording import PLACES, SIDE, at
@@ -55,7 +56,7 @@ class LabelledPictures(Dataset):
         self.mean = torch.tensor(processor.image_mean).view(3, 1, 1)
         self.std = torch.tensor(processor.image_std).view(3, 1, 1)
         pictures = []
-        for file, _ in tqdm(records, desc="pictures", unit="picture"):
+        for file, _ in tqdm(records, desc="pictures", unit="picture", disable=None):
             with Image.open(file) as image:
                 pictures.append(torch.from_numpy(np.array(image.convert("RGB"))))
         self.pictures = torch.stack(pictures).permute(0, 3, 1, 2)
@@ -228,6 +229,7 @@ def pretrain_tower(
         weight_decay=0.01,
         save_strategy="no",
         report_to="none",
+        disable_tqdm=not on_a_terminal(),
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from align_ti.studies.attention.pictures import Viewer, draw_maps
 from align_ti.studies.attention.report import choose_layers, corresponding_layer, maps_by_layer, pick_views
 from align_ti.studies.loss_curves import plot_losses
+from llava.console import setup_console
 from llava.errors import InputError, run_cli
 from llava.eval.table import Row, as_markdown, as_text, read_rows
 from llava.files import write_json, write_text
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--build", type=Path, required=True, help="folder of the miniature's data")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the trained models")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    setup_console(times=False)
     runs = arguments.runs
     rows = collect(runs)
     write_scores(rows, runs)
@@ -84,11 +85,9 @@ def main() -> None:
             first = layer, depth
         columns += maps_by_layer(name, viewer, views, [corresponding_layer(*first, depth)])
     draw_maps(views, columns).savefig(runs / "attention_maps.png", dpi=130)
-    sys.stdout.write("\n" + as_text(rows) + "\n\n")
-    logger.info(
-        "written: %s",
-        ", ".join(str(runs / name) for name in ("results.json", "results.md", "loss_curves.png", "attention_maps.png")),
-    )
+    files = ("results.json", "results.md", "loss_curves.png", "attention_maps.png")
+    logger.info("written: %s", ", ".join(str(runs / name) for name in files))
+    sys.stdout.write(f"\n{as_text(rows)}\n\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
 """Pictures with their labels, for pretraining a SigLIP tower with the sigmoid loss."""
 
-import random
-from collections.abc import Iterator
-
 from playground.mini.layout import Scene
-from playground.mini.scenes import make_scene
 from playground.mini.wording import a, at
 
 
@@ -19,12 +15,3 @@ def labels(scene: Scene) -> list[str]:
     if scene.sign is not None:
         texts.append(f"{sign(scene.sign.word)} {at(scene.sign.place)}")
     return texts + [f"a {scene.background.colour} background"]
-
-
-def tower_pairs(seed: int, n: int) -> Iterator[tuple[Scene, list[str]]]:
-    """``n`` scenes with their labels, alternating between fine-tuning and pretraining scenes; labels are shuffled."""
-    for index in range(n):
-        scene = make_scene(seed, ("train", "pretrain")[index % 2], index // 2)
-        texts = labels(scene)
-        random.Random(f"tower/{scene.key}").shuffle(texts)
-        yield scene, texts

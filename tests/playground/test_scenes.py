@@ -23,11 +23,6 @@ def test_same_seed_same_scene_and_other_seed_another():
     assert len({(scene.objects, scene.background) for scene in firsts}) == len(firsts)
 
 
-def test_json_round_trip(train_scenes):
-    for scene in train_scenes[:50]:
-        assert Scene.from_json(scene.to_json()) == scene
-
-
 def test_unknown_split_is_named():
     with pytest.raises(InputError, match="validation"):
         make_scene(0, "validation", 0)

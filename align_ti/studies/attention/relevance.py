@@ -23,6 +23,7 @@ from align_ti.irs import choose_layer, collect_vectors, irs
 from align_ti.studies.common.checkpoints import data_batches, parse_named
 from align_ti.studies.common.provenance import run_facts
 from align_ti.studies.common.report import markdown_page, markdown_table, write_report
+from llava.console import setup_console
 from llava.data.annotations.table import open_annotations
 from llava.errors import InputError, run_cli
 from llava.flags import add_device_flags
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--name", default="relevance", help="name of the output files")
     add_device_flags(parser)
     arguments = parser.parse_args()
+    setup_console(times=False)
     paths = parse_named(arguments.model, "--model")
     pairs = sorted(set(arguments.pairs))
     if arguments.inputs < 2 or pairs[0] < 1 or arguments.draws < 1:

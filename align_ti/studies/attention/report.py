@@ -24,6 +24,7 @@ from align_ti.studies.attention.pictures import Column, Viewer, draw_maps
 from align_ti.studies.common.checkpoints import data_batches, parse_groups
 from align_ti.studies.common.provenance import run_facts
 from align_ti.studies.common.report import markdown_page, markdown_table, write_report
+from llava.console import setup_console
 from llava.data.annotations.table import open_annotations
 from llava.data.images import load_image
 from llava.errors import InputError, run_cli
@@ -248,6 +249,7 @@ def main() -> None:
     parser.add_argument("--name", default="attention", help="name of the output files")
     add_device_flags(parser)
     arguments = parser.parse_args()
+    setup_console(times=False)
     groups = parse_groups(arguments.model, "--model")
     places = arguments.questions, arguments.question_images
     views = pick_views(*places, max(arguments.pictures, arguments.measured))
@@ -258,7 +260,8 @@ def main() -> None:
     first_depth = 0
     for name, paths in groups.items():
         seeds, depths = [], []
-        for seed, path in enumerate(tqdm(paths, desc=name, unit="model")):  # one model in memory at a time
+        one_at_a_time = tqdm(paths, desc=name, unit="model", disable=None)
+        for seed, path in enumerate(one_at_a_time):
             viewer = Viewer.load(path, arguments.device, arguments.dtype)
             depths.append(int(viewer.model.config.num_hidden_layers))
             if arguments.layers == "auto" and first is not None:

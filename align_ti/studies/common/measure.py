@@ -149,7 +149,7 @@ def seconds(
     """Wall times in seconds. The methods run in turn, ``rounds`` times, so that noise on the machine affects all
     equally."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in tqdm(range(warmup + rounds), desc="timing", unit="round"):
+    for turn in tqdm(range(warmup + rounds), desc="timing", unit="round", disable=None):
         for name, run in runs.items():
             if device.type == "cuda":
                 torch.cuda.synchronize()

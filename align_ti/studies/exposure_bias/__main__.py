@@ -14,6 +14,7 @@ from align_ti.studies.exposure_bias.measure import ENDED, measure
 from align_ti.studies.exposure_bias.report import as_markdown, curves, draw, over_seeds
 from align_ti.studies.hold_out import said_of_training
 from align_ti.training.teacher import check_same_tokenizer
+from llava.console import setup_console
 from llava.data.annotations.table import open_annotations
 from llava.errors import InputError, run_cli
 from llava.flags import add_device_flags
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--name", default="exposure_bias", help="name of the output files")
     add_device_flags(parser)
     arguments = parser.parse_args()
+    setup_console(times=False)
     groups = parse_groups(arguments.student, "--student")
     paths = {f"{name}/{seed}": path for name, seeds in groups.items() for seed, path in enumerate(seeds)}
     if arguments.max_new_tokens < 1:

@@ -175,7 +175,7 @@ def measure(
     vocabulary = min(model.lm_head.weight.shape[0] for model in models)
     respond = StudentResponses(OnPolicySettings(1.0, 1.0, steps, seed), stop, vocabulary, max_length=sys.maxsize)
     found: dict[str, list[PrefixErrors]] = {name: [] for name in students}
-    with tqdm(total=samples, desc="exposure bias", unit="sample") as bar:
+    with tqdm(total=samples, desc="exposure bias", unit="sample", disable=None) as bar:
         for collated in batches:
             batch = {key: value.to(home.device) for key, value in collated.items()}
             if "images" in batch:

@@ -34,6 +34,7 @@ from align_ti.studies.tables.report import write_report
 from align_ti.studies.tables.runner import Work, run_trials, take_kept
 from align_ti.studies.tables.setting import Setting
 from align_ti.studies.tables.trial import Trial, plan_trials
+from llava.console import setup_console
 from llava.cores import cores
 from llava.errors import InputError, run_cli
 from llava.eval.registry import BENCHMARKS
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Entry point."""
     arguments, flags = command_line().parse_known_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    setup_console(times=False)
     pair = arguments.pair or os.environ.get("PRESET") or None
     if arguments.table in FIGURES:
         return measure(arguments.table, pair, words_of_figure(sys.argv[1:]), arguments.print)

@@ -104,7 +104,7 @@ def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
 
     with (
         logging_redirect_tqdm(),
-        tqdm(total=len(left), unit="student", smoothing=0) as bar,
+        tqdm(total=len(left), unit="student", smoothing=0, disable=None) as bar,
         _signals_as_exits(),
         ThreadPoolExecutor(jobs) as pool,
         _ending(work.commands),

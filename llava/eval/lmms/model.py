@@ -165,7 +165,7 @@ class AlignTI(lmms):
             logger.warning("the task asks for sampling or beam search; answers are greedy, as in llava.eval")
 
     def _progress(self, total: int) -> Any:
-        return tqdm(total=total, desc="align_ti", unit="request", disable=self._rank != 0)
+        return tqdm(total=total, desc="align_ti", unit="request", disable=None if self._rank == 0 else True)
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

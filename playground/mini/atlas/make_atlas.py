@@ -93,7 +93,7 @@ def make(output: Path) -> int:
         rows = -(-len(chosen) // COLUMNS)
         sheet = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
         concepts = []
-        for index, (category, label, name) in enumerate(tqdm(chosen, desc="atlas", unit="sprite")):
+        for index, (category, label, name) in enumerate(tqdm(chosen, desc="atlas", unit="sprite", disable=None)):
             if label not in entries:
                 raise InputError(f"selection.json names {label!r}, which {LABELS} does not have; check the spelling")
             entry = entries[label]
