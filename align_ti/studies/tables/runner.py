@@ -114,8 +114,8 @@ def run_trials(trials: Sequence[Trial], work: Work, jobs: int = 1) -> None:
         for done in as_completed(running):
             error = done.exception()
             if error is None:
-                bar.set_description(f"finished {running[done]}")
                 bar.update()
+                logger.info("finished %s", running[done])
             elif not isinstance(error, Ended):
                 logger.error("%s: failed; running students are finished, no further one is started", running[done])
                 errors.append(error)
