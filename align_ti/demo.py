@@ -4,9 +4,8 @@
     align-ti demo --quick    the same pipeline on a hundredth of the data, in separate folders: shows that everything
                              runs, not what the models learn
 
-Every step is skipped when its result is there; delete playground/mini/runs to train again. QUICK=1 says
---quick as well. The output of each step is in playground/mini/runs/logs; without a terminal only one line per
-step is printed.
+Steps whose results exist are skipped; delete playground/mini/runs to train again. QUICK=1 is the same as --quick. The
+output of each step is in playground/mini/runs/logs; without a terminal only one line per step is printed.
 """
 
 import argparse
