@@ -6,8 +6,13 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 logger = logging.getLogger(__name__)
+
+TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float32: 1e-4}
+"""How far a compiled function's result may be from the plain one's, relative to its size, by data type."""
 
 
 @cache
@@ -23,10 +28,52 @@ def why_not_fused(device: torch.device) -> str | None:
 
 def fused_where_fast(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
     """``function``, fused on a GPU where ``torch.compile`` runs: there each of its operations is a launch."""
-    return fuse(function) if device.type == "cuda" and why_not_fused(device) is None else function
+    return checked(function) if device.type == "cuda" and why_not_fused(device) is None else function
 
 
-def _add_one(values: torch.Tensor) -> torch.Tensor:
+@cache
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``fuse(function)``, which is compared with ``function`` the first time it gets inputs of these data types; where
+    they differ, a warning says so, and ``function`` runs from then on."""
+    return _Checked(function)
+
+
+class _Checked:
+    """See ``checked``."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.fused = fuse(function)
+        self.agrees: dict[tuple[Any, ...], bool] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        kinds = tuple(leaf.dtype for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor))
+        if kinds not in self.agrees:
+            self.agrees[kinds] = self.compare(arguments)
+        return (self.fused if self.agrees[kinds] else self.function)(*arguments)
+
+    @torch.no_grad()
+    def compare(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether both functions give the same."""
+        inputs = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, arguments)
+        results = [tree_leaves(run(*inputs)) for run in (self.fused, self.function)]
+        for found, expected in zip(*results, strict=True):
+            same = torch.equal(found.isfinite(), expected.isfinite())
+            ours, theirs = (torch.nan_to_num(tensor.double(), posinf=0.0, neginf=0.0) for tensor in (found, expected))
+            error = float((ours - theirs).norm() / theirs.norm().clamp(min=torch.finfo(torch.float32).tiny))
+            if not same or not error <= TOLERANCE.get(expected.dtype, 1e-9):
+                logger.warning(
+                    "torch.compile gives another result for %s than PyTorch without it (relative error %.1e, in %s): "
+                    "it is not used there",
+                    self.function.__name__,
+                    error,
+                    expected.dtype,
+                )
+                return False
+        return True
+
+
+def _add_one(values: Tensor) -> Tensor:
     return values + 1
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import linear, rms_norm, silu
 from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from llava.fusion import fuse, why_not_fused
+from llava.fusion import checked, why_not_fused
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def _functions(epsilon: float, width: int) -> tuple[Callable[..., Any], Callable
         gate, up, down = mlp
         return hidden + linear(silu(linear(inputs, gate)) * linear(inputs, up), down)
 
-    return fuse(before), fuse(after)
+    return checked(before), checked(after)
 
 
 # ---- one module at a time ----
@@ -175,7 +175,7 @@ def _norm(self: nn.Module, hidden_states: Tensor) -> Tensor:
 
 
 def _gated(self: nn.Module, x: Tensor) -> Tensor:
-    return self.down_proj(fuse(_silu_times)(self.gate_proj(x), self.up_proj(x)))  # type: ignore[operator]
+    return self.down_proj(checked(_silu_times)(self.gate_proj(x), self.up_proj(x)))  # type: ignore[operator]
 
 
 def _silu_times(gate: Tensor, up: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ def _fuse_rotary(module: str) -> None:
     ) -> tuple[Tensor, Tensor]:
         if not q.is_cuda or unsqueeze_dim != 1:
             return original(q, k, cos, sin, unsqueeze_dim)
-        return fuse(_rotate)(q, k, cos, sin)
+        return checked(_rotate)(q, k, cos, sin)
 
     source = sys.modules[module]
     original = source.apply_rotary_pos_emb  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from align_ti.losses.linear_heads import linear_divergence
 from align_ti.studies.cost.methods import build_decoder
 from align_ti.studies.cost.sizes import PRESETS, Decoder
+from llava.model.fused_layers import fuse_layers
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BFLOAT16: dict[str, Any] = {"device": DEVICE, "dtype": torch.bfloat16}
@@ -152,7 +153,7 @@ def attention(small: bool) -> dict[str, Any]:
 
 
 def elementwise(small: bool) -> dict[str, Any]:
-    """A quarter of the teacher's layers forward: as transformers runs it, norms and MLP compiled, and with Liger."""
+    """A quarter of the teacher's layers forward: as transformers runs them, and compiled."""
     teacher = PRESETS["miniature" if small else "paper"].teacher
     layers = max(2, teacher.layers // 4)
     shape = Decoder(teacher.hidden, layers, teacher.heads, teacher.kv_heads, teacher.intermediate, 1024)
@@ -165,19 +166,9 @@ def elementwise(small: bool) -> dict[str, Any]:
 
     model = build_decoder(shape, torch.bfloat16, DEVICE, 0).eval()
     found["eager"] = milliseconds(lambda: run(model))
-    try:
-        from liger_kernel.transformers import apply_liger_kernel_to_qwen2
-
-        apply_liger_kernel_to_qwen2(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
-        found["liger"] = milliseconds(lambda: run(model))
-    except Exception as error:  # not installed, or no triton
-        found["liger"] = repr(error)[:160]
-    model = build_decoder(shape, torch.bfloat16, DEVICE, 0).eval()
-    for layer in model.model.layers:
-        for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
-            part.compile(dynamic=True)
-    found["norms and MLP compiled, first call"] = first_call(lambda: run(model))
-    found["norms and MLP compiled"] = milliseconds(lambda: run(model))
+    if fuse_layers(model, DEVICE):
+        found["compiled layers, first call"] = first_call(lambda: run(model))
+        found["compiled layers"] = milliseconds(lambda: run(model))
     return found
 
 

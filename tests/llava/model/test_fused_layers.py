@@ -60,7 +60,8 @@ def test_on_a_cpu_the_functions_are_transformers_own(kind, monkeypatch):
     original = source.apply_rotary_pos_emb
     monkeypatch.setattr(source, "apply_rotary_pos_emb", original)  # restored afterwards
     monkeypatch.setattr(fused_layers, "why_not_fused", lambda device: None)
-    monkeypatch.setattr(fused_layers, "fuse", lambda function: function)
+    monkeypatch.setattr(fused_layers, "checked", lambda function: function)
+    fused_layers._functions.cache_clear()
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
     assert fuse_layers(fused, torch.device("cuda"))
     assert source.apply_rotary_pos_emb is not original
