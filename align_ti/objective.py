@@ -95,7 +95,7 @@ class Objective:
             values.
 
         Raises:
-            InputError: the model whose attention is needed has no such layer.
+            InputError: The model whose attention is needed has no such layer.
         """
         self.check_layer(student)
         student_inputs, teacher_inputs = self.splice(student, batch)

@@ -38,9 +38,9 @@ class AttentionCapture:
         maps: Instruction-to-vision maps to record, if any.
 
     Attributes:
-        keys, values: layer -> ``[B, H_kv, S, D]``.
+        keys, values: Layer -> ``[B, H_kv, S, D]``.
         in_graph: Whether all keys and values were recorded with gradients enabled.
-        maps: layer -> ``[B, S]``, see ``mean_instruction_attention``.
+        maps: Layer -> ``[B, S]``, see ``mean_instruction_attention``.
     """
 
     def __init__(self, keep_prefix: bool = False, maps: MapRequest | None = None):

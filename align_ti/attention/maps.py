@@ -23,8 +23,8 @@ class MapRequest:
 
     Attributes:
         layers: Decoder layers, counted from 0.
-        instruction_mask: bool ``[B, S]``, rows whose attention is averaged.
-        attention_mask: bool ``[B, S]``, True at real tokens. From the CPU, masks are not waited for.
+        instruction_mask: Bool ``[B, S]``, rows whose attention is averaged.
+        attention_mask: Bool ``[B, S]``, True at real tokens. From the CPU, masks are not waited for.
         spans: For a packed row ``[1, T]``: ``(start, stop)`` of each of its samples.
     """
 
@@ -51,8 +51,8 @@ def mean_instruction_attention(
     Args:
         query: ``[B, H, S, D]`` with positions applied.
         key: ``[B, H_kv, S, D]``; ``H`` a multiple of ``H_kv``.
-        instruction_mask: bool ``[B, S]``, rows whose attention is averaged.
-        attention_mask: bool ``[B, S]``, True at real tokens. Masks on a GPU are waited for.
+        instruction_mask: Bool ``[B, S]``, rows whose attention is averaged.
+        attention_mask: Bool ``[B, S]``, True at real tokens. Masks on a GPU are waited for.
         scaling: Factor of the scores; ``D ** -0.5`` by default.
         spans: For a packed row (``B`` is 1): ``(start, stop)`` of each sample; a sample attends only to itself.
 

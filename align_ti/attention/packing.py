@@ -18,7 +18,7 @@ class Packing:
     """Positions of the samples in a packed row ``[1, T]``.
 
     Attributes:
-        bounds: long ``[N + 1]``, on the row's device; sample ``i`` has columns ``bounds[i]`` to ``bounds[i + 1]``.
+        bounds: Long ``[N + 1]``, on the row's device; sample ``i`` has columns ``bounds[i]`` to ``bounds[i + 1]``.
         spans: The same as ``(start, stop)`` pairs of Python integers.
     """
 
@@ -34,7 +34,7 @@ def samples_of(index: Tensor, width: int, packing: Packing | None) -> Tensor:
     """The sample that each position of a batch belongs to.
 
     Args:
-        index: long ``[R]`` into ``[B * S]``, or into the ``T`` columns of a packed row.
+        index: Long ``[R]`` into ``[B * S]``, or into the ``T`` columns of a packed row.
         width: ``S``.
         packing: Packing of the row, if it is packed.
     """

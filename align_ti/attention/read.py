@@ -22,7 +22,7 @@ def instruction_maps(
     """Mean attention from instruction tokens to visual tokens, in every layer.
 
     Args:
-        model: runs the ``align_ti`` attention.
+        model: Runs the ``align_ti`` attention.
         tokens: One prompt with one image.
         images, vision_features: The image, or its features, as ``splice_inputs`` takes them.
 

@@ -39,8 +39,8 @@ def ribbon_sequence(layout: CandidateLayout, attention_mask: Tensor, position_id
 
     Args:
         layout: The candidates, sorted by sample and limit.
-        attention_mask: bool ``[B, S]``.
-        position_ids: long ``[B, S]``.
+        attention_mask: Bool ``[B, S]``.
+        position_ids: Long ``[B, S]``.
     """
     batch, length = attention_mask.shape
     device = attention_mask.device
@@ -82,9 +82,9 @@ def single_pass(
     Args:
         decoder: The base model (``model.model``) with ``sdpa`` or ``align_ti`` attention.
         inputs_embeds: ``[B, S, D]`` of the main path.
-        attention_mask: bool ``[B, S]``.
-        position_ids: long ``[B, S]``.
-        layout: the candidates.
+        attention_mask: Bool ``[B, S]``.
+        position_ids: Long ``[B, S]``.
+        layout: The candidates.
 
     Raises:
         InputError: The attention does not accept a boolean 4D mask.

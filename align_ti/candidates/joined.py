@@ -70,7 +70,7 @@ def joined_pass(
     Args:
         decoder: The base model (``model.model``), with the ``align_ti`` attention.
         inputs_embeds: ``[1, T, D]``.
-        position_ids: long ``[1, T]``.
+        position_ids: Long ``[1, T]``.
         layout: The candidates.
         main: Attention of the row.
         ribbon: Attention of the candidates.

@@ -45,10 +45,10 @@ class CandidateLayout:
     """Candidate rows of a batch, concatenated in the order of their samples and steps.
 
     Attributes:
-        sample: long ``[C]``, row of the batch.
-        limit: long ``[C]``, column of ``y_k``: the candidate attends to the real columns before it, and to itself.
-        position_id: long ``[C]``.
-        token: long ``[C]``.
+        sample: Long ``[C]``, row of the batch.
+        limit: Long ``[C]``, column of ``y_k``: the candidate attends to the real columns before it, and to itself.
+        position_id: Long ``[C]``.
+        token: Long ``[C]``.
         weight: ``[C]``, number of draws it represents, divided by ``d``; 0 if its divergence does not count.
         main_weight: ``[B, S]``, the same for draws equal to ``y_k``, at the position of ``y_k``.
         steps: Number of supervised tokens, ``L``.
@@ -77,8 +77,8 @@ def supervised_tokens(labels: Tensor, attention_mask: Tensor) -> SupervisedToken
     """Find the supervised tokens: those with a label and a real token before them that predicts them.
 
     Args:
-        labels: long ``[B, S]``, -100 where not a target; aligned with the inputs (not shifted).
-        attention_mask: bool ``[B, S]``, True at real tokens.
+        labels: Long ``[B, S]``, -100 where not a target; aligned with the inputs (not shifted).
+        attention_mask: Bool ``[B, S]``, True at real tokens.
     """
     target = labels != IGNORE_INDEX
     # A target needs a real token before it, in its own row: the logits there predict it.
@@ -108,9 +108,9 @@ def candidate_layout(
 
     Args:
         supervised: Result of ``supervised_tokens``.
-        draws: long ``[L, d]``.
-        attention_mask: bool ``[B, S]``.
-        position_ids: long ``[B, S]``.
+        draws: Long ``[L, d]``.
+        attention_mask: Bool ``[B, S]``.
+        position_ids: Long ``[B, S]``.
         end_of_turn_ids: Token ids that end an assistant turn.
         merge: Merge draws, see above.
         dtype: Data type of the weights.

@@ -137,7 +137,7 @@ class MicroBatch:
         """Places in a table with a row for each sample, and its shape.
 
         Args:
-            index: long ``[R]`` into ``[B * S]``.
+            index: Long ``[R]`` into ``[B * S]``.
 
         Returns:
             Long ``[R]`` into ``[samples * longest]``, and ``(samples, longest)``.

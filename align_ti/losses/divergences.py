@@ -73,7 +73,7 @@ def get_divergence(name: str) -> Divergence:
     """Find a divergence by name; ``jsd:0.3`` and ``skew_kl:0.2`` also set its ``beta`` or ``alpha``.
 
     Raises:
-        InputError: unknown name, a parameter where there is none, or one outside (0, 1).
+        InputError: Unknown name, a parameter where there is none, or one outside (0, 1).
     """
     base, _, number = name.partition(":")
     if base not in PLAIN:

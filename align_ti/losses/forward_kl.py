@@ -29,8 +29,8 @@ def forward_kl_terms(
     """``KL(P_T || P_S)`` (Eq. 2), the cross-entropy, and the gradient of ``sum_r w_r KL_r + c_r CE_r``.
 
     Args:
-        student: logits ``[rows, V]``.
-        teacher: logits ``[rows, V]``.
+        student: Logits ``[rows, V]``.
+        teacher: Logits ``[rows, V]``.
         targets: ``[rows]`` token ids; any valid id where ``ce_weights`` is 0.
         weights: ``w``, ``[rows]``, in the dtype that losses are taken in.
         ce_weights: ``c``, ``[rows]``.
@@ -75,7 +75,7 @@ def check_compiler(device: torch.device) -> None:
     """Compile the closed form once, on a tiny input.
 
     Raises:
-        InputError: if ``torch.compile`` does not work here.
+        InputError: If ``torch.compile`` does not work here.
     """
     logits, ones = torch.zeros(2, 8, device=device), torch.ones(2, device=device)
     try:

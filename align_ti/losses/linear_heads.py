@@ -79,16 +79,16 @@ def linear_divergence(
         weights: ``[N]`` weight of each row's divergence; ``None`` is zero everywhere.
         targets: ``[N]`` token ids; -100 where ``ce_weights`` is 0 is allowed.
         ce_weights: ``[N]`` weight of each row's cross-entropy; ``None`` is zero everywhere.
-        divergence: a name for ``get_divergence`` or a function of two blocks of logits.
-        temperature: divides both models' logits for the divergence; the result is not multiplied by its
+        divergence: A name for ``get_divergence`` or a function of two blocks of logits.
+        temperature: Divides both models' logits for the divergence; the result is not multiplied by its
             square.
-        chunk_rows: rows of logits at once. Default: see ``align_ti.numerics``.
+        chunk_rows: Rows of logits at once. Default: see ``align_ti.numerics``.
         compiled: Fuse the operations on logits with ``torch.compile``; needs a compiler, and seconds the first time.
         kinds: What the rows need, block by block from the first row on: the kind and the number of rows. Without it the
             weights are read, for which a GPU is waited for.
 
     Raises:
-        InputError: sizes that do not fit together, a weighted row without a target, or a weighted
+        InputError: Sizes that do not fit together, a weighted row without a target, or a weighted
             divergence without a teacher.
     """
     rows = student_hidden.shape[0]

@@ -104,11 +104,11 @@ def policy_gradient(
         student_weight: ``[V_s, D_s]``, the head without bias.
         teacher_hidden: ``[L, D_t]``, row for row with the student's.
         teacher_weight: ``[V_t, D_t]``.
-        targets: long ``[L]``, the sampled tokens.
-        sample: long ``[L]``, never falling: the response each token belongs to.
+        targets: Long ``[L]``, the sampled tokens.
+        sample: Long ``[L]``, never falling: the response each token belongs to.
         scale: Factor of the sum; 1 over the supervised tokens of the global batch gives the mean.
-        length_normalised: see above.
-        chunk_rows, compiled: as in ``linear_divergence``.
+        length_normalised: See above.
+        chunk_rows, compiled: As in ``linear_divergence``.
     """
     common = min(len(student_weight), len(teacher_weight))
     if common < len(student_weight):
@@ -153,8 +153,8 @@ def returns_after(rewards: Tensor, sample: Tensor, length_normalised: bool = Tru
 
     Args:
         rewards: ``[L]``.
-        sample: long ``[L]``, never falling.
-        length_normalised: take the mean.
+        sample: Long ``[L]``, never falling.
+        length_normalised: Take the mean.
     """
     last = (torch.bincount(sample).cumsum(0) - 1)[sample]
     following = rewards.double().flip(0).cumsum(0).flip(0) - rewards.double()

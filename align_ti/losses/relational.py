@@ -94,7 +94,7 @@ class RelationalLoss(HeadLoss[RelationalConfig]):
             student_weight: ``[V_s, D_s]``, the head without bias.
             teacher_hidden: ``[R, D_t]``, row for row with the student's.
             teacher_weight: ``[V_t, D_t]``.
-            sample: long ``[R]``, the sample of each row.
+            sample: Long ``[R]``, the sample of each row.
         """
         common = min(len(student_weight), len(teacher_weight))
         with torch.autocast(student_hidden.device.type, enabled=False):

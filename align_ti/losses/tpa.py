@@ -95,10 +95,10 @@ def transitions(
     """Run the candidates through both decoders on their kept prefixes.
 
     Args:
-        student, teacher: the base models (``model.model``).
-        student_prefix, teacher_prefix: captures of their main passes over the batch; the teacher's is released
+        student, teacher: The base models (``model.model``).
+        student_prefix, teacher_prefix: Captures of their main passes over the batch; the teacher's is released
             after it is read, before the student's candidates need memory.
-        layout: the candidates.
+        layout: The candidates.
         geometry: Their samples and limits.
         backend: Backend of the ribbon attention.
     """

@@ -22,7 +22,7 @@ def svg(formula: str, block: bool) -> str:
         block: Whether it stands on a line of its own.
 
     Raises:
-        ValueError: it has a command that is not known; the build stops.
+        ValueError: It has a command that is not known; the build stops.
     """
     unknown = re.search(r"\\\w+", convert(formula))
     if unknown:

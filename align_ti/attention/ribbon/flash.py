@@ -27,10 +27,10 @@ class QueryGrid:
     sent to the device once.
 
     Attributes:
-        columns: long ``[T_k]``, prefix columns to read, indices into ``[B * S]``; None: all of a packed row.
+        columns: Long ``[T_k]``, prefix columns to read, indices into ``[B * S]``; None: all of a packed row.
         segments: Segments of the call.
-        place: long ``[C]``, a candidate's row and slot, ``row * slots + slot``; -1 without a prefix.
-        source: long ``[rows * slots]``, the candidate at each place; -1 if it is empty.
+        place: Long ``[C]``, a candidate's row and slot, ``row * slots + slot``; -1 without a prefix.
+        source: Long ``[rows * slots]``, the candidate at each place; -1 if it is empty.
         rows, slots: Size of the grid.
     """
 

@@ -48,7 +48,7 @@ class RibbonGeometry:
 
     Attributes:
         spans: One span per sample of the batch, in order; ``candidates`` may be 0.
-        limits: long ``[C]``, on the CPU; a candidate attends to its sample's columns from ``start`` up to here, and to
+        limits: Long ``[C]``, on the CPU; a candidate attends to its sample's columns from ``start`` up to here, and to
             itself.
         length: Number of columns ``S`` of the cached prefix.
         device: Where the pass runs.
@@ -74,9 +74,9 @@ def ribbon_geometry(
     """Compute each sample's candidates and columns, on the CPU; tensors on a GPU are waited for.
 
     Args:
-        sample: long ``[C]``, row of the batch that each candidate belongs to, in ascending order.
-        limits: long ``[C]``, column of the token that each candidate replaces.
-        attention_mask: bool ``[B, S]``; the real tokens of a sample are contiguous.
+        sample: Long ``[C]``, row of the batch that each candidate belongs to, in ascending order.
+        limits: Long ``[C]``, column of the token that each candidate replaces.
+        attention_mask: Bool ``[B, S]``; the real tokens of a sample are contiguous.
         bounds: For a packed row (``B`` is 1): long ``[N + 1]``, boundaries of its samples.
         device: Where the pass runs; by default where ``limits`` is.
 

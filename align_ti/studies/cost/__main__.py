@@ -36,7 +36,7 @@ def measured_rows(run: Path) -> float:
     """Mean candidate rows per step that a training run logged.
 
     Raises:
-        InputError: the folder holds no log with them.
+        InputError: The folder holds no log with them.
     """
     file = run / "trainer_state.json"
     try:

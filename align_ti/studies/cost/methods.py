@@ -86,7 +86,7 @@ class BenchObjective(Objective):
     """An objective over a made-up batch.
 
     Attributes:
-        head_flops: what ``evaluate`` counted, with ``counter`` set: the heads, their backward included.
+        head_flops: What ``evaluate`` counted, with ``counter`` set: the heads, their backward included.
     """
 
     def __init__(
@@ -155,14 +155,14 @@ class Bench:
     """Models, batch and methods at one geometry.
 
     Args:
-        geometry: the sizes.
-        device: where to run.
-        backend: of the ribbon.
-        packing: run ``prefix*``, ``vanilla_kd``, ``kd_iva`` and ``align_ti`` without padding.
-        checkpointing: of the student's activations.
-        compile_losses: see ``ObjectiveConfig``.
+        geometry: The sizes.
+        device: Where to run.
+        backend: Of the ribbon.
+        packing: Run ``prefix*``, ``vanilla_kd``, ``kd_iva`` and ``align_ti`` without padding.
+        checkpointing: Of the student's activations.
+        compile_losses: See ``ObjectiveConfig``.
         fused: Whether the layers of both models are fused, where that runs; see ``fuse_layers``.
-        computed: whether the models have weights; without, only FLOPs can be counted, see ``uncomputed``.
+        computed: Whether the models have weights; without, only FLOPs can be counted, see ``uncomputed``.
     """
 
     def __init__(
