@@ -25,7 +25,7 @@ def chunk_bytes(device: torch.device, memory: int | None = None) -> int:
 
     Args:
         device: The device.
-        memory: Of a GPU, in bytes; by default that of the one that is there.
+        memory: GPU memory in bytes; by default that of this machine's GPU.
     """
     if device.type != "cuda":
         return CPU_CHUNK_BYTES

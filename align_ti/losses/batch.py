@@ -1,4 +1,4 @@
-"""What the losses of a step read: hidden states of both models, the batch, and the denominators of the global batch."""
+"""The data that the losses of a step read: hidden states of both models, the batch, and the global denominators."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
     images: Tensor
 
     def of(self, denominator: Denominator) -> Tensor:
-        """One of them."""
+        """The value of one denominator."""
         return getattr(self, denominator.value)
 
 
@@ -72,7 +72,7 @@ class Passes:
 
     @property
     def rows(self) -> int:
-        """Rows of main path and candidates laid one after the other, ``B * S + C``."""
+        """Rows of main path and candidates, concatenated: ``B * S + C``."""
         return len(self.student_main) + (0 if self.student_candidates is None else len(self.student_candidates))
 
     def gathered(self, used: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,11 +94,11 @@ class MicroBatch:
     """What the losses read besides hidden states.
 
     Attributes:
-        inputs: The student's, packed or padded.
+        inputs: The student's inputs, packed or padded.
         host: The same on the CPU, without embeddings.
         listed: The tokens to predict, on the CPU.
         counts: The denominators.
-        packing: Of a packed row.
+        packing: Packing of the row, if it is packed.
         on_policy: Whether the student sampled the responses.
         numbers: Random numbers of its samples.
     """

@@ -6,8 +6,8 @@ the first at a random place, and the rows under a mark are kept with the thresho
 the one that leaves the number asked for.
 
 A row's expected weight is its weight, so loss and gradient are unbiased whatever is summed; the total weight is kept
-in every draw; and the marks are spread over the line, so neighbours in a picture, which are alike, do not all come or
-all stay away.
+in every draw; and the marks are spread over the line, so neighbouring tokens of an image, which are similar, are not
+all drawn or all left out.
 """
 
 import torch
@@ -19,7 +19,7 @@ def drawn_weights(weight: Tensor, rows: int, uniform: Tensor) -> Tensor:
 
     Args:
         weight: ``[B, W]``, the weights of each sample's rows in their order, at least 0; 0 is no row.
-        rows: How many to keep, at least 1. A sample that has no more keeps all, with their weights.
+        rows: Number of rows to keep, at least 1. A sample that has no more keeps all, with their weights.
         uniform: float64 ``[B]`` in [0, 1), the random number of each sample.
 
     Returns:

@@ -25,7 +25,7 @@ class Head:
 
     Args:
         weight: ``[V, D]``.
-        dtype: Type of the products.
+        dtype: Dtype of the products.
     """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:

@@ -1,7 +1,7 @@
 """Instruction-aware Vision Alignment (the paper, Eq. 4).
 
 ``L_iva = sum_k (1/N_i) sum_u A(u, k) KL(P_T || P_S)(v_k)``: the divergence at the output of each visual
-token, weighted by how much the instruction looks at it in the teacher's layer ``l*``. The paper compares with the
+token, weighted by how much the instruction attends to it in the teacher's layer ``l*``. The paper compares with the
 student's own attention (Table 8) and with equal weights (Table 6).
 """
 
@@ -87,7 +87,7 @@ class IVA(RowLoss[IVAConfig]):
 
     @property
     def visual_rows(self) -> int:
-        """As many as are drawn."""
+        """Number of visual tokens drawn per sample; 0 for all."""
         return self.config.rows
 
     def weights(self, batch: MicroBatch, passes: Passes) -> WeightedRows:
@@ -104,7 +104,7 @@ class IVA(RowLoss[IVAConfig]):
 
 
 def iva_rows(attention: Tensor, index: Tensor) -> WeightedRows:
-    """The visual positions of a batch with their importance.
+    """The visual positions of a batch with their weights.
 
     The weights of a sample are not renormalised: the softmax is over the whole row, so they sum to at
     most 1. A text-only sample has no rows; a sample without instruction tokens has rows of weight 0.

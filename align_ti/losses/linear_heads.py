@@ -74,7 +74,7 @@ def linear_divergence(
     Args:
         student_hidden: ``[N, D_s]``, after the final norm.
         student_weight: ``[V_s, D_s]``, the student's head without bias.
-        teacher_hidden: ``[N, D_t]``, row for row with the student's; ``None`` for cross-entropy alone.
+        teacher_hidden: ``[N, D_t]``, row for row with the student's; ``None`` if only the cross-entropy is needed.
         teacher_weight: ``[V_t, D_t]``.
         weights: ``[N]`` weight of each row's divergence; ``None`` is zero everywhere.
         targets: ``[N]`` token ids; -100 where ``ce_weights`` is 0 is allowed.

@@ -98,13 +98,13 @@ class Loss(ABC, Generic[C]):
     """
 
     name: ClassVar[str]
-    """In the log, and the start of its flags."""
+    """Name in the log, and prefix of its flags."""
     title: ClassVar[str]
-    """For plots and model cards."""
+    """Title for plots and model cards."""
     equation: ClassVar[str]
     """LaTeX, for one sample."""
     unit: ClassVar[str] = "nats per token"
-    """Of its value in the log."""
+    """Unit of its value in the log."""
     signed: ClassVar[bool] = False
     """Whether its value can be negative."""
     Config: ClassVar[type[LossConfig]]
@@ -131,7 +131,7 @@ class Loss(ABC, Generic[C]):
 
     @property
     def visual_rows(self) -> int:
-        """How many visual tokens of a sample it reads, if it reads any; 0 for all."""
+        """Maximum number of visual tokens per sample; 0 for all."""
         return 0
 
     def defined(self, on_policy: bool) -> bool:

@@ -34,8 +34,8 @@ class PolicyGradientConfig(LossConfig):
 
 
 class PolicyGradientLoss(HeadLoss[PolicyGradientConfig]):
-    """Policy gradient of the reverse KL. Its value means little (the long part is a surrogate); ``reverse_kl``, logged
-    with it, is exact."""
+    """Policy gradient of the reverse KL. Its value is not informative (the long part is a surrogate); ``reverse_kl``,
+    logged with it, is exact."""
 
     name = "pg"
     title = "policy gradient of the reverse KL (MiniLLM)"
@@ -74,8 +74,8 @@ class PolicyGradientLoss(HeadLoss[PolicyGradientConfig]):
 
 
 class PolicyGradient(NamedTuple):
-    """``loss``: differentiable scalar whose gradient is the estimate (its value means little: the long part is a
-    surrogate). ``reverse_kl``: detached, the single-step part's value."""
+    """``loss``: differentiable scalar whose gradient is the estimate (its value is not informative: the long part
+    is a surrogate). ``reverse_kl``: detached, the single-step part's value."""
 
     loss: Tensor
     reverse_kl: Tensor
@@ -105,7 +105,7 @@ def policy_gradient(
         teacher_hidden: ``[L, D_t]``, row for row with the student's.
         teacher_weight: ``[V_t, D_t]``.
         targets: Long ``[L]``, the sampled tokens.
-        sample: Long ``[L]``, never falling: the response each token belongs to.
+        sample: Long ``[L]``, in ascending order: the response each token belongs to.
         scale: Factor of the sum; 1 over the supervised tokens of the global batch gives the mean.
         length_normalised: See above.
         chunk_rows, compiled: As in ``linear_divergence``.
@@ -153,7 +153,7 @@ def returns_after(rewards: Tensor, sample: Tensor, length_normalised: bool = Tru
 
     Args:
         rewards: ``[L]``.
-        sample: Long ``[L]``, never falling.
+        sample: Long ``[L]``, in ascending order.
         length_normalised: Take the mean.
     """
     last = (torch.bincount(sample).cumsum(0) - 1)[sample]

@@ -22,11 +22,11 @@ class LossTerms:
     """Named losses of a micro-batch.
 
     Args:
-        teacher: Frozen.
+        teacher: The frozen teacher.
         losses: The losses to compute, by name.
         divergence: Name of the divergence between teacher and student, see ``get_divergence``.
-        temperature: Of both models' distributions in it.
-        compiled: Let ``torch.compile`` fuse what is done to logits.
+        temperature: Temperature of both models' distributions in the divergence.
+        compiled: Fuse the operations on logits with ``torch.compile``.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Next-token distillation over the teacher's likeliest tokens alone.
+"""Next-token distillation over the teacher's ``k`` most likely tokens.
 
 At each supervised token, ``D_KL(Q_T || Q_S)``, where ``Q_T`` and ``Q_S`` are the models' distributions restricted to
-the ``k`` tokens that are likeliest to the teacher, renormalised over these. So the loss compares the proportions among
+the teacher's ``k`` most likely tokens and renormalised over them. So the loss compares the proportions among
 these tokens and says nothing about the student's mass on all others: combine it with ``sft`` or ``kd``. With ``k`` as
 large as the vocabulary it is KD with the forward KL. The objective's temperature applies, ``--divergence`` does not.
 Ties at the border are broken by ``torch.topk``.
@@ -22,7 +22,7 @@ from align_ti.settings import setting, whole
 
 @dataclass(frozen=True, kw_only=True)
 class TopKConfig(LossConfig):
-    """Settings of the top-k loss; ``k`` counts the teacher's likeliest tokens."""
+    """Settings of the top-k loss; ``k`` is the number of the teacher's most likely tokens."""
 
     section: ClassVar[str] = "topk"
     weight: float = factor("the top-k KD loss")
@@ -43,7 +43,7 @@ class TopK(RowLoss[TopKConfig]):
 
     @cached_property  # one function, which torch.compile compiles once
     def compares(self) -> Divergence:
-        """Both models on the teacher's likeliest tokens."""
+        """Both models on the teacher's most likely tokens."""
         return partial(topk_kl, k=self.config.k)
 
     def weights(self, batch: MicroBatch, passes: Passes) -> Tensor:
@@ -52,6 +52,6 @@ class TopK(RowLoss[TopKConfig]):
 
 
 def topk_kl(student: Tensor, teacher: Tensor, k: int) -> Tensor:
-    """Forward KL over the teacher's ``k`` likeliest tokens, renormalised. Logits ``[rows, V]`` -> ``[rows]``."""
+    """Forward KL over the teacher's ``k`` most likely tokens, renormalised. Logits ``[rows, V]`` -> ``[rows]``."""
     likeliest = teacher.topk(min(k, teacher.shape[-1]), dim=-1)
     return forward_kl(student.gather(-1, likeliest.indices), likeliest.values)

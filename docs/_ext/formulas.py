@@ -22,7 +22,7 @@ def svg(formula: str, block: bool) -> str:
         block: Whether it stands on a line of its own.
 
     Raises:
-        ValueError: It has a command that is not known; the build stops.
+        ValueError: It has an unknown command; the build stops.
     """
     unknown = re.search(r"\\\w+", convert(formula))
     if unknown:

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in one go: facts, the gpu tests, the benchmark at the paper's sizes, a profile,
+# All checks that need a GPU, in one go: facts, the gpu tests, the benchmark at the paper's sizes, a profile,
 # probes, and a real training with evaluation. README.md in this folder says what to bring and how long it takes.
 #
 #   bash scripts/gpu/check.sh RESULTS
 #   STEPS="facts tests" bash scripts/gpu/check.sh RESULTS        some steps only
 #   DRY=1 bash scripts/gpu/check.sh RESULTS                      all of it, small, on a CPU
 #
-# A step has a time limit and a log of its own; one that fails does not stop the others. RESULTS/results.tgz is renewed
-# after every step, so that a run that is cut off leaves what it found.
+# Each step has its own time limit and log; a failed step does not stop the others. RESULTS/results.tgz is updated after
+# every step, so that an interrupted run leaves its results so far.
 set -uo pipefail
 RESULTS=$(mkdir -p "${1:?a folder for the results is needed}" && cd "$1" && pwd)
 cd "$(dirname "$0")/../.."

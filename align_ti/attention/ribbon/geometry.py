@@ -4,7 +4,7 @@ The response ``y_1 ... y_4`` with two draws ``a``, ``b`` at each of its steps 2 
 the columns before ``y_k`` (its *limit*) and to itself; no other row attends to it::
 
                    kept prefix: keys of the main pass       candidates' own keys
-                   picture  question  y1 y2 y3 y4           a2 b2 a3 b3 a4 b4
+                   image    question  y1 y2 y3 y4           a2 b2 a3 b3 a4 b4
     candidate a2   # # # #  # # # #   #  .  .  .            #  .  .  .  .  .
               b2   # # # #  # # # #   #  .  .  .            .  #  .  .  .  .
               a3   # # # #  # # # #   #  #  .  .            .  .  #  .  .  .

@@ -1,8 +1,8 @@
 """The methods a benchmark compares, each as a function that runs forward and backward of one batch.
 
-They go through the same ``Objective`` as training. Two things are made up: the batch (random embeddings, so no tower
-runs), and, after they have been drawn and paid for, the draws, so that merging leaves the number of rows asked for
-instead of what random weights would give.
+They go through the same ``Objective`` as training. Two things are synthetic: the batch (random embeddings, so no
+tower runs), and the draws, which are replaced after they were computed, so that merging leaves the number of rows asked
+for instead of the number that random weights would give.
 """
 
 from collections.abc import Callable, Mapping
@@ -83,10 +83,10 @@ def chosen_draws(labels: Tensor, d: int, rows: float, vocabulary: int) -> Tensor
 
 
 class BenchObjective(Objective):
-    """An objective over a made-up batch.
+    """An objective over a synthetic batch.
 
     Attributes:
-        head_flops: What ``evaluate`` counted, with ``counter`` set: the heads, their backward included.
+        head_flops: FLOPs of the heads, with their backward, that ``evaluate`` counted while ``counter`` was set.
     """
 
     def __init__(
@@ -155,11 +155,11 @@ class Bench:
     """Models, batch and methods at one geometry.
 
     Args:
-        geometry: The sizes.
+        geometry: Sizes of models and batch.
         device: Where to run.
-        backend: Of the ribbon.
+        backend: Backend of the ribbon attention.
         packing: Run ``prefix*``, ``vanilla_kd``, ``kd_iva`` and ``align_ti`` without padding.
-        checkpointing: Of the student's activations.
+        checkpointing: Use activation checkpointing in the student.
         compile_losses: See ``ObjectiveConfig``.
         fused: Whether the layers of both models are fused, where that runs; see ``fuse_layers``.
         computed: Whether the models have weights; without, only FLOPs can be counted, see ``uncomputed``.

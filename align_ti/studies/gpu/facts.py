@@ -1,4 +1,4 @@
-"""What this machine is: its GPU, the packages the project uses, and whether the kernels are there."""
+"""Facts about this machine: its GPU, the installed packages, and which kernels run."""
 
 import importlib.metadata
 import shutil

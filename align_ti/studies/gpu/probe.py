@@ -82,7 +82,7 @@ def ceilings(small: bool) -> dict[str, float]:
 
 
 def heads(small: bool) -> dict[str, Any]:
-    """The losses of one micro-batch by rows at a time, eager and compiled: [milliseconds, GiB beyond the inputs]."""
+    """The losses of one micro-batch by rows per chunk, eager and compiled: [milliseconds, GiB beyond the inputs]."""
     vocabulary, width, teacher_width, rows = (1024, 32, 64, 300) if small else (151936, 896, 3584, 7432)
     hidden = torch.randn(rows, width, **BFLOAT16).requires_grad_()
     taught = torch.randn(rows, teacher_width, **BFLOAT16)
