@@ -143,6 +143,11 @@ class TrainingArguments(transformers.TrainingArguments):
                 "Leave it out: on SIGTERM, SIGUSR1 and Ctrl-C every run saves a checkpoint after the current step and "
                 "stops, and the same command resumes from it"
             )
+        if self.use_liger_kernel:
+            raise InputError(
+                "--use_liger_kernel True is not supported: Liger does not know LLaVA's classes, so nothing would change. "
+                "Leave it out: --fuse_layers, on by default, compiles the layers on a GPU"
+            )
         if self.disable_tqdm is None:
             self.disable_tqdm = not on_a_terminal()
         with warnings.catch_warnings():  # gradient_checkpointing has another name from transformers 5.23 on

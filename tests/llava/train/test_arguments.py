@@ -24,6 +24,11 @@ def test_a_second_handler_of_signals_is_refused():
     assert not parsed("--enable_jit_checkpoint", "False").enable_jit_checkpoint
 
 
+def test_liger_s_kernels_would_be_nothing():
+    with pytest.raises(InputError, match="--use_liger_kernel.*nothing would change.*--fuse_layers"):
+        parsed("--use_liger_kernel", "True")
+
+
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("value", ["true", "1", '"yes"', "null"])
 def test_reentrant_checkpointing_is_refused(name, value):
