@@ -145,8 +145,8 @@ class TrainingArguments(transformers.TrainingArguments):
             )
         if self.use_liger_kernel:
             raise InputError(
-                "--use_liger_kernel True is not supported: Liger does not know LLaVA's classes, so nothing would change. "
-                "Leave it out: --fuse_layers, on by default, compiles the layers on a GPU"
+                "--use_liger_kernel True is not supported: Liger does not know LLaVA's classes, so nothing would "
+                "change. Leave it out: --fuse_layers, on by default, compiles the layers on a GPU"
             )
         if self.disable_tqdm is None:
             self.disable_tqdm = not on_a_terminal()
