@@ -110,7 +110,7 @@ class TrainingArguments(transformers.TrainingArguments):
         default=0, metadata={"help": "processes that the gradient accumulation was computed for; 0: not checked"}
     )
     fuse_layers: bool = field(
-        default=True,
+        default=False,
         metadata={"help": "on a GPU, run norms, rotary embedding and MLP of the language models in fewer kernels"},
     )
     warmup_ratio: float | None = field(default=None, metadata={"help": "share of the steps used for warm-up"})
@@ -146,7 +146,7 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.use_liger_kernel:
             raise InputError(
                 "--use_liger_kernel True is not supported: Liger does not know LLaVA's classes, so nothing would "
-                "change. Leave it out: --fuse_layers, on by default, compiles the layers on a GPU"
+                "change. Leave it out: --fuse_layers True compiles the layers on a GPU"
             )
         if self.disable_tqdm is None:
             self.disable_tqdm = not on_a_terminal()

@@ -51,11 +51,13 @@ step tests 60 "${PYTEST[@]}" "${GPU_TESTS[@]}" -k "not flex and not compiled"
 step compilers 90 "${PYTEST[@]}" "${GPU_TESTS[@]}" -k "flex or compiled"
 step bench 120 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --out "$LOGS" --name eager \
     --methods vanilla_kd kd_iva algorithm1 prefix prefix_merged align_ti
-step compiled 90 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --out "$LOGS" --name compiled --compile_losses --packing \
+step compiled 90 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --out "$LOGS" --name compiled --compile_losses --fuse_layers \
+    --packing \
     --methods vanilla_kd kd_iva prefix_merged align_ti align_ti_128
-step large 60 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --batch_size 24 --out "$LOGS" --name large --compile_losses \
+step large 60 "$PYTHON" -m align_ti.studies.cost "${BENCH[@]}" --batch_size 24 --out "$LOGS" --name large --compile_losses --fuse_layers \
     --packing --methods vanilla_kd align_ti align_ti_128
-step profile 70 "$PYTHON" -m align_ti.studies.gpu.profile_step "${BENCH[@]:0:4}" --packing --compile_losses --out "$LOGS"
+step profile 70 "$PYTHON" -m align_ti.studies.gpu.profile_step "${BENCH[@]:0:4}" --packing --compile_losses --fuse_layers \
+    --out "$LOGS"
 step probe 90 "$PYTHON" -m align_ti.studies.gpu.probe --out "$LOGS" "${SMALL[@]}"
 step train 150 bash scripts/gpu/train.sh "$STUFF" "$LOGS"
 

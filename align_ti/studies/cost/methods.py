@@ -173,7 +173,7 @@ class Bench:
         packing: bool = False,
         checkpointing: bool = False,
         compile_losses: bool = False,
-        fused: bool = True,
+        fused: bool = False,
         computed: bool = True,
     ) -> None:
         self.geometry, self.device = geometry, device

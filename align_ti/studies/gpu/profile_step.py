@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["vanilla_kd", "align_ti"])
     parser.add_argument("--packing", action="store_true")
     parser.add_argument("--compile_losses", action="store_true")
+    parser.add_argument("--fuse_layers", action="store_true", help="compile the layers of both models")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trace", action="store_true", help="also write a trace for chrome://tracing")
     arguments = parser.parse_args()
@@ -97,6 +98,7 @@ def main() -> None:
     cuda = device.type == "cuda"
     wait = torch.cuda.synchronize if cuda else lambda: None
     options = {"packing": arguments.packing, "compile_losses": arguments.compile_losses}
+    options["fused"] = arguments.fuse_layers
     bench = Bench(PRESETS[arguments.preset], device, **options)
     label_phases(bench)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]

@@ -2,9 +2,11 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from align_ti import numerics as chunks
 from align_ti.studies.common.measure import LiveBytes, flop_counter, peak_memory, ratio, seconds
@@ -168,6 +170,15 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert {"command", "commit", "machine", "time"} <= set(report)
     page = (out / "bench.md").read_text()
     assert "| vanilla_kd | 1.00 | 1.00 | 1.00 | 1.00 | " in page and "d: 4" in page and "- commit: " in page
+
+
+@pytest.mark.timeout(300)
+def test_counting_first_does_not_keep_the_losses_from_being_compiled(compiler):
+    """Under a dispatch mode, as the FLOP counter is one, torch.compile skips a function for good."""
+    torch._dynamo.reset()
+    counters["stats"].clear()
+    entry.bench(replace(SMALL, rounds=1), CPU, ["vanilla_kd"], compile_losses=True)
+    assert counters["stats"]["unique_graphs"] > 0
 
 
 def test_chunked_heads_take_a_fraction_of_the_memory(monkeypatch):
