@@ -58,8 +58,8 @@ class _Checked:
         inputs = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, arguments)
         try:
             compiled = tree_leaves(self.fused(*inputs))
-        except Exception as error:  # whatever a compiler may raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        except Exception as failure:  # whatever a compiler may raise
+            reason = (str(failure).strip() or type(failure).__name__).splitlines()[0][:200]
             logger.warning("torch.compile fails for %s (%s): it is not used there", self.function.__name__, reason)
             return False
         for found, expected in zip(compiled, tree_leaves(self.function(*inputs)), strict=True):

@@ -134,8 +134,9 @@ def candidate_layout(
         # Equal draws of a step give equal outputs: one row, weighted by the number of draws. Sorted by step, as the
         # backends expect.
         rest = ~ends & ~equal
-        pairs, counts = torch.unique(torch.stack([step[rest], token[rest]]), dim=1, sorted=True, return_counts=True)
-        step, token, ends = pairs[0], pairs[1], torch.zeros_like(counts, dtype=torch.bool)
+        width = int(token.max()) + 1 if len(token) else 1  # a step and a token as one number: pairs sort slowly
+        pairs, counts = torch.unique(step[rest] * width + token[rest], sorted=True, return_counts=True)
+        step, token, ends = pairs // width, pairs % width, torch.zeros_like(counts, dtype=torch.bool)
     weight = torch.where(ends, 0, counts).to(dtype) / d
     sample, limit = supervised.sample[step], supervised.column[step]
     # All ranks run the same passes: DDP and ZeRO-3 wait for each other's collectives.
