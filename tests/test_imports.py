@@ -31,6 +31,7 @@ LAYERS = (  # bottom up; rooms side by side on a layer do not import each other
     ("align_ti.candidates",),
     ("align_ti.losses",),
     ("align_ti.config",),
+    ("align_ti.passes",),
     ("align_ti.objective", "align_ti.irs"),
     ("align_ti.training",),
     ("align_ti.recipes",),

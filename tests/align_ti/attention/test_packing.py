@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from align_ti import objective as objective_module
+from align_ti import passes as passes_module
 from align_ti.attention import packing as packing_module
 from align_ti.attention.interface import AttentionCapture, anything_4d
 from align_ti.attention.maps import MapRequest
@@ -82,7 +82,7 @@ def test_all_losses_and_gradients(backend, family, batch, tiny_model, monkeypatc
         ribbon = backends.Backend(lambda geometry: FlashRibbon(geometry, kernel), lambda: None)
         monkeypatch.setattr(backends, "BACKENDS", {"flash": ribbon})
         monkeypatch.setattr(backends, "resolve_backend", lambda *_: "flash")
-        monkeypatch.setattr(objective_module, "resolve_backend", lambda *_: "flash")
+        monkeypatch.setattr(passes_module, "resolve_backend", lambda *_: "flash")
         monkeypatch.setattr(packing_module, "varlen_kernel", lambda: kernel)
     found, gradients = total(student, teacher, batch, settings(PAPER, packing=True))
     assert found.keys() == expected.keys() and expected["tpa"] > 0.1 and expected["iva"] > 0.01
