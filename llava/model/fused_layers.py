@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 SILU = (nn.SiLU, type(ACT2FN["silu"]))
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+FAMILIES = ("Llama", "Qwen2", "Qwen3")
 """Those whose layers are written as below; the names of transformers' classes begin with them."""
 
 
@@ -86,9 +86,18 @@ def _layer(
     position_embeddings: tuple[Tensor, Tensor] | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """The forward function of transformers' decoder layers; with a cache, their own."""
+    """The forward function of transformers' decoder layers. Their own runs with a cache, under gradient checkpointing
+    (which is part of it), and where ZeRO-3 has to gather the weights."""
     attention, mlp = self.self_attn, self.mlp
-    if past_key_values is not None or position_embeddings is None or not hidden_states.is_cuda:
+    checkpointed = self.training and getattr(self, "gradient_checkpointing", False)
+    in_pieces = hasattr(attention.q_proj.weight, "ds_id")
+    if (
+        past_key_values is not None
+        or position_embeddings is None
+        or checkpointed
+        or in_pieces
+        or not hidden_states.is_cuda
+    ):
         return type(self).forward(
             self,
             hidden_states,

@@ -7,8 +7,6 @@ import torch
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -22,7 +20,6 @@ from llava.model.language import language_model_class
 
 KINDS = {
     "llama": (LlamaConfig, LlamaForCausalLM),
-    "mistral": (MistralConfig, MistralForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
@@ -66,6 +63,30 @@ def test_on_a_cpu_the_functions_are_transformers_own(kind, monkeypatch):
     assert fuse_layers(fused, torch.device("cuda"))
     assert source.apply_rotary_pos_emb is not original
     assert_near(logits_and_gradients(fused, ids), expected, 1e-6)
+
+
+def test_checkpointed_layers_run_as_they_are(monkeypatch):
+    """Checkpointing is part of transformers' forward function, which must not be replaced then."""
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).train()
+    ids = torch.randint(60, (2, 9))
+    expected = logits_and_gradients(model, ids)
+    monkeypatch.setattr(fused_layers, "why_not_fused", lambda device: None)
+    monkeypatch.setattr(modeling_qwen2, "apply_rotary_pos_emb", modeling_qwen2.apply_rotary_pos_emb)
+    monkeypatch.setattr(fused_layers, "checked", lambda function: function)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    fused_layers._functions.cache_clear()
+    assert fuse_layers(model, torch.device("cuda"))
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    calls = []
+    for layer in model.model.layers:
+        original = layer._gradient_checkpointing_func
+        layer._gradient_checkpointing_func = lambda *given, run=original, **more: (
+            calls.append(1),
+            run(*given, **more),
+        )[1]
+    assert_near(logits_and_gradients(model, ids), expected, 1e-4)
+    assert len(calls) == 2
 
 
 def test_nothing_is_replaced_without_a_gpu():
