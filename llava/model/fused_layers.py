@@ -91,13 +91,8 @@ def _layer(
     attention, mlp = self.self_attn, self.mlp
     checkpointed = self.training and getattr(self, "gradient_checkpointing", False)
     in_pieces = hasattr(attention.q_proj.weight, "ds_id")
-    if (
-        past_key_values is not None
-        or position_embeddings is None
-        or checkpointed
-        or in_pieces
-        or not hidden_states.is_cuda
-    ):
+    cached = past_key_values is not None or position_embeddings is None
+    if cached or checkpointed or in_pieces or not hidden_states.is_cuda:
         return type(self).forward(
             self,
             hidden_states,
@@ -108,6 +103,7 @@ def _layer(
             position_embeddings=position_embeddings,
             **kwargs,
         )
+    assert position_embeddings is not None
     before, after = _functions(self.input_layernorm.variance_epsilon, attention.head_dim)
     query, key, value = before(
         hidden_states,

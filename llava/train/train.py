@@ -91,11 +91,11 @@ def finish(trainer: LlavaTrainer, model: PreTrainedModel) -> None:
 def leave_together(trainer: LlavaTrainer) -> None:
     """Destroy the process group once all processes are done: if one exits earlier, the others can fail.
 
-    The model's wrapper goes first. It also holds the group, which would otherwise end with it when the program ends; once
-    in some thirty runs a process then waited for its own threads for ever.
+    The model's wrapper is dropped first: it holds the group as well, which would otherwise end with the program. In two
+    of some fifty runs of a test a process then never ended.
     """
     trainer.accelerator.wait_for_everyone()
-    trainer.model_wrapped = trainer.model
+    trainer.model_wrapped = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     trainer.accelerator.free_memory()
     trainer.accelerator.end_training()
 
