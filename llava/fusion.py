@@ -23,6 +23,11 @@ def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
+def short_reason(error: Exception) -> str:
+    """The first line of a compiler's error, at most 200 characters; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def why_not_fused(device: torch.device) -> str | None:
     """Why ``torch.compile`` does not run for a device on this machine; None if it does."""
     return _why_not(device.type)
@@ -65,8 +70,9 @@ class _Checked:
         try:
             compiled = tree_leaves(self.fused(*inputs))
         except Exception as failure:  # whatever a compiler may raise
-            reason = (str(failure).strip() or type(failure).__name__).splitlines()[0][:200]
-            logger.warning("torch.compile fails for %s (%s): it is not used there", self.function.__name__, reason)
+            logger.warning(
+                "torch.compile fails for %s (%s): it is not used there", self.function.__name__, short_reason(failure)
+            )
             return False
         for found, expected in zip(compiled, tree_leaves(self.function(*inputs)), strict=True):
             same = torch.equal(found.isfinite(), expected.isfinite())
@@ -93,7 +99,7 @@ def _why_not(device: str) -> str | None:
     try:
         fuse(_add_one)(torch.zeros(8, device=device))
     except Exception as error:  # whatever a compiler may raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = short_reason(error)
         logger.info("torch.compile does not run for %s (%s)", device, reason)
         return reason
     return None

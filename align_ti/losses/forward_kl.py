@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from llava.errors import InputError
-from llava.fusion import fuse
+from llava.fusion import fuse, short_reason
 
 
 class ForwardKLTerms(NamedTuple):
@@ -81,8 +81,7 @@ def check_compiler(device: torch.device) -> None:
     try:
         forward_kl_terms(logits, logits, ones.long(), ones, ones, compiled=True)
     except Exception as error:  # whatever a compiler may raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
-            f"--compile_losses needs torch.compile, which does not run here ({reason}); it takes a C++ compiler on a "
-            "CPU and triton on a GPU. Install that, or leave the flag out: it changes rounding alone"
+            f"--compile_losses needs torch.compile, which does not run here ({short_reason(error)}); it takes a C++ "
+            "compiler on a CPU and triton on a GPU. Install that, or leave the flag out: it changes rounding alone"
         ) from error

@@ -32,6 +32,15 @@ class Kind(Enum):
     CE = "cross-entropy"
 
 
+def by_kind(has_divergence: Tensor, has_ce: Tensor) -> list[tuple[Kind, Tensor]]:
+    """The rows of each kind, bool ``[R]``, from those that have a divergence and those that have a cross-entropy."""
+    return [
+        (Kind.DIVERGENCE, has_divergence & ~has_ce),
+        (Kind.BOTH, has_divergence & has_ce),
+        (Kind.CE, has_ce & ~has_divergence),
+    ]
+
+
 Rows = slice | Tensor
 """Some rows: neighbours, or any, long ``[n]``."""
 
@@ -107,11 +116,7 @@ def linear_divergence(
     if kinds is None:
         has_divergence, has_ce = row_weights != 0, row_ce_weights != 0
         _check_weighted(has_divergence, has_ce, teacher_hidden, teacher_weight, targets)
-        for kind, member in (
-            (Kind.DIVERGENCE, has_divergence & ~has_ce),
-            (Kind.BOTH, has_divergence & has_ce),
-            (Kind.CE, has_ce & ~has_divergence),
-        ):
+        for kind, member in by_kind(has_divergence, has_ce):
             chunks += [(kind, chunk) for chunk in member.nonzero().flatten().split(chunk_rows) if len(chunk)]
     else:
         first = 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from align_ti.losses.batch import MicroBatch, Passes
 from align_ti.losses.divergences import Divergence
-from align_ti.losses.linear_heads import Kind, LinearDivergence, linear_divergence
+from align_ti.losses.linear_heads import Kind, LinearDivergence, by_kind, linear_divergence
 from align_ti.losses.loss import Compares, HeadLoss, Loss, RowLoss
 from align_ti.numerics import exact_dtype
 from align_ti.transfer import send
@@ -141,39 +141,31 @@ class _RowPlan:
         self.batch, self.losses, self.rows = batch, losses, passes.rows
         device = passes.student_main.device
         weights = {loss.name: loss.weights(batch, passes) for loss in losses}
+        own = {name: found for name, found in weights.items() if not isinstance(found, Tensor)}
         wanted = {ce: torch.zeros(passes.rows, dtype=torch.bool) for ce in (True, False)}
         for loss in losses:
-            if isinstance(weights[loss.name], Tensor):
+            if loss.name not in own:
                 wanted[_on_labels(loss)][loss.places(batch, passes)] = True
-        blocks: list[tuple[Kind, Tensor]] = [
-            (kind, send(member.nonzero().flatten(), device))
-            for kind, member in (
-                (Kind.DIVERGENCE, wanted[False] & ~wanted[True]),
-                (Kind.BOTH, wanted[False] & wanted[True]),
-                (Kind.CE, wanted[True] & ~wanted[False]),
-            )
+        blocks = [
+            (kind, send(member.nonzero().flatten(), device)) for kind, member in by_kind(wanted[False], wanted[True])
         ]
         shared = torch.cat([block for _, block in blocks])
-        exact = exact_dtype(passes.student_main)
-        parts: dict[str, list[Tensor]] = {loss.name: [] for loss in losses}
-        for loss in losses:
-            found = weights[loss.name]
-            parts[loss.name].append(found[shared] if isinstance(found, Tensor) else shared.new_zeros(len(shared)))
-        for loss in losses:
-            found = weights[loss.name]
-            if isinstance(found, Tensor):
-                continue
-            blocks.append((Kind.CE if _on_labels(loss) else Kind.DIVERGENCE, found.index))
-            for other in losses:
-                own = found.weight.to(exact) if other is loss else shared.new_zeros(len(found.index))
-                parts[other.name].append(own)
+        blocks += [
+            (Kind.CE if _on_labels(loss) else Kind.DIVERGENCE, own[loss.name].index)
+            for loss in losses
+            if loss.name in own
+        ]
         self.index = torch.cat([block for _, block in blocks])
         self.kinds = [(kind, len(block)) for kind, block in blocks]
-        self.shares = {
-            loss.name: torch.cat([part.to(exact) for part in parts[loss.name]])
-            / batch.counts.of(loss.denominator).to(exact)
-            for loss in losses
-        }
+        self.shares = {}
+        exact = exact_dtype(passes.student_main)
+        for loss in losses:
+            found = weights[loss.name]
+            parts = [found[shared] if isinstance(found, Tensor) else shared.new_zeros(len(shared))]
+            for name, rows in own.items():  # a row that a loss names is that loss's alone
+                parts.append(rows.weight if name == loss.name else torch.zeros_like(rows.weight))
+            total = torch.cat([part.to(exact) for part in parts])
+            self.shares[loss.name] = total / batch.counts.of(loss.denominator).to(exact)
 
     def summed(self, ce: bool) -> Tensor | None:
         """The weights of the cross-entropy or of the divergence, ``[R]``; None if no loss has it."""

@@ -5,7 +5,6 @@ hidden states as often. The results differ by rounding alone: what is computed i
 Attention stays as it is chosen.
 """
 
-import logging
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -19,8 +18,6 @@ from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from llava.fusion import checked, why_not_fused
-
-logger = logging.getLogger(__name__)
 
 SILU = (nn.SiLU, type(ACT2FN["silu"]))
 
