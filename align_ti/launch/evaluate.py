@@ -1,6 +1,6 @@
 """Evaluate a checkpoint with one process per GPU: ``align-ti eval``.
 
-    align-ti eval all CHECKPOINT [flags of llava.eval.run]     or one of gqa, mmbench, mme, pope, sqa, textvqa
+    align-ti eval all CHECKPOINT [flags of llava.eval.run]     or one of gqa, mmbench, mme, pope, sqa, textvqa, chair
     align-ti eval ask [flags of llava.eval.ask]                your own questions
 
 ``--pair NAME`` (or PRESET) selects the benchmarks of that pair; ``--eval-root`` sets their folder. Answers and scores

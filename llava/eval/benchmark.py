@@ -59,6 +59,7 @@ class Benchmark:
         conv_mode: Prompt template, overriding the one chosen for the run.
         write_submission: Writes the file for an evaluation server into a folder; returns where it is, or why it was
             not written.
+        get: How to get its files, where ``llava.prepare`` does not.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Benchmark:
     max_new_tokens: int = 128
     conv_mode: str | None = None
     write_submission: Callable[[Sequence[Question], Sequence[str | None], Path], str] | None = None
+    get: str = ""
 
     def find(self, root: Path) -> tuple[Path, Path]:
         """The benchmark's folder and question file in ``root``.

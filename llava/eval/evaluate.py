@@ -62,7 +62,7 @@ class Task:
             folder, question_file = benchmark.find(eval_root)
             return cls(benchmark, question_file, with_keys(benchmark.load(folder, question_file)), eval_root)
         except MissingFile as error:
-            raise InputError(f"{error}; {how_to_get(eval_root)}") from None
+            raise InputError(f"{error}; {benchmark.get or how_to_get(eval_root)}") from None
 
     def check_pictures(self, limit: int | None = None) -> None:
         """Check that the images exist, before a model is loaded.
@@ -75,7 +75,7 @@ class Task:
         if missing:
             raise InputError(
                 f"{self.benchmark.column}: the images of {len(missing)} of {len(asked)} questions are missing; "
-                f"first missing: {missing[0]}; {how_to_get(self.root)}"
+                f"first missing: {missing[0]}; {self.benchmark.get or how_to_get(self.root)}"
             )
 
 

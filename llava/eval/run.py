@@ -18,7 +18,7 @@ from llava.errors import InputError, run_cli
 from llava.eval.checkpoint import open_checkpoint
 from llava.eval.evaluate import EvalOptions, Task, answer, score, score_answers, write_scores
 from llava.eval.records import read_answers, subset
-from llava.eval.registry import BENCHMARKS, select
+from llava.eval.registry import BENCHMARKS, FURTHER, select
 from llava.flags import add_device_flags, add_flag
 
 logger = logging.getLogger("llava.eval")
@@ -31,7 +31,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
 
     flag = partial(add_flag, parser)
-    flag("--benchmark", default="all", help=f"all, or names separated by commas, of {', '.join(BENCHMARKS)}")
+    names = f"{', '.join(BENCHMARKS)} (all), {', '.join(FURTHER)}"
+    flag("--benchmark", default="all", help=f"all, or names separated by commas, of {names}")
     flag("--model-path", help="checkpoint folder or hub name")
     flag("--model-base", help="language model that a projector-only checkpoint belongs to")
     flag("--eval-root", type=Path, required=True, help="folder with one folder per benchmark")
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.stage != "generate":
             content = score(task, checkpoint, options)
             print(f"{content['column']}: {content['score']:.2f}")
-    if arguments.stage != "generate":
+    if arguments.stage != "generate" and any(task.benchmark.name in BENCHMARKS for task in tasks):
         scores = write_scores(options.output_dir, checkpoint)
         if "avg" in scores:
             print(f"Avg: {scores['avg']:.2f}")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList, PreTrainedConfig
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import HUMAN, Template
+from llava.conversation import ASSISTANT, HUMAN, Template
 from llava.errors import InputError
 from llava.inference.checkpoint import LoadedModel
 from llava.inference.draws import Draws
@@ -60,11 +60,14 @@ class Batch:
 
 
 def prompt_text(question: Question, template: Template, config: PreTrainedConfig | None) -> str:
-    """The text that the model continues: LLaVA's image marker, a newline and the question, in the template."""
-    words = question.text.replace(DEFAULT_IMAGE_TOKEN, "")
+    """The text that the model continues: LLaVA's image marker, a newline, earlier turns and the question, in the
+    template."""
+    said = [*(text for turn in question.history for text in turn), question.text]
+    said = [text.replace(DEFAULT_IMAGE_TOKEN, "") for text in said]
     if question.picture is not None:
-        words = f"{DEFAULT_IMAGE_TOKEN}\n{words}"
-    text = "".join(segment.text for segment in template.compose([(HUMAN, words)]))
+        said[0] = f"{DEFAULT_IMAGE_TOKEN}\n{said[0]}"
+    turns = [((HUMAN, ASSISTANT)[index % 2], text) for index, text in enumerate(said)]
+    text = "".join(segment.text for segment in template.compose(turns))
     if getattr(config, "mm_use_im_start_end", False):
         marked = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
         text = text.replace(DEFAULT_IMAGE_TOKEN, marked)

@@ -74,6 +74,7 @@ class Question:
         group: Questions with the same group are scored together and are never separated by a limit.
         info: Further columns, by which a scorer may report.
         key: Unique key among the questions of a run; set by :func:`llava.eval.records.with_keys`.
+        history: Earlier turns, each the user's text and the assistant's answer. The image is in the first turn.
     """
 
     question_id: str | int
@@ -84,3 +85,4 @@ class Question:
     group: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     key: str = ""
+    history: tuple[tuple[str, str], ...] = ()

@@ -6,13 +6,14 @@ from PIL import Image
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import get_template
+from llava.data.tokenize import tokenize_conversation
 from llava.errors import InputError
 from llava.eval.records import with_keys
 from llava.inference.checkpoint import LoadedModel
 from llava.inference.end_of_turn import EndOfTurn
 from llava.inference.generate import generate_answers, prompt_text
 from llava.inference.question import Picture, Question
-from llava.mm_utils import process_images
+from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 
 SYSTEM = (
@@ -131,6 +132,33 @@ def test_prompt_text(loaded):
         mm_use_im_start_end = True
 
     assert "USER: <im_start><image><im_end>\nWhat is it?" in prompt_text(question, get_template("qwen"), Marked)
+
+
+@pytest.mark.parametrize("template", ["qwen", "qwen_bare", "v1", "qwen_2"])
+def test_a_later_turn_is_asked_as_it_was_trained(loaded, template):
+    """The prompt, and its tokens, are those of the same conversation in training, up to the answer."""
+    history = (("Is there a goat?\nBe short.", "No"), ("And <image>a cat?", "Yes, there is a cat."))
+    question = Question("q", "Where is it?", Picture.file("x.png"), history=history)
+    said = [f"<image>\n{history[0][0]}", "No", "And a cat?", "Yes, there is a cat.", "Where is it?", "top left"]
+    turns = [("gpt" if index % 2 else "human", text) for index, text in enumerate(said)]
+    chosen = get_template(template)
+    prompt = prompt_text(question, chosen, loaded.model.config)
+    assert prompt == chosen.prompt(turns[:-1])
+    trained = tokenize_conversation([{"from": who, "value": text} for who, text in turns], loaded.tokenizer, chosen, 1)
+    asked = tokenizer_image_token(prompt, loaded.tokenizer)
+    assert trained.input_ids[: len(asked)].tolist() == asked
+    text_only = Question("q", "Why?", history=(("Is it?", "Yes"),))
+    said_without = chosen.prompt([("human", "Is it?"), ("gpt", "Yes"), ("human", "Why?")])
+    assert prompt_text(text_only, chosen, None) == said_without
+
+
+def test_the_history_changes_answers(loaded, world):
+    picture = Picture.file(world.images / "red.png")
+    histories = [(), (("Is there a goat?", "No"),), (("Is there a goat?", "Yes"),)]
+    asked = [Question("q", "What is it?", picture, history=turns) for turns in histories]
+    answers = run(loaded, with_keys(asked), 3)
+    assert answers == run(loaded, with_keys(asked), 1)
+    assert len({text for text, _ in answers.values()}) == 3
 
 
 @pytest.mark.parametrize("template", ["qwen", "v1", "qwen_2"])
