@@ -8,7 +8,7 @@ renders its prompt with a template.
 To add a template, add a :class:`Template` to the table at the end of this file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -156,6 +156,23 @@ def images_first(text: str) -> str:
         return text
     words = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
     return ((DEFAULT_IMAGE_TOKEN + "\n") * count + words).strip()
+
+
+def turns_to_answer(
+    question: str, history: Iterable[tuple[str, str]] = (), with_image: bool = False
+) -> list[tuple[str, str]]:
+    """The turns of a prompt: earlier exchanges and the question, with the image's marker in front of the first.
+
+    Args:
+        question: What is asked, without a marker.
+        history: Earlier exchanges, each the user's text and the assistant's answer.
+        with_image: Whether the conversation is about an image.
+    """
+    turns = [turn for asked, answered in history for turn in ((HUMAN, asked), (ASSISTANT, answered))]
+    turns.append((HUMAN, question))
+    if with_image:
+        turns[0] = (HUMAN, f"{DEFAULT_IMAGE_TOKEN}\n{turns[0][1]}")
+    return turns
 
 
 @dataclass

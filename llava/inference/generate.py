@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList, PreTrainedConfig
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import ASSISTANT, HUMAN, Template
+from llava.conversation import Template, turns_to_answer
 from llava.errors import InputError
 from llava.inference.checkpoint import LoadedModel
 from llava.inference.draws import Draws
@@ -62,11 +62,12 @@ class Batch:
 def prompt_text(question: Question, template: Template, config: PreTrainedConfig | None) -> str:
     """The text that the model continues: LLaVA's image marker, a newline, earlier turns and the question, in the
     template."""
-    said = [*(text for turn in question.history for text in turn), question.text]
-    said = [text.replace(DEFAULT_IMAGE_TOKEN, "") for text in said]
-    if question.picture is not None:
-        said[0] = f"{DEFAULT_IMAGE_TOKEN}\n{said[0]}"
-    turns = [((HUMAN, ASSISTANT)[index % 2], text) for index, text in enumerate(said)]
+
+    def unmarked(text: str) -> str:
+        return text.replace(DEFAULT_IMAGE_TOKEN, "")
+
+    history = [(unmarked(asked), unmarked(answered)) for asked, answered in question.history]
+    turns = turns_to_answer(unmarked(question.text), history, with_image=question.picture is not None)
     text = "".join(segment.text for segment in template.compose(turns))
     if getattr(config, "mm_use_im_start_end", False):
         marked = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import ASSISTANT, HUMAN, Segment
+from llava.conversation import Segment, turns_to_answer
 from llava.errors import InputError
 from llava.inference.checkpoint import ChatModel
 from llava.inference.sampling import Sampling
@@ -91,10 +91,8 @@ class Chat:
             question: A cleaned question.
             history: The exchanges before it; all so far by default.
         """
-        turns = [turn for pair in (self.exchanges if history is None else history) for turn in _turns(*pair)]
-        turns.append((HUMAN, question))
-        if self.picture is not None:
-            turns[0] = (HUMAN, f"{DEFAULT_IMAGE_TOKEN}\n{turns[0][1]}")
+        earlier = self.exchanges if history is None else history
+        turns = turns_to_answer(question, earlier, with_image=self.picture is not None)
         template = self.model.template
         before = len(template.compose(turns[:-1])) if len(turns) > 1 else 0
         segments = [
@@ -134,7 +132,3 @@ class Chat:
                 f"{self.model.loaded.context_length}: start a new conversation"
             )
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
-
-
-def _turns(question: str, answer: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    return (HUMAN, question), (ASSISTANT, answer)
